@@ -1,0 +1,18 @@
+//! Bytes of foreign formats to batches.
+//!
+//! Owns:     one module a format; each turns the bytes of one request or message into [`model::TableBatch`]es and
+//!           says precisely what it refused.
+//! Does not: do I/O, ask the time, know a table's schema (`storage` decides conflicts with it), or authorise.
+//!
+//! Every parser takes hostile bytes: it does not panic, and what it allocates is bounded by what it was given (P14).
+//!
+//! ```
+//! use decode::line_protocol::{Options, Precision, parse};
+//!
+//! let options = Options { schema: "public", precision: Precision::Second, now_us: 0, errors_max: 100 };
+//! let decoded = parse(b"bmp180,sensor=s1 temperature=21.5 1780272000\noops", &options);
+//! assert_eq!(decoded.batches[0].times_us, [1_780_272_000_000_000]);
+//! assert_eq!(decoded.errors[0].line, 2);
+//! ```
+
+pub mod line_protocol;

@@ -1,0 +1,249 @@
+//! Decimal numbers: exact, and quick for the short ones that sensors send.
+
+use model::Value;
+
+use super::scan::{Fail, not_a_value, quote, value_end};
+
+/// Powers of ten that a double holds exactly.
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
+    1e21, 1e22,
+];
+
+/// Digits that a u64 holds whatever they are.
+const DIGITS_MAX: usize = 19;
+
+/// Adds the digits from `at` to `mantissa`, which wraps if there are too many; returns where they end.
+#[inline]
+fn digits(bytes: &[u8], at: usize, mantissa: &mut u64) -> usize {
+    let mut len = 0;
+    for byte in bytes.get(at..).unwrap_or_default() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        *mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
+        len += 1;
+    }
+    at + len
+}
+
+/// As [`digits`], eight at a time where they come in such numbers, as in times.
+#[inline]
+fn many_digits(bytes: &[u8], mut at: usize, mantissa: &mut u64) -> usize {
+    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        // The first digit is in the lowest byte. A byte is a digit if its high half is 3
+        // and stays 3 when 6 is added.
+        let word = u64::from_le_bytes(*eight);
+        let high = 0xf0f0_f0f0_f0f0_f0f0;
+        if (word & high) | ((word.wrapping_add(0x0606_0606_0606_0606) & high) >> 4) != 0x3333_3333_3333_3333 {
+            break;
+        }
+        // Neighbours join to numbers of two, then four, then eight digits.
+        let ones = word & 0x0f0f_0f0f_0f0f_0f0f;
+        let twos = (ones * 10 + (ones >> 8)) & 0x00ff_00ff_00ff_00ff;
+        let fours = (twos * 100 + (twos >> 16)) & 0x0000_ffff_0000_ffff;
+        let eights = (fours * 10_000 + (fours >> 32)) & 0xffff_ffff;
+        *mantissa = mantissa.wrapping_mul(100_000_000).wrapping_add(eights);
+        at += 8;
+    }
+    digits(bytes, at, mantissa)
+}
+
+/// Reads the number at `start`: `-? digits (i | u | (. digits)? ([eE] [+-]? digits)?)`; returns where it ends.
+/// What may follow a value is the caller's to check.
+#[inline]
+pub(super) fn value(text: &str, start: usize) -> Result<(Value<'_>, usize), Fail> {
+    let bytes = text.as_bytes();
+    let negative = bytes[start] == b'-';
+    let first = start + usize::from(negative);
+    let mut mantissa = 0;
+    let mut at = digits(bytes, first, &mut mantissa);
+    let mut digits_len = at - first;
+    if digits_len == 0 {
+        return Err(refused(text, start));
+    }
+    match bytes.get(at) {
+        Some(b'i') => return signed(text, start, at).map(|value| (Value::I64(value), at + 1)),
+        Some(b'u') => return unsigned(text, start, at).map(|value| (Value::U64(value), at + 1)),
+        _ => {}
+    }
+    let mut exponent = 0_i64;
+    if bytes.get(at) == Some(&b'.') {
+        let end = digits(bytes, at + 1, &mut mantissa);
+        let fraction = end - (at + 1);
+        if fraction == 0 {
+            return Err(refused(text, start));
+        }
+        digits_len += fraction;
+        exponent = -(fraction as i64);
+        at = end;
+    }
+    if let Some(b'e' | b'E') = bytes.get(at) {
+        let (by, end) = exponent_at(text, start, at + 1)?;
+        exponent = exponent.saturating_add(by);
+        at = end;
+    }
+    // A double holds integers up to 2^53 and the powers in the table exactly, so one operation rounds once: the
+    // result is the double next to the decimal, as `str::parse` finds it.
+    let power = POWERS.get(exponent.unsigned_abs() as usize);
+    let value = match power {
+        Some(power) if digits_len <= DIGITS_MAX && mantissa <= 1 << 53 => {
+            let magnitude = if exponent < 0 { mantissa as f64 / power } else { mantissa as f64 * power };
+            if negative { -magnitude } else { magnitude }
+        }
+        _ => long(text, start, at)?,
+    };
+    Ok((Value::F64(value), at))
+}
+
+/// The exponent at `at`, clamped far outside of what a double can hold.
+fn exponent_at(text: &str, start: usize, at: usize) -> Result<(i64, usize), Fail> {
+    let bytes = text.as_bytes();
+    let first = at + usize::from(matches!(bytes.get(at), Some(b'+' | b'-')));
+    let mut exponent = 0;
+    let end = digits(bytes, first, &mut exponent);
+    if end == first {
+        return Err(refused(text, start));
+    }
+    // Anything that may have wrapped is only clamped here: the slow path reads the text itself.
+    let exponent = if end - first > 4 { 99_999 } else { exponent as i64 };
+    Ok((if bytes[at] == b'-' { -exponent } else { exponent }, end))
+}
+
+#[cold]
+fn long(text: &str, start: usize, end: usize) -> Result<f64, Fail> {
+    let number = &text[start..end];
+    match number.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        _ => Err(Fail {
+            at: start,
+            message: format!("the number {} is out of range; a float reaches 1.7976931348623157e308", quote(number)),
+        }),
+    }
+}
+
+fn signed(text: &str, start: usize, end: usize) -> Result<i64, Fail> {
+    text[start..end].parse().map_err(|_| Fail {
+        at: start,
+        message: format!(
+            "the integer {} is out of range; right is {} to {}",
+            quote(&text[start..=end]),
+            i64::MIN,
+            i64::MAX
+        ),
+    })
+}
+
+fn unsigned(text: &str, start: usize, end: usize) -> Result<u64, Fail> {
+    text[start..end].parse().map_err(|_| Fail {
+        at: start,
+        message: format!("the unsigned {} is out of range; right is 0 to {}", quote(&text[start..=end]), u64::MAX),
+    })
+}
+
+#[cold]
+fn refused(text: &str, start: usize) -> Fail {
+    Fail { at: start, message: not_a_value(&text[start..value_end(text.as_bytes(), start)]) }
+}
+
+/// Reads the time at `start`: `-? digits`; returns where it ends.
+#[inline]
+pub(super) fn time(text: &str, start: usize) -> Result<(i64, usize), Fail> {
+    let bytes = text.as_bytes();
+    let negative = bytes[start] == b'-';
+    let first = start + usize::from(negative);
+    let mut magnitude = 0;
+    let end = many_digits(bytes, first, &mut magnitude);
+    if end == first {
+        let word = quote(&text[start..value_end(bytes, start)]);
+        return Err(Fail { at: start, message: format!("{word} is not a time; right is an integer, or nothing") });
+    }
+    if end - first < DIGITS_MAX {
+        let time = magnitude as i64;
+        return Ok((if negative { -time } else { time }, end));
+    }
+    match text[start..end].parse() {
+        Ok(time) => Ok((time, end)),
+        Err(_) => {
+            let message = format!("the time {} is out of range of 64 bits", quote(&text[start..end]));
+            Err(Fail { at: start, message })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) {
+        let expected: f64 = text.parse().unwrap();
+        let (value, end) = value(text, 0).unwrap();
+        assert_eq!(end, text.len(), "{text}");
+        let Value::F64(value) = value else { panic!("{text} is {value:?}") };
+        assert_eq!(value.to_bits(), expected.to_bits(), "{text}");
+    }
+
+    #[test]
+    fn every_float_is_the_one_nearest_to_its_decimal() {
+        for text in [
+            "0",
+            "-0",
+            "0.0",
+            "1",
+            "21.5",
+            "-0.1",
+            "1e5",
+            "1E-5",
+            "1.5e+22",
+            "1e22",
+            "1e23",
+            "9007199254740992",
+            "9007199254740993",
+            "9007199254740993e22",
+            "9007199254740991e-22",
+            "18446744073709551616.5",
+            "00000000000000000000000000001.5",
+            "0.00000000000000000000000000015",
+            "5e-324",
+            "2.2250738585072011e-308",
+            "1.7976931348623157e308",
+            "1e-99999999999999999999999",
+            "0e99999999999999999999999",
+            "184467440737095516160",
+        ] {
+            check(text);
+        }
+    }
+
+    #[test]
+    fn every_time_is_its_digits() {
+        for len in 1..=18 {
+            for text in ["1".repeat(len), "9".repeat(len), "1234567890".repeat(2)[..len].to_owned()] {
+                let expected = (text.parse().unwrap(), text.len());
+                assert_eq!(time(&text, 0).unwrap(), expected, "{text}");
+                assert_eq!(time(&format!("{text} 1"), 0).unwrap(), expected, "{text}");
+                assert_eq!(time(&format!("{text}:2345678"), 0).unwrap(), expected, "{text}");
+                assert_eq!(time(&format!("{text}/é345678"), 0).unwrap(), expected, "{text}");
+            }
+        }
+        assert_eq!(time("-9223372036854775808", 0).unwrap().0, i64::MIN);
+        assert!(time("9223372036854775808", 0).is_err());
+    }
+
+    #[test]
+    fn seeded_floats_are_the_ones_nearest_to_their_decimals() {
+        use model::{Rng, SplitMix64};
+        let rng = SplitMix64::new(7);
+        for _ in 0..20_000 {
+            let mantissa = rng.next_u64() >> rng.below(64);
+            let point = rng.below(6);
+            let text = match rng.below(3) {
+                0 => format!("{mantissa}.{:0width$}", rng.below(1000), width = point as usize + 1),
+                1 => format!("-{mantissa}e{}", rng.below(60) as i64 - 30),
+                _ => format!("{}.{}e{}", mantissa % 100, rng.next_u64() >> 30, rng.below(600) as i64 - 300),
+            };
+            check(&text);
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! What the lines of a body have in common: tables, series, names and columns, each looked up by its raw bytes.
+//!
+//! Owns:     the batches being built, and the memory they may take.
+//! Does not: know lines, values' syntax or times.
+//!
+//! Every column of a batch has an entry a row, so lines that each name another field of one table would make a body
+//! grow with the square of its length. Absent entries are therefore paid for: by credit that a table earns with each
+//! value, then by an allowance for the whole body. A table that can pay with neither goes on in a new batch.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use model::name::{check_column_name, check_name};
+use model::{BatchBuilder, SeriesKey, TableBatch, TableName, Value};
+
+use super::scan::{Fail, quote, unescape};
+use super::{NAMES_MAX, TABLES_MAX};
+
+/// Absent entries that a new batch may hold.
+const CREDIT_START: usize = 1024;
+/// Absent entries that each value allows to its batch.
+const CREDIT_A_VALUE: usize = 4;
+/// Absent entries that each byte of a body allows to all its batches.
+const ALLOWANCE_A_BYTE: usize = 2;
+
+/// No column yet, no expected name yet.
+const NONE: u32 = u32::MAX;
+
+/// The series of a line, found or parsed.
+pub(super) struct SeriesRef<'a> {
+    /// Index of the table.
+    pub(super) table: usize,
+    raw: &'a str,
+    hash: u64,
+    known: Known,
+}
+
+enum Known {
+    /// Index in the table's current batch.
+    Id(u32),
+    /// Not in the table's current batch.
+    Key(SeriesKey),
+}
+
+/// A raw `measurement,tag=value` that was seen in a good line.
+struct SeenSeries<'a> {
+    raw: &'a str,
+    table: u32,
+    /// The batch of the table that `id` belongs to.
+    generation: u32,
+    id: u32,
+}
+
+/// The name of a tag or field in one table.
+struct Name {
+    name: Box<str>,
+    /// Some series of the table has a tag of this name.
+    is_tag: bool,
+    /// The line that had the field last, and the field's place there.
+    stamp: u64,
+    slot: u32,
+    /// The batch that `columns` belong to.
+    generation: u32,
+    /// By type, the column in the current batch, or [`NONE`].
+    columns: [u32; 5],
+}
+
+struct Table<'a> {
+    name: TableName,
+    names: Vec<Name>,
+    names_by_hash: HashTable<u32>,
+    /// The raw names of the fields of the lines before, by place: most lines of a table look alike.
+    expected: Vec<(&'a str, u32)>,
+    /// None before the first good line.
+    batch: Option<BatchBuilder>,
+    /// Where the batch goes in the result.
+    place: usize,
+    /// Counts the batches of this table.
+    generation: u32,
+    /// Absent entries that the current batch may still add.
+    credit: usize,
+}
+
+pub(super) struct Tables<'a> {
+    schema: Arc<str>,
+    tables: Vec<Table<'a>>,
+    tables_by_hash: HashTable<u32>,
+    seen: HashTable<SeenSeries<'a>>,
+    hasher: DefaultHashBuilder,
+    names_total: usize,
+    /// Numbers lines, for [`Name::stamp`].
+    stamp: u64,
+    /// Absent entries that all batches together may still add beyond their credit.
+    allowance: usize,
+    /// Finished batches, and holes for the unfinished.
+    batches: Vec<Option<TableBatch>>,
+}
+
+impl Table<'_> {
+    /// The column of `name` for values like `value` in the current batch, or [`NONE`].
+    fn column(&self, name: u32, value: &Value<'_>) -> u32 {
+        let name = &self.names[name as usize];
+        if name.generation == self.generation { name.columns[value.field_type() as usize] } else { NONE }
+    }
+
+    /// Ends the current batch; what refers to it by number is void from here on.
+    fn end_batch(&mut self) -> Option<TableBatch> {
+        self.generation += 1;
+        self.batch.take().map(BatchBuilder::finish)
+    }
+}
+
+impl<'a> Tables<'a> {
+    pub(super) fn new(schema: &str, body_len: usize) -> Self {
+        Tables {
+            schema: schema.into(),
+            tables: Vec::new(),
+            tables_by_hash: HashTable::new(),
+            seen: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            names_total: 0,
+            stamp: 0,
+            allowance: body_len.saturating_mul(ALLOWANCE_A_BYTE),
+            batches: Vec::new(),
+        }
+    }
+
+    /// Finds the series that a line begins with, or parses it.
+    #[inline]
+    pub(super) fn series(&mut self, raw: &'a str) -> Result<SeriesRef<'a>, Fail> {
+        let hash = self.hasher.hash_one(raw.as_bytes());
+        if let Some(seen) = self.seen.find(hash, |seen| seen.raw == raw) {
+            let table = seen.table as usize;
+            if seen.generation == self.tables[table].generation {
+                return Ok(SeriesRef { table, raw, hash, known: Known::Id(seen.id) });
+            }
+        }
+        let (table, key) = self.parse_series(raw)?;
+        Ok(SeriesRef { table, raw, hash, known: Known::Key(key) })
+    }
+
+    fn parse_series(&mut self, raw: &str) -> Result<(usize, SeriesKey), Fail> {
+        let end = unescaped(raw, 0, b',').unwrap_or(raw.len());
+        let measurement = unescape(&raw[..end], b"\\, ");
+        check_name("measurement", &measurement).map_err(|error| Fail { at: 0, message: error.to_string() })?;
+        if measurement.ends_with('\\') {
+            let message = format!("the measurement name {} ends with a backslash", quote(&measurement));
+            return Err(Fail { at: 0, message });
+        }
+        let mut tags = Vec::new();
+        let mut comma = end;
+        while comma < raw.len() {
+            let at = comma + 1;
+            comma = unescaped(raw, at, b',').unwrap_or(raw.len());
+            let tag = &raw[at..comma];
+            if tag.is_empty() {
+                let message = "a tag is expected after the comma; right is `name=value`".to_owned();
+                return Err(Fail { at, message });
+            }
+            let Some(equals) = unescaped(tag, 0, b'=') else {
+                let message = format!("the tag {} has no value; right is `name=value`", quote(tag));
+                return Err(Fail { at, message });
+            };
+            let name = unescape(&tag[..equals], b"\\,= ");
+            let value = unescape(&tag[equals + 1..], b"\\,= ");
+            check_column_name("tag", &name).map_err(|error| Fail { at, message: error.to_string() })?;
+            let wrong = if value.is_empty() {
+                "has an empty value; leave the tag out"
+            } else if value.ends_with('\\') || name.ends_with('\\') {
+                "ends with a backslash, in its name or its value"
+            } else if value.chars().any(char::is_control) {
+                "has a control character in its value"
+            } else {
+                tags.push((name, value, at));
+                continue;
+            };
+            return Err(Fail { at, message: format!("the tag {} {wrong}", quote(&name)) });
+        }
+        tags.sort_by(|a, b| (&a.0, a.2).cmp(&(&b.0, b.2)));
+        if let Some(pair) = tags.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(Fail { at: pair[1].2, message: format!("the tag {} stands there twice", quote(&pair[1].0)) });
+        }
+        let table = self.table(&measurement)?;
+        for (name, _, at) in &tags {
+            let id = self.intern_name(table, name).map_err(|fail| fail.moved(*at))?;
+            self.tables[table].names[id as usize].is_tag = true;
+        }
+        Ok((table, SeriesKey::from_tags(tags.iter().map(|(name, value, _)| (name, value)))))
+    }
+
+    /// The index of the table of `measurement`, added if new.
+    fn table(&mut self, measurement: &str) -> Result<usize, Fail> {
+        let Tables { tables, tables_by_hash, hasher, .. } = self;
+        let hash = hasher.hash_one(measurement);
+        if let Some(id) = tables_by_hash.find(hash, |id| &*tables[*id as usize].name.table == measurement) {
+            return Ok(*id as usize);
+        }
+        if tables.len() >= TABLES_MAX {
+            let message = format!("the body names more than {TABLES_MAX} tables; send it in several requests");
+            return Err(Fail { at: 0, message });
+        }
+        let id = tables.len();
+        tables.push(Table {
+            name: TableName { schema: Arc::clone(&self.schema), table: measurement.into() },
+            names: Vec::new(),
+            names_by_hash: HashTable::new(),
+            expected: Vec::new(),
+            batch: None,
+            place: 0,
+            generation: 0,
+            credit: 0,
+        });
+        tables_by_hash.insert_unique(hash, id as u32, |id| hasher.hash_one(&*tables[*id as usize].name.table));
+        Ok(id)
+    }
+
+    /// The index of `name` in `table`, added if new.
+    fn intern_name(&mut self, table: usize, name: &str) -> Result<u32, Fail> {
+        let Table { names, names_by_hash, .. } = &mut self.tables[table];
+        let hash = self.hasher.hash_one(name);
+        if let Some(id) = names_by_hash.find(hash, |id| &*names[*id as usize].name == name) {
+            return Ok(*id);
+        }
+        if self.names_total >= NAMES_MAX {
+            let message = format!("the body has more than {NAMES_MAX} different tags and fields; send less at once");
+            return Err(Fail { at: 0, message });
+        }
+        self.names_total += 1;
+        let id = names.len() as u32;
+        names.push(Name { name: name.into(), is_tag: false, stamp: 0, slot: 0, generation: 0, columns: [NONE; 5] });
+        names_by_hash.insert_unique(hash, id, |id| self.hasher.hash_one(&*names[*id as usize].name));
+        Ok(id)
+    }
+
+    /// Begins a line.
+    #[inline]
+    pub(super) fn start_line(&mut self) {
+        self.stamp += 1;
+    }
+
+    /// The name that an earlier line had in the same place, and its raw length, if `rest` begins with it and `=`.
+    #[inline]
+    pub(super) fn expected_name(&self, table: usize, place: usize, rest: &[u8]) -> Option<(u32, usize)> {
+        let (raw, name) = self.tables[table].expected.get(place)?;
+        let fits = rest.get(raw.len()) == Some(&b'=') && rest.starts_with(raw.as_bytes());
+        fits.then_some((*name, raw.len()))
+    }
+
+    /// The name `key`, written `raw` in this `place` of the line.
+    pub(super) fn field_name(&mut self, table: usize, place: usize, raw: &'a str, key: &str) -> Result<u32, Fail> {
+        let name = self.intern_name(table, key)?;
+        let expected = &mut self.tables[table].expected;
+        match expected.get_mut(place) {
+            Some(here) => *here = (raw, name),
+            // Places before this one were filled when the line came past them.
+            None => expected.push((raw, name)),
+        }
+        Ok(name)
+    }
+
+    /// The text of a name.
+    pub(super) fn name(&self, table: usize, name: u32) -> &str {
+        &self.tables[table].names[name as usize].name
+    }
+
+    /// Whether the line's series has a tag of this name.
+    #[inline]
+    pub(super) fn is_tag_of(&self, series: &SeriesRef<'_>, name: u32) -> bool {
+        let table = &self.tables[series.table];
+        let name = &table.names[name as usize];
+        name.is_tag
+            && match &series.known {
+                Known::Key(key) => key.get(&name.name).is_some(),
+                Known::Id(id) => {
+                    let batch = table.batch.as_ref().expect("a known series is in a batch");
+                    batch.series()[*id as usize].get(&name.name).is_some()
+                }
+            }
+    }
+
+    /// Where the line already has the field `name`; if nowhere, notes that it is in place `next`.
+    #[inline]
+    pub(super) fn slot(&mut self, table: usize, name: u32, next: usize) -> Option<usize> {
+        let name = &mut self.tables[table].names[name as usize];
+        if name.stamp == self.stamp {
+            return Some(name.slot as usize);
+        }
+        name.stamp = self.stamp;
+        name.slot = next as u32;
+        None
+    }
+
+    /// Adds a reading; `values` has each name once.
+    #[inline]
+    pub(super) fn push_row<'v>(
+        &mut self,
+        series: SeriesRef<'a>,
+        time_us: i64,
+        line: u32,
+        values: impl ExactSizeIterator<Item = (u32, Value<'v>)> + Clone,
+    ) {
+        let SeriesRef { table, raw, hash, mut known } = series;
+        let table_id = table as u32;
+        let table = &mut self.tables[table];
+        if let Some(batch) = &table.batch {
+            let new = values.clone().filter(|(name, value)| table.column(*name, value) == NONE).count();
+            let absent = batch.width() + new - values.len() + new * batch.len();
+            if absent > table.credit + self.allowance {
+                let full = table.end_batch().expect("there is a batch");
+                if let Known::Id(id) = known {
+                    known = Known::Key(full.series[id as usize].clone());
+                }
+                self.batches[table.place] = Some(full);
+            } else {
+                self.allowance -= absent.saturating_sub(table.credit);
+                table.credit = table.credit.saturating_sub(absent);
+            }
+        }
+        if table.batch.is_none() {
+            table.batch = Some(BatchBuilder::new(table.name.clone()));
+            table.place = self.batches.len();
+            table.credit = CREDIT_START;
+            self.batches.push(None);
+        }
+        table.credit += CREDIT_A_VALUE * values.len();
+
+        let Table { batch: Some(batch), names, generation, .. } = table else { unreachable!("it was made above") };
+        let id = match known {
+            Known::Id(id) => id,
+            Known::Key(key) => {
+                let id = batch.intern_series(key);
+                let seen = SeenSeries { raw, table: table_id, generation: *generation, id };
+                match self.seen.find_mut(hash, |seen| seen.raw == raw) {
+                    Some(old) => *old = seen,
+                    None => {
+                        self.seen.insert_unique(hash, seen, |seen| self.hasher.hash_one(seen.raw.as_bytes()));
+                    }
+                }
+                id
+            }
+        };
+        batch.start_row(id, time_us, line);
+        for (name, value) in values {
+            let name = &mut names[name as usize];
+            if name.generation != *generation {
+                name.generation = *generation;
+                name.columns = [NONE; 5];
+            }
+            let column = &mut name.columns[value.field_type() as usize];
+            if *column == NONE {
+                *column = batch.field_column(&name.name, value.field_type()) as u32;
+            }
+            batch.set(*column as usize, value);
+        }
+    }
+
+    /// All batches, in order of their first lines.
+    pub(super) fn finish(mut self) -> Vec<TableBatch> {
+        for table in &mut self.tables {
+            if table.batch.is_some() {
+                self.batches[table.place] = table.end_batch();
+            }
+        }
+        self.batches.into_iter().flatten().collect()
+    }
+}
+
+/// The first `wanted` from `at` that no backslash escapes.
+fn unescaped(text: &str, at: usize, wanted: u8) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut from = at;
+    loop {
+        let found = from + memchr::memchr2(wanted, b'\\', bytes.get(from..)?)?;
+        if bytes[found] == wanted {
+            return Some(found);
+        }
+        from = found + 2;
+    }
+}

@@ -1,0 +1,6 @@
+//! The crate's tests through its public face, in one binary.
+
+#![expect(clippy::unwrap_used, reason = "all of this is tests; clippy knows only functions marked as such")]
+
+mod line_protocol;
+mod support;

@@ -1,0 +1,232 @@
+//! The command line of `eden`: what it says, and which module does the work.
+
+pub(crate) mod process;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, Config, Period};
+use crate::failure::Failure;
+use crate::{demo, sql_shell, write_command};
+
+/// Eden stores the readings of machines and answers SQL about them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "eden",
+    version,
+    about = "Eden stores the readings of machines and answers SQL about them.",
+    after_help = "Begin with:\n  eden demo --for 20s         ten simulated sensors, written and queried for real\n  \
+                  eden serve                  a server on 127.0.0.1:4200, data in ./eden-data\n  \
+                  eden sql 'SHOW TABLES'      what is stored"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a server until Ctrl-C or SIGTERM.
+    #[command(after_help = "Examples:\n  eden serve\n  eden serve --data /var/lib/eden\n  \
+                            EDEN_HTTP_LISTEN=0.0.0.0:4200 eden serve --config /etc/eden.toml\n\n\
+                            Settings: see `eden config show`. Every key can be set by the environment too:\n\
+                            EDEN_HTTP_LISTEN is [http] listen.")]
+    Serve(ServeArgs),
+    /// Run a server with ten simulated sensors writing to it.
+    #[command(after_help = "Examples:\n  eden demo\n  eden demo --for 20s\n\n\
+                            Run again with the same folder, it goes on from what is stored there.")]
+    Demo(DemoArgs),
+    /// Ask a running server.
+    #[command(after_help = "Examples:\n  eden sql 'SHOW TABLES'\n  \
+                            eden sql \"SELECT sensor, max(temperature) FROM bmp180 GROUP BY sensor\"\n  \
+                            eden sql --format csv 'SELECT * FROM bmp180' > bmp180.csv\n  \
+                            eden sql < statements.sql\n\n\
+                            Without QUERY, statements are read from standard input, each ended by a semicolon.\n\
+                            The server is --url, else the one that runs on --data, else the one on port 4200,\n\
+                            else a running demo.")]
+    Sql(SqlArgs),
+    /// Write line protocol to a running server.
+    #[command(after_help = "Examples:\n  echo 'room,site=here temperature=21.5' | eden write\n  \
+                            eden write --db plant --precision ms readings.lp\n\n\
+                            Lines that are refused are named with their numbers; the others are stored. Exit code 1\n\
+                            if any was refused.")]
+    Write(WriteArgs),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Configuration file [default: ./eden.toml if there is one].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data folder; wins over the configuration [default: ./eden-data].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Data folder.
+    #[arg(long, value_name = "DIR", default_value = "./eden-demo")]
+    data: PathBuf,
+    /// End after this time, such as 20s or 5m, with a summary [default: until Ctrl-C].
+    #[arg(long = "for", value_name = "DURATION")]
+    period: Option<Period>,
+}
+
+/// Which server a client command talks to.
+#[derive(Clone, Debug, Args)]
+pub struct Target {
+    /// The server, such as http://127.0.0.1:4200.
+    #[arg(long, value_name = "URL", conflicts_with = "data")]
+    pub url: Option<String>,
+    /// The data folder of a server that runs on this machine.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// How rows are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns, for people.
+    Table,
+    /// One list of objects.
+    Json,
+    /// An object a line.
+    Jsonl,
+    /// Comma-separated values with a header line.
+    Csv,
+}
+
+#[derive(Debug, Args)]
+struct SqlArgs {
+    /// One or more statements, separated by semicolons.
+    query: Option<String>,
+    /// How rows are shown.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+struct WriteArgs {
+    /// File of line protocol; - is standard input.
+    #[arg(value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+    /// Schema that the tables are in.
+    #[arg(long, default_value = "public")]
+    db: String,
+    /// Unit of the times: auto, ns, us, ms, s, m or h.
+    #[arg(long, default_value = "auto")]
+    precision: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether the configuration is right, and what is wrong if it is not.
+    Check(ConfigArgs),
+    /// Print the configuration that is in force, with a description of each key.
+    Show {
+        #[command(flatten)]
+        args: ConfigArgs,
+        /// Print the defaults: no file, no environment.
+        #[arg(long)]
+        defaults: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// Configuration file [default: ./eden.toml if there is one].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    // clap ends the process itself for --help, --version (0) and bad usage (2).
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve(args),
+        Command::Demo(args) => demo(args),
+        Command::Sql(args) => sql_shell::run(args.query.as_deref(), args.format, &args.target),
+        Command::Write(args) => {
+            let options = write_command::Options { file: args.file, db: args.db, precision: args.precision };
+            write_command::run(&options, &args.target)
+        }
+        Command::Config(command) => configuration(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("eden: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn load(file: Option<PathBuf>) -> Result<Config, Failure> {
+    let file = file.or_else(|| Some(PathBuf::from("eden.toml")).filter(|path| path.exists()));
+    // Names and values that are not Unicode belong to no key of ours.
+    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    Config::load(file.as_deref(), environment).map_err(Failure::usage)
+}
+
+fn serve(args: ServeArgs) -> Result<(), Failure> {
+    let mut config = load(args.config)?;
+    if let Some(data) = args.data {
+        config.storage.data = data;
+    }
+    process::prepare(&config.server.log)?;
+    run_to_end(process::serve(config))
+}
+
+fn demo(args: DemoArgs) -> Result<(), Failure> {
+    let mut config = load(None)?;
+    config.storage.data = args.data;
+    if config.server.log == Config::default().server.log {
+        // The view is on the same terminal: only what went wrong may interrupt it.
+        config.server.log = "warn".into();
+    }
+    process::prepare(&config.server.log)?;
+    run_to_end(demo::run(config, args.period.map(|period| period.0)))
+}
+
+fn run_to_end(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = process::runtime()?;
+    let result = runtime.block_on(work);
+    // Whoever is late by now has been named; the process does not wait for it.
+    runtime.shutdown_background();
+    result
+}
+
+fn configuration(command: ConfigCommand) -> Result<(), Failure> {
+    match command {
+        ConfigCommand::Check(args) => {
+            let config = load(args.config)?;
+            process::check_log_filter(&config.server.log)?;
+            println!("the configuration is right");
+        }
+        ConfigCommand::Show { defaults: true, .. } => print!("{}", config::show(&Config::default())),
+        ConfigCommand::Show { args, .. } => print!("{}", config::show(&load(args.config)?)),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

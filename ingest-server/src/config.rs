@@ -1,0 +1,192 @@
+//! What an operator may set: one TOML file, overridden by the environment by one rule.
+//!
+//! Owns:     every key, its default and its manual entry (the doc comments below are what `eden config show`
+//!           prints and what `docs/config.md` holds).
+//! Does not: touch a port or a disk other than the file itself; parts are built from it in `serve`.
+//!
+//! Invariants
+//!  1. A key that does not exist is an error that names its place and the closest key that does.
+//!  2. `EDEN_<SECTION>_<KEY>` sets `[section] key`, and nothing else does.
+
+mod load;
+mod manual;
+mod units;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use storage::StorageConfig;
+
+pub use load::{ConfigError, Setting, Value};
+pub use manual::{manual, show};
+pub use units::{ByteSize, Period};
+
+/// One key, as `eden config show` prints it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name.
+    pub key: &'static str,
+    /// Its manual entry, one string a line.
+    pub docs: &'static [&'static str],
+    /// Its value in TOML.
+    pub value: String,
+}
+
+/// A section of the configuration.
+pub trait Section: Default {
+    /// Its name in TOML.
+    const NAME: &'static str;
+    /// What it is about, one string a line.
+    const ABOUT: &'static [&'static str];
+    /// The names of its keys.
+    const KEYS: &'static [&'static str];
+    /// Sets one of [`Section::KEYS`].
+    ///
+    /// # Errors
+    /// Says what kind of value the key takes.
+    fn set(&mut self, key: &str, value: &Value) -> Result<(), String>;
+    /// All keys with their values.
+    fn entries(&self) -> Vec<Entry>;
+}
+
+/// Declares a section once: its struct, its defaults, its manual and its parser.
+macro_rules! section {
+    (
+        $(#[doc = $about:literal])+
+        $section:literal $name:ident {
+            $( $(#[doc = $doc:literal])+ $field:ident : $type:ty = $default:expr, )+
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name {
+            $( $(#[doc = $doc])+ pub $field: $type, )+
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $( $field: $default, )+ }
+            }
+        }
+
+        impl Section for $name {
+            const NAME: &'static str = $section;
+            const ABOUT: &'static [&'static str] = &[$($about),+];
+            const KEYS: &'static [&'static str] = &[$(stringify!($field)),+];
+
+            fn set(&mut self, key: &str, value: &Value) -> Result<(), String> {
+                match key {
+                    $( stringify!($field) => self.$field = <$type as Setting>::read(value)?, )+
+                    _ => return Err(format!("there is no key {key:?}")),
+                }
+                Ok(())
+            }
+
+            fn entries(&self) -> Vec<Entry> {
+                vec![$( Entry {
+                    key: stringify!($field),
+                    docs: &[$($doc),+],
+                    value: Setting::show(&self.$field),
+                } ),+]
+            }
+        }
+    };
+}
+
+section! {
+    /// The HTTP endpoint: writes, SQL, health and metrics.
+    "http" Http {
+        /// Address and port to listen on. Port 0 takes a free one; it is logged and written to
+        /// `addresses.json` in the data folder. `0.0.0.0:4200` is reachable from other machines:
+        /// there are no users and passwords yet, so do this in a trusted network only.
+        listen: String = "127.0.0.1:4200".into(),
+        /// Largest request body, before and after decompression; a larger one is answered 413.
+        max_body_bytes: ByteSize = ByteSize(10 << 20),
+        /// Bodies being received, in all; above it requests wait, and after 10 s are answered 503.
+        bodies_memory: ByteSize = ByteSize(128 << 20),
+        /// Connections at a time; further ones wait in the system's queue.
+        connections_max: u32 = 1024,
+    }
+}
+
+section! {
+    /// What is accepted.
+    "ingest" Ingest {
+        /// A reading later than now by more than this is refused: its clock is wrong.
+        max_future: Period = Period(Duration::from_secs(86_400)),
+    }
+}
+
+section! {
+    /// The data folder: log, tables and identity.
+    "storage" StorageSection {
+        /// The data folder; made if missing. `--data` on the command line wins.
+        data: PathBuf = PathBuf::from("./eden-data"),
+        /// Rows that have been in memory for longer are written to shards, so that a small table
+        /// reaches its Delta table too. A flush happens sooner when memory or log fills.
+        flush_max_age: Period = Period(Duration::from_secs(3_600)),
+        /// A table whose rows in memory take more than this is flushed.
+        table_memory: ByteSize = ByteSize(64 << 20),
+        /// Rows in memory of all tables; above it writers wait.
+        memory: ByteSize = ByteSize(256 << 20),
+        /// Log on disk above which the tables that hold its oldest part are flushed. A longer log
+        /// makes larger shards and a slower start after a crash.
+        log_bytes_max: ByteSize = ByteSize(1 << 30),
+    }
+}
+
+section! {
+    /// SQL.
+    "query" Query {
+        /// Memory of all queries together; above it they spill to disk, then fail with an error
+        /// that names this key.
+        memory: ByteSize = ByteSize(512 << 20),
+        /// A query that takes longer is stopped.
+        timeout: Period = Period(Duration::from_secs(300)),
+        /// Threads that run queries, apart from those that take writes. 0: one a core.
+        threads: u32 = 0,
+        /// Queries that run at a time; further ones wait, and are answered 429 when too many do.
+        concurrent_max: u32 = 16,
+    }
+}
+
+section! {
+    /// The process.
+    "server" Process {
+        /// How long a stop waits for requests in flight and for the flush. What is not flushed by
+        /// then stays in the log and is replayed at the next start.
+        grace: Period = Period(Duration::from_secs(10)),
+        /// What is logged to standard error: `error`, `warn`, `info`, `debug` or `trace`, also by
+        /// part: `info,storage=debug`.
+        log: String = "info".into(),
+    }
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// `[http]`
+    pub http: Http,
+    /// `[ingest]`
+    pub ingest: Ingest,
+    /// `[storage]`
+    pub storage: StorageSection,
+    /// `[query]`
+    pub query: Query,
+    /// `[server]`
+    pub server: Process,
+}
+
+impl Config {
+    /// The part that storage is opened with.
+    pub fn storage_config(&self) -> StorageConfig {
+        StorageConfig {
+            flush_max_age: self.storage.flush_max_age.0,
+            table_memory_bytes_max: self.storage.table_memory.bytes(),
+            memory_bytes_max: self.storage.memory.bytes(),
+            log_bytes_max: self.storage.log_bytes_max.0,
+            max_future: self.ingest.max_future.0,
+            ..StorageConfig::new(self.storage.data.clone())
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The HTTP listener: connections, routes, limits.
+//!
+//! Owns:     accepting, bounding and ending connections; which path is whose; what a panic answers.
+//! Does not: know formats: each endpoint has its module.
+
+pub mod answer;
+pub mod body;
+pub mod cells;
+pub mod metrics_page;
+pub mod query_sql;
+pub mod rows;
+pub mod sql;
+pub mod sql_error;
+pub mod status;
+pub mod write_lp;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures::FutureExt as _;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service as _;
+
+use crate::app::App;
+use crate::close_names::closest;
+use crate::metrics::Metrics;
+
+/// A request's head must be there this long after the connection or the last answer: idle connections go.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
+/// Bytes buffered for a connection.
+const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
+/// Pause after the system refused a connection (out of file descriptors, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// Every path, with the methods it takes and the name under which it is counted.
+pub const PATHS: &[(&str, &str, &str)] = &[
+    ("/", "GET", "root"),
+    ("/ping", "GET, HEAD, POST", "ping"),
+    ("/health", "GET", "health"),
+    ("/ready", "GET", "ready"),
+    ("/metrics", "GET", "metrics"),
+    ("/api/v3/write_lp", "POST", "write_lp"),
+    ("/api/v3/query_sql", "GET, POST", "query_sql"),
+    ("/_sql", "POST", "sql"),
+];
+
+/// The routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(status::root))
+        .route("/ping", get(status::ping).post(status::ping))
+        .route("/health", get(status::health))
+        .route("/ready", get(status::ready))
+        .route("/metrics", get(metrics_page::metrics))
+        .route("/api/v3/write_lp", post(write_lp::write_lp))
+        .route("/api/v3/query_sql", get(query_sql::get).post(query_sql::post))
+        .route("/_sql", post(sql::sql))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        // Bodies have their own limit, before and after decompression: see `body`.
+        .layer(DefaultBodyLimit::disable())
+        .with_state(app)
+}
+
+async fn unknown_path(request: Request) -> Response {
+    let path = request.uri().path();
+    let close = closest(path, PATHS.iter().map(|(path, ..)| *path))
+        .map(|close| format!("; did you mean {close}?"))
+        .unwrap_or_default();
+    let endpoints: Vec<String> = PATHS.iter().map(|(path, methods, _)| format!("{methods} {path}")).collect();
+    let body = serde_json::json!({ "error": format!("there is nothing at {path}{close}"), "endpoints": endpoints });
+    answer::json(StatusCode::NOT_FOUND, &body)
+}
+
+async fn wrong_method(method: Method, request: Request) -> Response {
+    let path = request.uri().path();
+    let takes = PATHS.iter().find(|(known, ..)| *known == path).map_or("", |(_, methods, _)| methods);
+    answer::error(StatusCode::METHOD_NOT_ALLOWED, format!("{path} takes {takes}, not {method}"))
+}
+
+/// Accepts connections until `stop`, then lets each finish the request it is in. Returns when it no longer
+/// accepts; the connections are in `tracker`.
+pub async fn accept(listener: TcpListener, app: Arc<App>, tracker: TaskTracker, stop: CancellationToken) {
+    let router = router(Arc::clone(&app));
+    let places = Arc::new(Semaphore::new(app.config.http.connections_max.max(1) as usize));
+    loop {
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place.expect("the semaphore is never closed"),
+            () = stop.cancelled() => return,
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection = Connection { app: Arc::clone(&app), peer, stop: stop.clone(), _place: place };
+                tracker.spawn(connection.serve(stream, router.clone()));
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "accept a connection");
+                pause(&stop).await;
+            }
+        }
+    }
+}
+
+/// A timer that is a feature: the system is out of something, so asking at once would only spin.
+async fn pause(stop: &CancellationToken) {
+    let _ = tokio::time::timeout(ACCEPT_PAUSE, stop.cancelled()).await;
+}
+
+struct Connection {
+    app: Arc<App>,
+    peer: SocketAddr,
+    stop: CancellationToken,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, router: Router) {
+        Metrics::add(&self.app.metrics.connections_total, 1);
+        self.app.metrics.connections.fetch_add(1, Ordering::Relaxed);
+        // Answers are small and waited for: Nagle's algorithm would hold them back.
+        if let Err(e) = stream.set_nodelay(true) {
+            tracing::debug!(peer = %self.peer, error = %e, "set TCP_NODELAY");
+        }
+        let service = hyper::service::service_fn(|request| handle(&self.app, self.peer, router.clone(), request));
+        let mut connection = pin!(
+            hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIME_MAX)
+                .max_buf_size(CONNECTION_BUFFER_BYTES)
+                .serve_connection(TokioIo::new(stream), service)
+        );
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(e) = result {
+            // A client that goes away is its own business.
+            tracing::debug!(peer = %self.peer, error = %e, "connection ended early");
+        }
+        self.app.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn handle(
+    app: &Arc<App>,
+    peer: SocketAddr,
+    mut router: Router,
+    request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    let started = app.clock.monotonic();
+    let path = request.uri().path();
+    let endpoint = PATHS.iter().find(|(known, ..)| *known == path).map_or("other", |(_, _, name)| name);
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(Peer(peer));
+    // The panic hook has counted and logged it; the client is told, the connection lives.
+    let response = AssertUnwindSafe(router.call(request)).catch_unwind().await.unwrap_or_else(|_| {
+        Ok(answer::error(StatusCode::INTERNAL_SERVER_ERROR, "a bug in eden; the server's log says where")
+            .into_response())
+    });
+    let response = response.unwrap_or_else(|never| match never {});
+    let took = app.clock.monotonic().saturating_sub(started);
+    app.metrics.count_request(endpoint, response.status().as_u16(), took);
+    Ok(response)
+}

@@ -1,0 +1,176 @@
+//! `GET|POST /api/v3/query_sql`: SQL as InfluxDB 3 takes it, rows as JSON, JSON lines or CSV.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use query::{QueryRequest, QueryResult};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::cells::{Cells, Times, csv_field};
+use super::rows::{self, RowFormat};
+use super::sql::read_json;
+use super::sql_error::SqlError;
+use crate::app::App;
+
+#[derive(Debug, Deserialize)]
+struct Request {
+    db: Option<String>,
+    q: String,
+    format: Option<String>,
+    #[serde(default)]
+    params: Value,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Json,
+    JsonLines,
+    Csv,
+}
+
+impl FromStr for Format {
+    type Err = SqlError;
+
+    fn from_str(word: &str) -> Result<Self, SqlError> {
+        match word {
+            "json" => Ok(Format::Json),
+            "jsonl" => Ok(Format::JsonLines),
+            "csv" => Ok(Format::Csv),
+            other => Err(SqlError::unsupported(format!("format {other:?} is not supported; use json, jsonl or csv"))),
+        }
+    }
+}
+
+impl Format {
+    fn content_type(self) -> &'static str {
+        match self {
+            Format::Json => "application/json",
+            Format::JsonLines => "application/jsonl",
+            Format::Csv => "text/csv",
+        }
+    }
+}
+
+/// The handler of GET.
+pub async fn get(State(app): State<Arc<App>>, query: Query<HashMap<String, String>>) -> Response {
+    let mut query = query.0;
+    let request = match query.remove("q") {
+        Some(q) => Ok(Request { db: query.remove("db"), q, format: query.remove("format"), params: Value::Null }),
+        None => Err(SqlError::request("the parameter q is missing: /api/v3/query_sql?db=public&q=SELECT+1")),
+    };
+    respond(&app, request).await
+}
+
+/// The handler of POST.
+pub async fn post(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
+    let request = read_json(&app, &headers, body).await;
+    respond(&app, request).await
+}
+
+async fn respond(app: &App, request: Result<Request, SqlError>) -> Response {
+    let answered = match request {
+        Ok(request) => answer(app, request).await,
+        Err(error) => Err(error),
+    };
+    answered.unwrap_or_else(|error| error.influx_answer())
+}
+
+async fn answer(app: &App, request: Request) -> Result<Response, SqlError> {
+    let engine = app.for_queries()?.engine;
+    let has_params = match &request.params {
+        Value::Null => false,
+        Value::Object(params) => !params.is_empty(),
+        _ => true,
+    };
+    if has_params {
+        return Err(SqlError::unsupported("params are not supported yet; write the values into q"));
+    }
+    let format: Format = request.format.as_deref().unwrap_or("json").parse()?;
+    let body = match engine.execute(QueryRequest { sql: request.q, default_schema: request.db }).await? {
+        QueryResult::Rows(found) => match format {
+            Format::Json => rows::body(found, Objects { names: Vec::new(), lines: false }).await?,
+            Format::JsonLines => rows::body(found, Objects { names: Vec::new(), lines: true }).await?,
+            Format::Csv => rows::body(found, CsvRows).await?,
+        },
+        QueryResult::Done { .. } => Body::from(if format == Format::Json { "[]" } else { "" }),
+    };
+    Ok((StatusCode::OK, [(CONTENT_TYPE, format.content_type())], body).into_response())
+}
+
+/// An object a row: in a list, or one a line.
+struct Objects {
+    names: Vec<Vec<u8>>,
+    lines: bool,
+}
+
+impl RowFormat for Objects {
+    fn head(&mut self, schema: &SchemaRef, out: &mut Vec<u8>) {
+        let name = |name: &String| serde_json::to_vec(name).expect("texts can be written to memory");
+        self.names = schema.fields().iter().map(|field| name(field.name())).collect();
+        if !self.lines {
+            out.push(b'[');
+        }
+    }
+
+    fn row(&mut self, columns: &[Cells], row: usize, first: bool, out: &mut Vec<u8>) {
+        if !self.lines && !first {
+            out.push(b',');
+        }
+        out.push(b'{');
+        let mut present = 0;
+        // As InfluxDB: a value that is absent has no key.
+        for (name, column) in self.names.iter().zip(columns).filter(|(_, column)| !column.is_null(row)) {
+            if present > 0 {
+                out.push(b',');
+            }
+            present += 1;
+            out.extend_from_slice(name);
+            out.push(b':');
+            column.write_json(row, Times::Iso, out);
+        }
+        out.push(b'}');
+        if self.lines {
+            out.push(b'\n');
+        }
+    }
+
+    fn tail(&mut self, _rows: u64, out: &mut Vec<u8>) {
+        if !self.lines {
+            out.push(b']');
+        }
+    }
+}
+
+struct CsvRows;
+
+impl RowFormat for CsvRows {
+    fn head(&mut self, schema: &SchemaRef, out: &mut Vec<u8>) {
+        for (i, field) in schema.fields().iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            csv_field(field.name(), out);
+        }
+        out.push(b'\n');
+    }
+
+    fn row(&mut self, columns: &[Cells], row: usize, _first: bool, out: &mut Vec<u8>) {
+        for (i, column) in columns.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            column.write_csv(row, out);
+        }
+        out.push(b'\n');
+    }
+
+    fn tail(&mut self, _rows: u64, _out: &mut Vec<u8>) {}
+}

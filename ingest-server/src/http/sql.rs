@@ -1,0 +1,151 @@
+//! `POST /_sql`: SQL as clients of CrateDB send it and read it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use query::{QueryRequest, QueryResult};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::body;
+use super::cells::{Cells, Times, type_id};
+use super::rows::{self, RowFormat};
+use super::sql_error::SqlError;
+use crate::app::App;
+
+#[derive(Debug, Deserialize)]
+struct Request {
+    stmt: String,
+    #[serde(default)]
+    args: Value,
+    #[serde(default)]
+    bulk_args: Value,
+}
+
+/// The handler.
+pub async fn sql(
+    State(app): State<Arc<App>>,
+    query: Query<HashMap<String, String>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let with_trace = flag(&query, "error_trace");
+    match answer(&app, flag(&query, "types"), &headers, body).await {
+        Ok(response) => response,
+        Err(error) => error.crate_answer(with_trace),
+    }
+}
+
+/// `?types`, `?types=` and `?types=true` all mean on.
+fn flag(query: &HashMap<String, String>, name: &str) -> bool {
+    query.get(name).is_some_and(|value| value.is_empty() || value.eq_ignore_ascii_case("true"))
+}
+
+async fn answer(app: &Arc<App>, types: bool, headers: &HeaderMap, body: Body) -> Result<Response, SqlError> {
+    let started = app.clock.monotonic();
+    let engine = app.for_queries()?.engine;
+    let request: Request = read_json(app, headers, body).await?;
+    for (name, args) in [("args", &request.args), ("bulk_args", &request.bulk_args)] {
+        if !matches!(args, Value::Null) && args.as_array().is_none_or(|args| !args.is_empty()) {
+            return Err(SqlError::unsupported(format!("{name} are not supported yet; write the values into stmt")));
+        }
+    }
+    let default_schema = headers.get("default-schema").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let request = QueryRequest { sql: request.stmt, default_schema };
+    let clock = Arc::clone(&app.clock);
+    let took = move || clock.monotonic().saturating_sub(started);
+    let body = match engine.execute(request).await? {
+        QueryResult::Rows(found) => rows::body(found, CrateRows { types, took }).await?,
+        QueryResult::Done { rows, .. } => {
+            let col_types = if types { "\"col_types\":[]," } else { "" };
+            let duration = milliseconds(took());
+            // CrateDB answers one empty row.
+            Body::from(format!("{{\"cols\":[],{col_types}\"rows\":[[]],\"rowcount\":{rows},\"duration\":{duration}}}"))
+        }
+    };
+    Ok((StatusCode::OK, [(CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// Receives a JSON body.
+pub(crate) async fn read_json<T: for<'a> Deserialize<'a>>(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T, SqlError> {
+    let refuse = |e: body::BodyError| SqlError::body(e.status(), e.to_string());
+    let received = body::receive(app, headers, body).await.map_err(refuse)?;
+    let bytes = tokio::task::spawn_blocking(|| received.decompress());
+    let bytes = bytes.await.map_err(|_| SqlError::request("the body cannot be read"))?.map_err(refuse)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| SqlError::request(format!("the body must be JSON such as {{\"stmt\":\"SELECT 1\"}}: {e}")))
+}
+
+/// Milliseconds with three decimals.
+fn milliseconds(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1e6).round() / 1e3
+}
+
+struct CrateRows<T> {
+    types: bool,
+    took: T,
+}
+
+impl<T: Fn() -> Duration + Send + 'static> RowFormat for CrateRows<T> {
+    fn head(&mut self, schema: &SchemaRef, out: &mut Vec<u8>) {
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        out.extend_from_slice(b"{\"cols\":");
+        write_json(&names, out);
+        if self.types {
+            let types: Vec<Value> = schema.fields().iter().map(|field| type_id(field.data_type())).collect();
+            out.extend_from_slice(b",\"col_types\":");
+            write_json(&types, out);
+        }
+        out.extend_from_slice(b",\"rows\":[");
+    }
+
+    fn row(&mut self, columns: &[Cells], row: usize, first: bool, out: &mut Vec<u8>) {
+        out.extend_from_slice(if first { b"[" } else { b",[" });
+        for (i, column) in columns.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            column.write_json(row, Times::EpochMs, out);
+        }
+        out.push(b']');
+    }
+
+    fn tail(&mut self, rows: u64, out: &mut Vec<u8>) {
+        let duration = milliseconds((self.took)());
+        out.extend_from_slice(format!("],\"rowcount\":{rows},\"duration\":{duration}}}").as_bytes());
+    }
+}
+
+fn write_json(value: &impl serde::Serialize, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("texts and numbers can be written to memory");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_is_on_with_and_without_a_value() {
+        for (value, on) in [("", true), ("true", true), ("TRUE", true), ("false", false), ("0", false)] {
+            assert_eq!(flag(&HashMap::from([("types".into(), value.into())]), "types"), on, "{value}");
+        }
+        assert!(!flag(&HashMap::new(), "types"));
+    }
+
+    #[test]
+    fn durations_are_milliseconds() {
+        assert_eq!(milliseconds(Duration::from_micros(810)), 0.81);
+        assert_eq!(milliseconds(Duration::from_secs(2)), 2000.0);
+    }
+}

@@ -1,0 +1,38 @@
+//! The appliance: every listening socket, configuration, start and stop, and the commands of `eden`.
+//!
+//! Owns:     HTTP endpoints and their shapes, the configuration, the order of start and stop, the demo and the
+//!           client commands. `main.rs` only calls [`cli::run`].
+//! Does not: parse formats (`decode`), store (`storage`) or plan SQL (`query`).
+//!
+//! A server within a process, as the tests use it:
+//!
+//! ```no_run
+//! use ingest_server::config::Config;
+//! use ingest_server::serve::Server;
+//!
+//! # async fn example() -> Result<(), ingest_server::failure::Failure> {
+//! let mut config = Config::default();
+//! config.http.listen = "127.0.0.1:0".into();
+//! let mut server = Server::bind(config).await?;
+//! server.open().await?;
+//! println!("http://{}", server.http_addr());
+//! server.stop().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod addresses;
+pub mod app;
+pub mod cli;
+pub mod client;
+pub mod close_names;
+pub mod config;
+pub mod demo;
+pub mod failure;
+pub mod http;
+pub mod metrics;
+pub mod serve;
+pub mod sql_shell;
+pub mod stop_flag;
+pub mod time_text;
+pub mod write_command;

@@ -1,0 +1,275 @@
+//! A server's life: bind, open, run, stop.
+//!
+//! Owns:     the order of both ends. Start: stale addresses away, listen (health answers, writes get 503), lock and
+//!           replay, query engine, ready, addresses. Stop: refuse writes, addresses away, stop listening, answer
+//!           what waits, flush, close the log.
+//! Does not: parse arguments (`cli`) or answer requests (`http`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use model::{Clock, Rng, SplitMix64, SystemClock};
+use query::{QueryConfig, QueryEngine};
+use storage::{ReplayProgress, Storage, StorageError};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wal::disk::{LocalDisk, SharedDisk};
+
+use crate::addresses::{Addresses, Stale};
+use crate::app::{App, Parts, Phase, share};
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::http;
+
+/// What a server is given besides its settings.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The disk under the data folder.
+    pub disk: SharedDisk,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub rng: Arc<dyn Rng>,
+}
+
+impl Surroundings {
+    /// Those of this machine.
+    pub fn system() -> Self {
+        let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+        Surroundings {
+            disk: Arc::new(LocalDisk::new()),
+            clock: Arc::new(SystemClock::new()),
+            rng: Arc::new(SplitMix64::new(high ^ low)),
+        }
+    }
+}
+
+/// A server that listens.
+pub struct Server {
+    app: Arc<App>,
+    surroundings: Surroundings,
+    http_addr: SocketAddr,
+    connections: TaskTracker,
+    stop: CancellationToken,
+    accepting: JoinHandle<()>,
+    stale: Option<Stale>,
+}
+
+/// How a server stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Requests that did not end within half of the grace period.
+    pub connections_late: usize,
+    /// Whether all rows reached their shards; else they are in the log, and the next start replays it.
+    pub flushed: bool,
+}
+
+impl Server {
+    /// Listens. Health and readiness answer from here on; writes and queries are answered 503 until
+    /// [`Server::open`] has returned.
+    ///
+    /// # Errors
+    /// If the data folder cannot be used or the port is taken.
+    pub async fn bind(config: Config) -> Result<Self, Failure> {
+        Server::bind_in(config, Surroundings::system()).await
+    }
+
+    /// As [`Server::bind`], in surroundings of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub async fn bind_in(config: Config, surroundings: Surroundings) -> Result<Self, Failure> {
+        let disk = Arc::clone(&surroundings.disk);
+        let stale = Stale::take(disk, &config.storage.data).map_err(|e| unusable(&config.storage.data, &e))?;
+        let listen = config.http.listen.clone();
+        let listener = TcpListener::bind(&listen).await.map_err(|e| cannot_listen(&listen, &e))?;
+        let http_addr = listener.local_addr().map_err(|e| cannot_listen(&listen, &e))?;
+        let app = App::new(config, Arc::clone(&surroundings.clock));
+        let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
+        let accept = http::accept(listener, Arc::clone(&app), connections.clone(), stop.clone());
+        let accepting = connections.spawn(accept);
+        Ok(Server { app, surroundings, http_addr, connections, stop, accepting, stale: Some(stale) })
+    }
+
+    /// Takes the folder's lock, replays the log and gets ready.
+    ///
+    /// # Errors
+    /// If another server has the folder, or it cannot be read or written.
+    pub async fn open(&mut self) -> Result<(), Failure> {
+        let (app, surroundings) = (Arc::clone(&self.app), self.surroundings.clone());
+        let opening = tokio::task::spawn_blocking(move || open_parts(&app, surroundings));
+        let opened = opening.await.unwrap_or_else(|e| Err(Failure::work(format!("open the data folder: {e}"))));
+        let parts = match opened {
+            Ok(parts) => parts,
+            Err(failure) => {
+                // Whoever has the folder gets the file back.
+                self.stale = None;
+                return Err(failure);
+            }
+        };
+        if let Some(stale) = self.stale.take() {
+            stale.forget();
+        }
+        let data = &self.app.config.storage.data;
+        Addresses::from(self.http_addr).write(&*self.surroundings.disk, data).map_err(|e| unusable(data, &e))?;
+        self.app.enter(Phase::Ready(parts));
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(version, http = %self.http_addr, data = %data.display(), "ready");
+        Ok(())
+    }
+
+    /// Where HTTP listens.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// What the request handlers share.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Returns when the listener has died, which is a bug. Cancel safe.
+    pub async fn listener_died(&mut self) {
+        let _ = (&mut self.accepting).await;
+    }
+
+    /// Stops within the grace period.
+    ///
+    /// # Errors
+    /// If the log cannot be closed. What was acknowledged is in it all the same.
+    pub async fn stop(mut self) -> Result<Stopped, Failure> {
+        let grace = self.app.config.server.grace.0;
+        let started = self.app.clock.monotonic();
+        let left = |app: &App| grace.saturating_sub(app.clock.monotonic().saturating_sub(started));
+        tracing::info!(grace = %self.app.config.server.grace, "stopping");
+
+        let parts = match self.app.phase() {
+            Phase::Replaying => None,
+            Phase::Ready(parts) | Phase::Stopping(parts) => {
+                self.app.enter(Phase::Stopping(parts.clone()));
+                Some(parts)
+            }
+        };
+        self.stale = None;
+        if parts.is_some() {
+            let data = &self.app.config.storage.data;
+            if let Err(e) = Addresses::remove(&*self.surroundings.disk, data) {
+                tracing::warn!(error = %e, data = %data.display(), "remove addresses.json");
+            }
+        }
+        self.stop.cancel();
+        self.connections.close();
+        // Half of the time at most: the rest is for the flush.
+        let in_time = tokio::time::timeout(grace / 2, self.connections.wait()).await.is_ok();
+        let connections_late = if in_time { 0 } else { self.connections.len() };
+        if connections_late > 0 {
+            tracing::warn!(connections_late, "requests did not end within half of the grace period");
+        }
+        let Some(parts) = parts else { return Ok(Stopped { connections_late, flushed: true }) };
+
+        let queries_late = parts.engine.shutdown(left(&self.app)).await;
+        if queries_late > 0 {
+            tracing::warn!(queries_late, "queries did not end within the grace period");
+        }
+        let grace = left(&self.app).max(Duration::from_secs(1));
+        let closing = tokio::task::spawn_blocking(move || {
+            let closed = parts.storage.close(grace);
+            (closed, parts.storage.stats().memory_rows)
+        });
+        match closing.await {
+            Ok((Ok(()), 0)) => Ok(Stopped { connections_late, flushed: true }),
+            Ok((Ok(()), rows)) => {
+                tracing::warn!(rows, "rows were not flushed within the grace period; the next start replays them");
+                Ok(Stopped { connections_late, flushed: false })
+            }
+            Ok((Err(e), _)) => Err(Failure::work(format!("close the data folder: {e}"))),
+            Err(e) => Err(Failure::work(format!("close the data folder: {e}"))),
+        }
+    }
+}
+
+/// The part of the start that blocks.
+fn open_parts(app: &Arc<App>, surroundings: Surroundings) -> Result<Parts, Failure> {
+    let config = &app.config;
+    let Surroundings { disk, clock, rng } = surroundings;
+    let log = ReplayLog { app: Arc::clone(app), next: AtomicU64::new(1) };
+    let storage = Storage::open(config.storage_config(), disk, clock, rng, &|progress| log.note(progress))
+        .map_err(|e| cannot_open(&config.storage.data, e))?;
+    let engine = QueryEngine::new(query_config(config), Arc::clone(&storage))
+        .map_err(|e| Failure::work(format!("start the query engine: {e}")))?;
+    Ok(Parts { storage, engine: Arc::new(engine) })
+}
+
+fn query_config(config: &Config) -> QueryConfig {
+    let spill_dir = config.storage.data.join("spill");
+    let mut query = QueryConfig::new(spill_dir, config.query.memory.bytes());
+    if config.query.threads > 0 {
+        query.threads = config.query.threads as usize;
+    }
+    query.timeout = config.query.timeout.0;
+    query.concurrent_max = config.query.concurrent_max as usize;
+    query
+}
+
+/// Says each second how far the replay has come.
+struct ReplayLog {
+    app: Arc<App>,
+    /// The second at which to speak next: a short replay says nothing.
+    next: AtomicU64,
+}
+
+impl ReplayLog {
+    fn note(&self, progress: ReplayProgress) {
+        self.app.note_replay(progress);
+        let second = self.app.clock.monotonic().as_secs();
+        if second >= self.next.load(Ordering::Relaxed) {
+            self.next.store(second + 1, Ordering::Relaxed);
+            let (done_bytes, total_bytes) = (progress.done_bytes, progress.total_bytes);
+            let data = self.app.config.storage.data.display();
+            tracing::info!(%data, done_bytes, total_bytes, share = share(progress), "replaying the log");
+        }
+    }
+}
+
+fn cannot_listen(listen: &str, error: &io::Error) -> Failure {
+    Failure::usage(match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "{listen} is taken by another program (perhaps another eden); stop it, or choose another address: \
+             EDEN_HTTP_LISTEN=127.0.0.1:0 takes a free port"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!("{listen} may not be listened on: {error}; choose a port above 1023 in [http] listen")
+        }
+        _ => format!("{listen} cannot be listened on: {error}; [http] listen takes host:port such as 127.0.0.1:4200"),
+    })
+}
+
+fn unusable(data: &Path, error: &io::Error) -> Failure {
+    Failure::usage(format!(
+        "the data folder {} cannot be used: {error}; choose another one with --data or make it writable",
+        data.display()
+    ))
+}
+
+fn cannot_open(data: &Path, error: StorageError) -> Failure {
+    use io::ErrorKind as K;
+    match error {
+        StorageError::Locked { .. } => Failure::usage(error),
+        StorageError::Io { ref path, ref source, action }
+            if matches!(
+                source.kind(),
+                K::PermissionDenied | K::NotADirectory | K::ReadOnlyFilesystem | K::AlreadyExists | K::NotFound
+            ) =>
+        {
+            let detail = io::Error::new(source.kind(), format!("{action} {}: {source}", path.display()));
+            unusable(data, &detail)
+        }
+        other => Failure::work(format!("open the data folder {}: {other}", data.display())),
+    }
+}

@@ -1,0 +1,86 @@
+//! `eden sql`: statements from the command line, a file or a prompt; rows as a table or for other programs.
+
+mod statements;
+mod table;
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use crate::cli::{Format, Target};
+use crate::client::Client;
+use crate::failure::Failure;
+use statements::Splitter;
+
+/// Runs the command.
+///
+/// # Errors
+/// The first statement's that fails; at a prompt none, they are shown there.
+pub fn run(query: Option<&str>, format: Format, target: &Target) -> Result<(), Failure> {
+    let client = Client::find(target)?;
+    match query {
+        Some(query) => {
+            let mut splitter = Splitter::default();
+            let mut statements = splitter.push(query);
+            statements.extend(splitter.finish());
+            statements.iter().try_for_each(|statement| show(&client, statement, format))
+        }
+        None if io::stdin().is_terminal() => prompt(&client, format),
+        None => script(&client, format),
+    }
+}
+
+fn script(client: &Client, format: Format) -> Result<(), Failure> {
+    let mut splitter = Splitter::default();
+    for line in io::stdin().lock().lines() {
+        let line = line.map_err(|e| Failure::work(format!("read standard input: {e}")))?;
+        for statement in splitter.push(&(line + "\n")) {
+            show(client, &statement, format)?;
+        }
+    }
+    splitter.finish().iter().try_for_each(|statement| show(client, statement, format))
+}
+
+fn prompt(client: &Client, format: Format) -> Result<(), Failure> {
+    println!("connected to {}; end statements with ; and leave with \\q or Ctrl-D", client.url());
+    let mut splitter = Splitter::default();
+    let mut lines = io::stdin().lock().lines();
+    loop {
+        print!("{}", if splitter.is_empty() { "eden> " } else { " ...> " });
+        let _ = io::stdout().flush();
+        let Some(line) = lines.next() else { break };
+        let line = line.map_err(|e| Failure::work(format!("read standard input: {e}")))?;
+        if splitter.is_empty() && matches!(line.trim(), "\\q" | "quit" | "exit") {
+            return Ok(());
+        }
+        for statement in splitter.push(&(line + "\n")) {
+            if let Err(failure) = show(client, &statement, format) {
+                eprintln!("error: {failure}");
+            }
+        }
+    }
+    println!();
+    Ok(())
+}
+
+fn show(client: &Client, statement: &str, format: Format) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match format {
+        Format::Table => {
+            let answer = client.sql(statement)?;
+            out.write_all(table::render(&answer).as_bytes()).or_else(closed_pipe)
+        }
+        Format::Json => {
+            client.copy_rows(statement, "json", &mut out)?;
+            out.write_all(b"\n").or_else(closed_pipe)
+        }
+        Format::Jsonl => client.copy_rows(statement, "jsonl", &mut out),
+        Format::Csv => client.copy_rows(statement, "csv", &mut out),
+    }
+}
+
+/// `eden sql … | head` has all it wants.
+fn closed_pipe(error: io::Error) -> Result<(), Failure> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    Err(Failure::work(format!("write to standard output: {error}")))
+}

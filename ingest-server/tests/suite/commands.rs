@@ -1,0 +1,127 @@
+//! `eden sql`, `eden write`, `eden demo` and what the command line says.
+
+use tempfile::TempDir;
+
+use crate::process::{Eden, Ran, command, run, run_with};
+
+fn piped(eden: &Eden, args: &[&str], input: &str) -> Ran {
+    run_with(command(eden.dir.path(), args), input)
+}
+
+#[test]
+fn write_names_refused_lines_by_their_number_in_the_file_and_stores_the_others() {
+    let eden = Eden::start();
+    let mut lines: Vec<String> = (1..=12_000).map(|i| format!("m,d=d{} v={i} {i}", i % 7)).collect();
+    lines[6_999] = "broken".into();
+    let ran = piped(&eden, &["write", "--data", "data", "--precision", "us"], &lines.join("\n"));
+    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.out, "11999 lines stored, 1 refused, in 3 batches\n");
+    assert!(ran.err.starts_with("line 7000 refused: "), "{}", ran.err);
+    assert_eq!(eden.rows("SELECT count(*), sum(v) FROM m"), serde_json::json!([[11_999, 71_999_000.0]]));
+
+    std::fs::write(eden.dir.path().join("more.lp"), "m v=1 1\n").unwrap();
+    let ran = run(eden.dir.path(), &["write", "--url", &eden.url, "--db", "plant", "more.lp"]);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), "1 lines stored, 0 refused, in 1 batches\n"));
+    assert_eq!(eden.rows("SELECT v FROM plant.m"), serde_json::json!([[1.0]]));
+}
+
+#[test]
+fn sql_shows_tables_and_other_formats() {
+    let eden = Eden::start();
+    assert_eq!(eden.write("m,d=a v=1.5 1780272000000000\nm,d=b v=10 1780272001500000").status, 204);
+    let sql = |args: &[&str]| run(eden.dir.path(), &[&["sql", "--data", "data"], args].concat());
+    let table = sql(&["SELECT d, v, time FROM m ORDER BY d"]);
+    assert_eq!(table.code, Some(0), "{}", table.err);
+    let lines: Vec<&str> = table.out.lines().collect();
+    assert_eq!(
+        lines[..4],
+        [
+            " d |    v | time",
+            "---+------+------------------------",
+            " a |  1.5 | 2026-06-01T00:00:00Z",
+            " b | 10.0 | 2026-06-01T00:00:01.5Z"
+        ]
+    );
+    assert!(lines[4].starts_with("(2 rows, ") && lines[4].ends_with(" ms)"), "{}", lines[4]);
+
+    let csv = sql(&["--format", "csv", "SELECT d, v FROM m ORDER BY d;"]);
+    assert_eq!(csv.out, "d,v\na,1.5\nb,10\n");
+    let json = sql(&["--format", "json", "SELECT d FROM m ORDER BY d"]);
+    assert_eq!(json.out, "[{\"d\":\"a\"},{\"d\":\"b\"}]\n");
+    let jsonl = sql(&["--format", "jsonl", "SELECT d FROM m ORDER BY d; SELECT 1 AS one"]);
+    assert_eq!(jsonl.out, "{\"d\":\"a\"}\n{\"d\":\"b\"}\n{\"one\":1}\n");
+
+    let script = piped(&eden, &["sql", "--url", &eden.url], "REFRESH TABLE m;\nSELECT count(*)\nFROM m;\n");
+    assert_eq!(script.code, Some(0), "{}", script.err);
+    assert!(script.out.starts_with("ok (") && script.out.contains(" 2\n"), "{}", script.out);
+    for format in ["table", "csv"] {
+        let wrong = sql(&["--format", format, "SELECT x FROM m"]);
+        assert_eq!(wrong.code, Some(1));
+        assert!(wrong.err.contains("column x unknown"), "{}", wrong.err);
+    }
+}
+
+#[test]
+fn clients_without_a_server_say_which_command_starts_one() {
+    let dir = TempDir::new().unwrap();
+    for args in [&["sql", "--data", "nothing", "SELECT 1"][..], &["write", "--data", "nothing"]] {
+        let ran = run(dir.path(), args);
+        assert_eq!(ran.code, Some(1));
+        assert_eq!(ran.err, "eden: no server is running on nothing; start one with: eden serve --data nothing\n");
+    }
+    let ran = run(dir.path(), &["sql", "--url", "http://127.0.0.1:9", "SELECT 1"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("127.0.0.1:9") && ran.err.contains("eden serve"), "{}", ran.err);
+}
+
+#[test]
+fn the_demo_stores_ten_sensors_and_continues_when_run_again() {
+    let dir = TempDir::new().unwrap();
+    let demo = || {
+        let mut command = command(dir.path(), &["demo", "--for", "2s"]);
+        command.env("EDEN_HTTP_LISTEN", "127.0.0.1:0");
+        run_with(command, "")
+    };
+    let first = demo();
+    assert_eq!(first.code, Some(0), "{}{}", first.out, first.err);
+    assert!(first.out.contains("  sensors        10\n"), "{}", first.out);
+    assert!(first.out.contains("data folder: ./eden-demo (new)"), "{}", first.out);
+    for pasted in
+        ["curl -d 'room,site=here temperature=21.5'", "sql --data ./eden-demo", "REFRESH TABLE bmp180", "duckdb"]
+    {
+        assert!(first.out.contains(pasted), "{pasted} is not in {}", first.out);
+    }
+    let stored = |out: &str| -> u64 {
+        let line = out.lines().find(|line| line.contains("rows stored    ")).unwrap();
+        line.split_whitespace().nth(2).unwrap().parse().unwrap()
+    };
+    let rows = stored(&first.out);
+    assert!(rows >= 40, "{}", first.out);
+
+    let second = demo();
+    assert_eq!(second.code, Some(0), "{}{}", second.out, second.err);
+    assert!(second.out.contains(&format!("({rows} rows were there from earlier runs)")), "{}", second.out);
+    assert!(stored(&second.out) > rows, "{}", second.out);
+    assert!(!dir.path().join("eden-demo/addresses.json").exists());
+}
+
+#[test]
+fn help_and_version_teach() {
+    let dir = TempDir::new().unwrap();
+    let version = run(dir.path(), &["--version"]);
+    assert_eq!((version.code, version.out.as_str()), (Some(0), concat!("eden ", env!("CARGO_PKG_VERSION"), "\n")));
+    for (args, said) in [
+        (&["--help"][..], "eden demo --for 20s"),
+        (&["serve", "--help"], "EDEN_HTTP_LISTEN"),
+        (&["sql", "--help"], "SHOW TABLES"),
+        (&["write", "--help"], "eden write"),
+        (&["demo", "--help"], "--for"),
+    ] {
+        let help = run(dir.path(), args);
+        assert_eq!(help.code, Some(0));
+        assert!(help.out.contains(said), "{said:?} is not in {}", help.out);
+    }
+    for wrong in [&["serv"][..], &["demo", "--for", "soon"], &["sql", "--format", "xml", "SELECT 1"]] {
+        assert_eq!(run(dir.path(), wrong).code, Some(2));
+    }
+}

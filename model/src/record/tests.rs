@@ -1,0 +1,240 @@
+use super::*;
+use crate::{BatchBuilder, Rng, SplitMix64, Value};
+
+const TABLE: TableId = TableId(*b"0123456789abcdef");
+
+fn pick<'a, T: ?Sized>(rng: &SplitMix64, of: &[&'a T]) -> &'a T {
+    of[rng.below(of.len() as u64) as usize]
+}
+
+/// A batch of up to 200 rows and 5 names, with every type, sparse and dense columns, and no rows now and then.
+fn seeded(seed: u64) -> TableBatch {
+    let rng = SplitMix64::new(seed);
+    let names = ["t", "température", "a b", "x", "y"];
+    let texts = ["", "x", "déjà vu", "a text that is longer than the others"];
+    let mut batch = BatchBuilder::new(TableName::new(pick(&rng, &["public", "plant"]), pick(&rng, &names)));
+    let all_present = rng.below(2) == 0;
+    let columns = 1 + rng.below(5);
+    for row in 0..rng.below(200) {
+        let tags = (0..rng.below(4)).map(|i| (names[i as usize], pick(&rng, &texts)));
+        let series = batch.intern_series(SeriesKey::from_tags(tags));
+        batch.start_row(series, rng.next_u64() as i64, row as u32);
+        for column in 0..columns {
+            if !all_present && rng.below(3) == 0 {
+                continue;
+            }
+            let value = match (column + seed) % 5 {
+                0 => Value::F64(f64::from_bits(rng.next_u64() >> 2)),
+                1 => Value::I64(rng.next_u64() as i64),
+                2 => Value::U64(rng.next_u64()),
+                3 => Value::Bool(rng.below(2) == 1),
+                _ => Value::Text(pick(&rng, &texts)),
+            };
+            let name = names[(column + seed / 5) as usize % 5];
+            let column = batch.field_column(name, value.field_type());
+            batch.set(column, value);
+        }
+    }
+    batch.finish()
+}
+
+fn encoded(batch: &TableBatch) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_batch(TABLE, "http 127.0.0.1:50412", batch, &mut bytes);
+    bytes
+}
+
+#[test]
+fn what_is_logged_reads_back_without_line_numbers() {
+    for seed in 0..500 {
+        let mut batch = seeded(seed);
+        let bytes = encoded(&batch);
+        batch.lines.fill(0);
+        let source = "http 127.0.0.1:50412".to_owned();
+        assert_eq!(decode(&bytes), Ok(Record::Batch { table: TABLE, source, batch }), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_row_of_three_floats_takes_36_bytes() {
+    let mut batch = BatchBuilder::new(TableName::public("env"));
+    let series = batch.intern_series(SeriesKey::from_tags([("device", "d1")]));
+    let columns = ["temperature", "pressure", "humidity"].map(|name| batch.field_column(name, FieldType::F64));
+    for row in 0..1000 {
+        batch.start_row(series, row, 0);
+        columns.iter().for_each(|column| batch.set(*column, Value::F64(1.0)));
+    }
+    let batch = batch.finish();
+    let len = encoded(&batch).len();
+    assert!((36_000..36_200).contains(&len), "{len} bytes");
+    assert!(len <= encoded_len("http 127.0.0.1:50412", &batch), "the estimate is too low");
+}
+
+/// The example of `docs/formats/record.md`: these bytes are what released versions wrote (P13).
+#[test]
+fn the_layout_is_the_documented_one() {
+    let mut batch = BatchBuilder::new(TableName::public("env"));
+    let series = batch.intern_series(SeriesKey::from_tags([("d", "1")]));
+    let on = batch.field_column("on", FieldType::Bool);
+    let note = batch.field_column("note", FieldType::Text);
+    batch.start_row(series, 1, 1);
+    batch.set(on, Value::Bool(true));
+    batch.start_row(series, -1, 2);
+    batch.set(on, Value::Bool(false));
+    batch.set(note, Value::Text("é"));
+    let mut bytes = Vec::new();
+    encode_batch(TABLE, "s", &batch.finish(), &mut bytes);
+    let expected = [
+        &[1, 1][..],
+        b"0123456789abcdef",
+        &[1, 0, 0, 0, b's'],
+        &[6, 0, 0, 0],
+        b"public",
+        &[3, 0, 0, 0],
+        b"env",
+        // Series: one, its end, its key.
+        &[1, 0, 0, 0, 8, 0, 0, 0],
+        &[1, 0, b'd', 1, 0, 0, 0, b'1'],
+        // Rows: two, their series, their times.
+        &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[1, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255],
+        // Fields: two.
+        &[2, 0, 0, 0],
+        &[2, 0, 0, 0, b'o', b'n', 4, 1],
+        &[0b01, 0, 0, 0, 0, 0, 0, 0],
+        &[4, 0, 0, 0, b'n', b'o', b't', b'e', 5, 0],
+        &[0b10, 0, 0, 0, 0, 0, 0, 0],
+        &[0, 0, 0, 0, 2, 0, 0, 0, 0xc3, 0xa9],
+    ];
+    assert_eq!(bytes, expected.concat());
+}
+
+#[test]
+fn a_newer_version_or_kind_is_told_apart_from_damage() {
+    let bytes = encoded(&seeded(1));
+    for (at, newer) in [(0, (2, 1)), (1, (1, 2))] {
+        let mut bytes = bytes.clone();
+        bytes[at] += 1;
+        assert_eq!(decode(&bytes), Err(RecordError::NewerFormat { version: newer.0, kind: newer.1 }));
+    }
+}
+
+#[test]
+fn every_cut_and_every_byte_too_many_is_an_error() {
+    let bytes = encoded(&seeded(3));
+    for len in 0..bytes.len() {
+        assert!(matches!(decode(&bytes[..len]), Err(RecordError::Malformed { .. })), "cut to {len} bytes");
+    }
+    let mut longer = bytes;
+    longer.push(0);
+    assert!(matches!(decode(&longer), Err(RecordError::Malformed { what: "bytes after the last field", .. })));
+}
+
+/// A record by hand: two series, two rows, one field as given.
+fn check(series_keys: &[u8], ends: [u32; 2], series_of: [u32; 2], field: &[u8], expected: &str) {
+    let mut bytes = vec![1, 1];
+    bytes.extend_from_slice(&TABLE.0);
+    for text in ["s", "public", "t"] {
+        put_text(&mut bytes, text);
+    }
+    put_len(&mut bytes, 2);
+    put_array(&mut bytes, &ends, u32::to_le_bytes);
+    bytes.extend_from_slice(series_keys);
+    put_len(&mut bytes, 2);
+    put_array(&mut bytes, &series_of, u32::to_le_bytes);
+    put_array(&mut bytes, &[5, 6], i64::to_le_bytes);
+    bytes.extend_from_slice(field);
+    match (decode(&bytes), expected) {
+        (Ok(_), "ok") => {}
+        (Err(RecordError::Malformed { what, .. }), expected) if what == expected => {}
+        (got, _) => panic!("wanted {expected:?}, got {got:?}"),
+    }
+}
+
+#[test]
+fn each_broken_invariant_is_named() {
+    let keys = b"\x01\0a\x01\0\0\x001\x01\0b\x01\0\0\x001";
+    let none = 0_u32.to_le_bytes();
+    check(keys, [8, 16], [0, 1], &none, "ok");
+    check(keys, [0, 8], [0, 1], &none, "the record ends too early");
+    check(&keys[..8], [0, 8], [0, 1], &none, "ok");
+    check(keys, [16, 16], [0, 1], &none, "ok");
+    check(keys, [17, 16], [0, 1], &none, "ends of series keys decrease");
+    check(keys, [7, 16], [0, 1], &none, "a series key is not canonical");
+    check(&[&keys[..8], &keys[..8]].concat(), [8, 16], [0, 1], &none, "a series stands there twice");
+    check(keys, [8, 16], [0, 2], &none, "a row names a series that is not there");
+
+    let check = |fields: &[&[u8]], expected: &str| {
+        let mut bytes = (fields.len() as u32).to_le_bytes().to_vec();
+        fields.iter().for_each(|field| bytes.extend_from_slice(field));
+        check(keys, [8, 16], [0, 1], &bytes, expected);
+    };
+    let boolean = b"\x01\0\0\0x\x04\x01\x03\0\0\0\0\0\0\0".as_slice();
+    check(&[boolean], "ok");
+    check(&[boolean, boolean], "two fields have the same name and type");
+    check(&[b"\x01\0\0\0\xff\x04\x01\x03\0\0\0\0\0\0\0"], "a name is not UTF-8");
+    check(&[b"\x01\0\0\0x\x09\x01\x03\0\0\0\0\0\0\0"], "unknown field type");
+    check(&[b"\x01\0\0\0x\x04\x02\x03\0\0\0\0\0\0\0"], "unknown form of validity");
+    check(&[b"\x01\0\0\0x\x04\x01\x04\0\0\0\0\0\0\0"], "booleans past the last row");
+    let not_canonical = "validity bits past the last row, or all of them set";
+    check(&[b"\x01\0\0\0x\x04\x00\x04\0\0\0\0\0\0\0"], not_canonical);
+    check(&[b"\x01\0\0\0x\x04\x00\x03\0\0\0\0\0\0\0"], not_canonical);
+    check(&[b"\x01\0\0\0x\x05\x01\x01\0\0\0\x03\0\0\0abc"], "ok");
+    check(&[b"\x01\0\0\0x\x05\x01\x04\0\0\0\x03\0\0\0abc"], "a text ends inside a character or past the last one");
+    check(&[b"\x01\0\0\0x\x05\x01\x01\0\0\0\x02\0\0\0\xc3\xa9"], "a text ends inside a character or past the last one");
+    check(&[b"\x01\0\0\0x\x05\x01\x02\0\0\0\x01\0\0\0a"], "a text ends inside a character or past the last one");
+    check(&[b"\x01\0\0\0x\x05\x01\x02\0\0\0\x02\0\0\0a\xff"], "a text is not UTF-8");
+}
+
+#[test]
+#[should_panic(expected = "has 1 values")]
+fn a_batch_that_breaks_its_invariants_is_not_logged() {
+    let mut batch = seeded(1);
+    batch.fields[0].values = FieldValues::I64(vec![0]);
+    encoded(&batch);
+}
+
+#[test]
+fn hostile_bytes_neither_panic_nor_pass_for_what_they_are_not() {
+    let originals: Vec<Vec<u8>> = (0..40).map(|seed| encoded(&seeded(seed))).collect();
+    for seed in 0..20_000 {
+        let rng = SplitMix64::new(seed);
+        let mut bytes = originals[rng.below(40) as usize].clone();
+        for _ in 0..=rng.below(3) {
+            let at = rng.below(bytes.len() as u64) as usize;
+            match rng.below(6) {
+                0 => bytes[at] ^= 1 << rng.below(8),
+                1 => bytes[at] = rng.next_u64() as u8,
+                2 => bytes.truncate(at + 1),
+                3 => bytes.insert(at, rng.next_u64() as u8),
+                4 => drop(bytes.remove(at)),
+                _ => {
+                    let word: u32 = if rng.below(2) == 0 { u32::MAX } else { rng.below(300) as u32 };
+                    let end = bytes.len().min(at + 4);
+                    bytes[at..end].copy_from_slice(&word.to_le_bytes()[..end - at]);
+                }
+            }
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        // Everything that is read back is what the bytes said, to the bit.
+        if let Ok(Record::Batch { table, source, batch }) = decode(&bytes) {
+            batch.assert_sound();
+            let mut again = Vec::new();
+            encode_batch(table, &source, &batch, &mut again);
+            assert!(again == bytes, "seed {seed}: decoded, but encodes to other bytes");
+        }
+    }
+}
+
+#[test]
+fn a_count_beyond_the_bytes_allocates_nothing() {
+    let bytes = encoded(&seeded(2));
+    // Each u32 of the record in turn becomes 4 billion; an allocation of that many entries would abort.
+    for at in 18..bytes.len() - 4 {
+        let mut bytes = bytes.clone();
+        bytes[at..at + 4].fill(0xff);
+        let _ = decode(&bytes);
+    }
+}

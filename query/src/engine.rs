@@ -1,0 +1,233 @@
+//! The query engine: its runtime, its limits, and the one way in.
+//!
+//! Owns:     the threads named `query`, the memory pool, the folder for spilled rows, stopping.
+//! Does not: know how a statement runs (`run` does).
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use storage::{Storage, StorageError};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::{Limits, QueryError, tidy};
+use crate::rows::{Rows, Started};
+use crate::run::{Counters, Shared, run};
+use crate::session;
+
+/// Stack of a query thread: plans are trees, and builds without optimisation are generous with stack.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Threads that wait for the disk, for each that computes, and at least.
+const BLOCKING_PER_THREAD: usize = 8;
+const BLOCKING_MIN: usize = 32;
+
+/// How long cancelled statements get to notice, after the grace of a shutdown.
+const CANCEL_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What an operator may tune.
+#[derive(Clone, Debug)]
+pub struct QueryConfig {
+    /// Threads that compute. Default: one per core.
+    pub threads: usize,
+    /// Memory of all statements together; beyond it they spill, then fail.
+    pub memory_bytes_max: usize,
+    /// How long a statement may take, from coming in to its last row taken. Default 300 s.
+    pub timeout: Duration,
+    /// Folder for spilled rows; made if missing, emptied of what a killed server left.
+    pub spill_dir: PathBuf,
+    /// Statements that run at once; others wait, and are refused when too many do. Default 16.
+    pub concurrent_max: usize,
+}
+
+impl QueryConfig {
+    /// The defaults, for what has one.
+    pub fn new(spill_dir: PathBuf, memory_bytes_max: usize) -> Self {
+        QueryConfig {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes_max,
+            timeout: Duration::from_secs(300),
+            spill_dir,
+            concurrent_max: 16,
+        }
+    }
+}
+
+/// A statement and what it needs to be understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryRequest {
+    /// One statement; a `;` may end it.
+    pub sql: String,
+    /// Schema of unqualified tables; `None`, "", "doc" and "iox" mean `public`.
+    pub default_schema: Option<String>,
+}
+
+impl QueryRequest {
+    /// In schema `public`.
+    pub fn new(sql: impl Into<String>) -> Self {
+        QueryRequest { sql: sql.into(), default_schema: None }
+    }
+}
+
+/// What a statement answers.
+#[derive(Debug)]
+pub enum QueryResult {
+    /// Rows.
+    Rows(Rows),
+    /// Something was done.
+    Done {
+        /// What: `REFRESH`.
+        statement: &'static str,
+        /// To how many rows or tables.
+        rows: u64,
+    },
+}
+
+/// Counters since start and gauges of now; names as the metrics without their prefix.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct QueryStats {
+    /// Statements that ended, however.
+    pub queries_total: u64,
+    /// Of those, failed.
+    pub queries_failed_total: u64,
+    /// Of those, cancelled: the caller went away.
+    pub queries_cancelled_total: u64,
+    /// Time that they took together, waiting included.
+    pub duration_seconds_sum: f64,
+    /// Statements running.
+    pub running: u64,
+    /// Statements waiting to run.
+    pub waiting: u64,
+    /// Memory that running statements have reserved.
+    pub memory_bytes: u64,
+    /// Disk that running statements have spilled to.
+    pub spill_bytes: u64,
+}
+
+/// Runs SQL over a [`Storage`]. One for a server; share it in an `Arc`.
+pub struct QueryEngine {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    /// `None` only while being dropped.
+    runtime: Option<Runtime>,
+}
+
+impl fmt::Debug for QueryEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueryEngine").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl QueryEngine {
+    /// Starts the runtime. Blocks for the spill folder.
+    ///
+    /// # Errors
+    /// The spill folder cannot be made or cleared, or threads cannot be started.
+    pub fn new(config: QueryConfig, storage: Arc<Storage>) -> Result<QueryEngine, QueryError> {
+        session::clear_spill(&config.spill_dir).map_err(|source| {
+            let path = config.spill_dir.clone();
+            QueryError::Storage(StorageError::Io { action: "prepare the spill folder", path, source })
+        })?;
+        let shards = storage.object_store();
+        let threads = config.threads.max(1);
+        let internal = |error: datafusion::error::DataFusionError| QueryError::Internal(tidy(&error.to_string()));
+        let environment =
+            session::environment(config.memory_bytes_max, threads, &config.spill_dir, Arc::clone(&shards))
+                .map_err(internal)?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads)
+            .max_blocking_threads(BLOCKING_MIN.max(threads * BLOCKING_PER_THREAD))
+            .thread_name("query")
+            .thread_stack_size(STACK_BYTES)
+            .enable_time()
+            .build()
+            .map_err(|error| QueryError::Internal(format!("start query threads: {error}")))?;
+        let concurrent_max = config.concurrent_max.clamp(1, Semaphore::MAX_PERMITS);
+        let shared = Shared {
+            storage,
+            template: session::template(environment, threads, config.memory_bytes_max),
+            shards,
+            limits: Limits { memory_bytes: config.memory_bytes_max, spill_bytes: session::SPILL_BYTES_MAX },
+            timeout: config.timeout,
+            concurrent_max,
+            admission: Arc::new(Semaphore::new(concurrent_max)),
+            tasks: TaskTracker::new(),
+            counters: Counters::default(),
+        };
+        Ok(QueryEngine { shared: Arc::new(shared), stop: CancellationToken::new(), runtime: Some(runtime) })
+    }
+
+    /// Plans and starts one statement; its rows come as they are computed. May be awaited on any runtime.
+    ///
+    /// # Errors
+    /// All of [`QueryError`]; those that arise later come with the rows.
+    ///
+    /// # Cancel safety
+    /// Dropping the future or the result cancels the statement.
+    pub async fn execute(&self, request: QueryRequest) -> Result<QueryResult, QueryError> {
+        let Some(runtime) = &self.runtime else { return Err(QueryError::Cancelled) };
+        let cancel = self.stop.child_token();
+        let guard = cancel.clone().drop_guard();
+        let (start, started) = oneshot::channel();
+        self.shared.tasks.spawn_on(run(Arc::clone(&self.shared), request, cancel, start), runtime.handle());
+        match started.await {
+            Ok(Ok(Started::Rows(incoming))) => Ok(QueryResult::Rows(incoming.into_rows(guard))),
+            Ok(Ok(Started::Done { statement, rows })) => Ok(QueryResult::Done { statement, rows }),
+            Ok(Err(error)) => Err(error),
+            // The runtime is gone.
+            Err(_) => Err(QueryError::Cancelled),
+        }
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> QueryStats {
+        let counters = &self.shared.counters;
+        let environment = self.shared.template.runtime_env();
+        let waiting = counters.waiting.load(Ordering::Relaxed);
+        let present = counters.present.load(Ordering::Relaxed);
+        QueryStats {
+            queries_total: counters.ended.load(Ordering::Relaxed),
+            queries_failed_total: counters.failed.load(Ordering::Relaxed),
+            queries_cancelled_total: counters.cancelled.load(Ordering::Relaxed),
+            duration_seconds_sum: Duration::from_micros(counters.duration_us.load(Ordering::Relaxed)).as_secs_f64(),
+            running: present.saturating_sub(waiting) as u64,
+            waiting: waiting as u64,
+            memory_bytes: environment.memory_pool.reserved() as u64,
+            spill_bytes: environment.disk_manager.used_disk_space(),
+        }
+    }
+
+    /// Refuses new statements, lets those running end within `grace`, cancels the rest; gives their number.
+    /// Later calls do nothing.
+    pub async fn shutdown(&self, grace: Duration) -> u64 {
+        let Some(runtime) = &self.runtime else { return 0 };
+        let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
+        shared.admission.close();
+        shared.tasks.close();
+        let stopping = runtime.spawn(async move {
+            if tokio::time::timeout(grace, shared.tasks.wait()).await.is_ok() {
+                return 0;
+            }
+            let late = shared.counters.present.load(Ordering::Relaxed) as u64;
+            stop.cancel();
+            let _ = tokio::time::timeout(CANCEL_WAIT_MAX, shared.tasks.wait()).await;
+            late
+        });
+        stopping.await.unwrap_or_default()
+    }
+}
+
+impl Drop for QueryEngine {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(runtime) = self.runtime.take() {
+            // Not waiting: an engine may be dropped where blocking is not allowed.
+            runtime.shutdown_background();
+        }
+    }
+}

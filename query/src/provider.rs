@@ -1,0 +1,228 @@
+//! A snapshot of a table as DataFusion scans it.
+//!
+//! Owns:     the plan of a scan: one Parquet source over the shards that may matter, beside the rows in memory.
+//! Does not: list or open files while planning: the snapshot has names, sizes and statistics.
+//!
+//! Invariants
+//!  1. A row that is masked in its shard is never read: [`ParquetRowSelection`] leaves it out below every filter.
+//!  2. Filters are only used to leave out shards, row groups and pages; DataFusion applies them again above.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::config::TableParquetOptions;
+use datafusion::common::{DFSchema, DataFusionError, Result, Statistics, internal_err};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::memory::{DataSourceExec, MemorySourceConfig};
+use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::object_store::path::Path;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::union::UnionExec;
+use storage::{ShardView, TableInfo, TableSnapshot};
+
+use crate::reader::{Expected, ShardReaders};
+use crate::session::SHARDS_URL;
+use crate::{pruning, selection, statistics};
+
+/// Shards of fewer bytes together are read by one thread: to share them takes longer.
+const SHARED_BYTES_MIN: u64 = 1 << 20;
+
+/// Rows in memory beyond which more than one thread reads them.
+const SHARED_ROWS_MIN: usize = 1 << 17;
+
+/// A table with its snapshot.
+#[derive(Debug)]
+pub(crate) struct ShardTable {
+    snapshot: TableSnapshot,
+    readers: ShardReaders,
+}
+
+impl ShardTable {
+    pub(crate) fn new(snapshot: TableSnapshot, readers: ShardReaders) -> Self {
+        ShardTable { snapshot, readers }
+    }
+
+    /// The shards that a scan must read.
+    fn shards(&self, predicate: Option<Arc<dyn PhysicalExpr>>, limit: Option<usize>) -> Vec<&ShardView> {
+        let seen = self.snapshot.shards.iter().filter(|view| statistics::visible_rows(view) > 0);
+        let mut kept = pruning::keep(seen.collect(), &self.snapshot.schema, predicate);
+        if let Some(limit) = limit {
+            let mut rows = 0_usize;
+            let enough = kept.iter().take_while(|view| {
+                let more = rows < limit;
+                rows = rows.saturating_add(statistics::visible_rows(view));
+                more
+            });
+            kept.truncate(enough.count());
+        }
+        kept
+    }
+
+    fn shard_scan(
+        &self,
+        session: &dyn Session,
+        shards: &[&ShardView],
+        projection: Option<&Vec<usize>>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = self.snapshot.schema.arrow();
+        let projected = projection.map(Vec::as_slice);
+        let of_shard = |view: &&ShardView| Arc::new(statistics::of_shard(view, &self.snapshot.schema, projected));
+        let shard_statistics: Vec<Arc<Statistics>> = shards.iter().map(of_shard).collect();
+        let total = statistics::of_all(&shard_statistics, schema);
+
+        let files = shards.iter().zip(shard_statistics).map(|(view, statistics)| file(view, statistics));
+        let groups = groups(files.collect::<Result<_>>()?, session.config().target_partitions(), schema);
+
+        let mut options = TableParquetOptions::default();
+        options.global = session.config_options().execution.parquet.clone();
+        let source = ParquetSource::new(Arc::clone(schema))
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(Arc::new(self.readers.clone()));
+        let config = FileScanConfigBuilder::new(ObjectStoreUrl::parse(SHARDS_URL)?, Arc::new(source))
+            .with_file_groups(groups)
+            .with_statistics(total)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+
+    fn memory_scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let batches = &self.snapshot.rows;
+        let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+        let parts = if rows < SHARED_ROWS_MIN { 1 } else { session.config().target_partitions() };
+        let partitions: Vec<_> =
+            batches.chunks(batches.len().div_ceil(parts.max(1)).max(1)).map(<[_]>::to_vec).collect();
+        let source =
+            MemorySourceConfig::try_new(&partitions, Arc::clone(self.snapshot.schema.arrow()), projection.cloned())?;
+        Ok(DataSourceExec::from_data_source(source.with_limit(limit)))
+    }
+}
+
+/// A shard as a file to scan.
+fn file(view: &ShardView, statistics: Arc<Statistics>) -> Result<PartitionedFile> {
+    let shard = &view.shard;
+    let mut file = PartitionedFile::new("", shard.bytes);
+    // Parsed, not converted: the folder names are percent-encoded already.
+    file.object_meta.location = Path::parse(&shard.path).map_err(|e| DataFusionError::External(Box::new(e)))?;
+    let expected = Expected { meta: file.object_meta.clone(), rows: shard.rows };
+    file = file.with_extension(expected).with_statistics(statistics);
+    if !view.masked.is_empty() {
+        let rows = usize::try_from(shard.rows).map_err(|e| DataFusionError::External(Box::new(e)))?;
+        file = file.with_extension(ParquetRowSelection::new(selection::unmasked(rows, &view.masked)));
+    }
+    Ok(file)
+}
+
+/// Files spread over at most `parts` groups of about the same bytes.
+fn groups(files: Vec<PartitionedFile>, parts: usize, schema: &SchemaRef) -> Vec<FileGroup> {
+    let bytes: u64 = files.iter().map(|file| file.object_meta.size).sum();
+    let parts = if bytes < SHARED_BYTES_MIN { 1 } else { parts.clamp(1, files.len().max(1)) };
+    let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); parts];
+    for file in files {
+        if let Some(lightest) = groups.iter_mut().min_by_key(|group| group.0) {
+            lightest.0 += file.object_meta.size;
+            lightest.1.push(file);
+        }
+    }
+    let group = |(_, files): (u64, Vec<PartitionedFile>)| {
+        let known: Vec<_> = files.iter().filter_map(|file| file.statistics.clone()).collect();
+        FileGroup::new(files).with_statistics(Arc::new(statistics::of_all(&known, schema)))
+    };
+    groups.into_iter().map(group).collect()
+}
+
+#[async_trait]
+impl TableProvider for ShardTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.snapshot.schema.arrow())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = self.snapshot.schema.arrow();
+        let columns = DFSchema::try_from(Arc::clone(schema))?;
+        // What cannot be planned alone, a subquery perhaps, prunes nothing.
+        let predicate =
+            conjunction(filters.to_vec()).and_then(|expr| session.create_physical_expr(expr, &columns).ok());
+        // A filter takes rows away above, so more than the limit may be needed here.
+        let limit = limit.filter(|_| filters.is_empty());
+
+        let mut parts = Vec::new();
+        let shards = self.shards(predicate, limit);
+        if !shards.is_empty() {
+            parts.push(self.shard_scan(session, &shards, projection, limit)?);
+        }
+        if self.snapshot.rows.iter().any(|batch| batch.num_rows() > 0) {
+            parts.push(self.memory_scan(session, projection, limit)?);
+        }
+        if parts.is_empty() {
+            let projected = match projection {
+                Some(projection) => Arc::new(schema.project(projection)?),
+                None => Arc::clone(schema),
+            };
+            return Ok(Arc::new(EmptyExec::new(projected)));
+        }
+        UnionExec::try_new(parts)
+    }
+}
+
+/// A table that a statement does not read, for `information_schema`.
+#[derive(Debug)]
+pub(crate) struct Described {
+    schema: SchemaRef,
+}
+
+impl Described {
+    pub(crate) fn new(info: &TableInfo) -> Self {
+        Described { schema: Arc::clone(info.schema.arrow()) }
+    }
+}
+
+#[async_trait]
+impl TableProvider for Described {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _session: &dyn Session,
+        _projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        internal_err!("a table is read without a snapshot")
+    }
+}

@@ -1,0 +1,266 @@
+//! One statement from its text to its last row, on the query runtime.
+//!
+//! Owns:     the order of the steps, and the limits around all of them: number, time, cancelling.
+//! Does not: keep the runtime (`engine` does).
+//!
+//! Invariants
+//!  1. A snapshot of every table that the statement reads is taken once, after the statement came in (P6).
+//!  2. However a statement ends, its plan is dropped and its permit returned before the next one gets it.
+
+use std::any::Any;
+use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::object_store::ObjectStore;
+use datafusion::physical_plan::execute_stream;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::ObjectName;
+use futures::{FutureExt, StreamExt};
+use model::TableName;
+use storage::Storage;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog::{Catalog, Tables};
+use crate::damage;
+use crate::engine::QueryRequest;
+use crate::error::{Limits, QueryError};
+use crate::provider::ShardTable;
+use crate::reader::{OpenShards, ShardReaders};
+use crate::resolve;
+use crate::rows::{Reply, Started};
+use crate::session;
+use crate::statement::{self, Statement};
+
+/// How long a statement waits for others to end before it is refused.
+const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Statements that may wait for each that may run.
+const WAITING_PER_RUNNING: usize = 4;
+
+/// After this a refused statement may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What all statements share.
+pub(crate) struct Shared {
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) template: SessionState,
+    pub(crate) shards: Arc<dyn ObjectStore>,
+    pub(crate) limits: Limits,
+    pub(crate) timeout: Duration,
+    pub(crate) concurrent_max: usize,
+    pub(crate) admission: Arc<Semaphore>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) counters: Counters,
+}
+
+/// Counted since start, and now.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) ended: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) cancelled: AtomicU64,
+    pub(crate) duration_us: AtomicU64,
+    pub(crate) present: AtomicUsize,
+    pub(crate) waiting: AtomicUsize,
+}
+
+/// One more, until it is dropped.
+struct Gauge<'a>(&'a AtomicUsize);
+
+impl<'a> Gauge<'a> {
+    fn enter(gauge: &'a AtomicUsize) -> (Self, usize) {
+        let before = gauge.fetch_add(1, Ordering::Relaxed);
+        (Gauge(gauge), before)
+    }
+}
+
+impl Drop for Gauge<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs one statement to its end, whatever that is.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    request: QueryRequest,
+    cancel: CancellationToken,
+    started: oneshot::Sender<Result<Started, QueryError>>,
+) {
+    let since = Instant::now();
+    let _present = Gauge::enter(&shared.counters.present);
+    let mut reply = Reply::new(started);
+    let open = Arc::new(OpenShards::default());
+    let outcome = {
+        let statement = Run { shared: &shared, open: &open };
+        let work = async {
+            match AssertUnwindSafe(statement.run(request, &mut reply)).catch_unwind().await {
+                Ok(outcome) => outcome,
+                Err(panic) => Err(damage::explain_panic(panic_message(&*panic), &shared.shards, &open).await),
+            }
+        };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(QueryError::Cancelled),
+            outcome = tokio::time::timeout(shared.timeout, work) => {
+                outcome.unwrap_or(Err(QueryError::Timeout { limit: shared.timeout }))
+            }
+        }
+    };
+    let counters = &shared.counters;
+    match &outcome {
+        Ok(()) => {}
+        Err(QueryError::Cancelled) => drop(counters.cancelled.fetch_add(1, Ordering::Relaxed)),
+        Err(_) => drop(counters.failed.fetch_add(1, Ordering::Relaxed)),
+    }
+    counters.ended.fetch_add(1, Ordering::Relaxed);
+    let duration_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+    counters.duration_us.fetch_add(duration_us, Ordering::Relaxed);
+    reply.finish(outcome);
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("a panic: {}", text.unwrap_or("without a message"))
+}
+
+struct Run<'a> {
+    shared: &'a Arc<Shared>,
+    open: &'a Arc<OpenShards>,
+}
+
+impl Run<'_> {
+    async fn run(&self, request: QueryRequest, reply: &mut Reply) -> Result<(), QueryError> {
+        let statement = statement::parse(&request.sql)?;
+        let _permit = self.admit().await?;
+        let tables = Tables::new(self.shared.storage.tables());
+        let schema = resolve::default_schema(request.default_schema.as_deref(), &tables);
+        match statement {
+            Statement::Read(statement) => self.read(statement, tables, &schema, reply).await,
+            Statement::Refresh(names) => self.refresh(&names, &tables, &schema, reply).await,
+        }
+    }
+
+    /// Waits until one more statement may run.
+    async fn admit(&self) -> Result<OwnedSemaphorePermit, QueryError> {
+        let admission = &self.shared.admission;
+        if let Ok(permit) = Arc::clone(admission).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let running = self.shared.concurrent_max;
+        let (_waiting, before) = Gauge::enter(&self.shared.counters.waiting);
+        let busy = QueryError::Busy { running, waiting: before, retry_after: RETRY_AFTER };
+        if before >= running.saturating_mul(WAITING_PER_RUNNING) {
+            return Err(busy);
+        }
+        match tokio::time::timeout(ADMISSION_WAIT_MAX, Arc::clone(admission).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // Closed: the server is stopping.
+            Ok(Err(_)) => Err(QueryError::Cancelled),
+            Err(_) => Err(busy),
+        }
+    }
+
+    async fn read(
+        &self,
+        mut statement: DfStatement,
+        tables: Tables,
+        schema: &str,
+        reply: &mut Reply,
+    ) -> Result<(), QueryError> {
+        let names = resolve::resolve(&mut statement, &tables, schema)?;
+        let tables = Arc::new(tables);
+        let snapshots = Arc::new(self.snapshots(names, &tables).await?);
+        let state = session::of_statement(&self.shared.template, Catalog { tables, snapshots }, schema);
+        let mut batches = match start(&state, statement).await {
+            Ok(batches) => batches,
+            Err(error) => return Err(self.explain(error).await),
+        };
+        let sender = reply.rows(batches.schema());
+        while let Some(batch) = batches.next().await {
+            match batch {
+                Ok(batch) if batch.num_rows() == 0 => {}
+                Ok(batch) => sender.send(batch).await.map_err(|_| QueryError::Cancelled)?,
+                Err(error) => {
+                    drop(batches);
+                    return Err(self.explain(error).await);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn explain(&self, error: DataFusionError) -> QueryError {
+        damage::explain(error, self.shared.limits, &self.shared.shards, self.open).await
+    }
+
+    /// What this statement sees of the tables that it reads.
+    async fn snapshots(
+        &self,
+        names: BTreeSet<TableName>,
+        tables: &Tables,
+    ) -> Result<HashMap<TableName, Arc<ShardTable>>, QueryError> {
+        let mut snapshots = HashMap::with_capacity(names.len());
+        for name in names {
+            let storage = Arc::clone(&self.shared.storage);
+            let wanted = name.clone();
+            let snapshot = self.blocking(move || storage.snapshot(&wanted)).await?;
+            // Dropped since the names were looked up.
+            let snapshot = snapshot.ok_or_else(|| resolve::unknown_table(&name, tables))?;
+            let readers = ShardReaders {
+                store: Arc::clone(&self.shared.shards),
+                footers: self.shared.template.runtime_env().cache_manager.get_file_metadata_cache(),
+                open: Arc::clone(self.open),
+            };
+            snapshots.insert(name, Arc::new(ShardTable::new(snapshot, readers)));
+        }
+        Ok(snapshots)
+    }
+
+    async fn refresh(
+        &self,
+        names: &[ObjectName],
+        tables: &Tables,
+        schema: &str,
+        reply: &mut Reply,
+    ) -> Result<(), QueryError> {
+        let names: BTreeSet<TableName> =
+            names.iter().map(|name| resolve::one(name, tables, schema)).collect::<Result<_, _>>()?;
+        let refreshed = names.len() as u64;
+        for name in names {
+            let storage = Arc::clone(&self.shared.storage);
+            self.blocking(move || storage.refresh(&name)).await?;
+        }
+        reply.done("REFRESH", refreshed);
+        Ok(())
+    }
+
+    /// Calls into storage, where that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, storage::StorageError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        match self.shared.tasks.spawn_blocking(work).await {
+            Ok(result) => result.map_err(QueryError::storage),
+            Err(error) if error.is_panic() => Err(QueryError::Internal(panic_message(&*error.into_panic()))),
+            Err(_) => Err(QueryError::Cancelled),
+        }
+    }
+}
+
+async fn start(state: &SessionState, statement: DfStatement) -> Result<SendableRecordBatchStream, DataFusionError> {
+    let plan = state.statement_to_plan(statement).await?;
+    // What `statement` lets through by its first words must not write deeper inside.
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
+    let plan = state.create_physical_plan(&plan).await?;
+    execute_stream(plan, state.task_ctx())
+}

@@ -1,0 +1,249 @@
+//! What may be said: one statement, of the kinds that run here.
+//!
+//! Owns:     parsing, the list of statements that are allowed, `REFRESH TABLE`.
+//! Does not: know tables or columns (`resolve` does).
+
+use datafusion::error::DataFusionError;
+use datafusion::sql::parser::{DFParserBuilder, ExplainStatement, Statement as DfStatement};
+use datafusion::sql::sqlparser::ast::{ObjectName, Query, SetExpr, Statement as Ast};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+
+use crate::error::{QueryError, tidy};
+
+/// What runs here, for errors that refuse something else.
+const SUPPORTED: &str = "SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW TABLES, SHOW COLUMNS, SHOW <setting>, \
+                         SHOW FUNCTIONS, DESCRIBE and REFRESH TABLE";
+
+/// A statement that may run.
+#[derive(Debug)]
+pub(crate) enum Statement {
+    /// Answers with rows.
+    Read(DfStatement),
+    /// Flushes tables.
+    Refresh(Vec<ObjectName>),
+}
+
+/// Parses and checks `sql`.
+pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
+    let syntax = |error: &ParserError| QueryError::syntax(error, sql);
+    let dialect = GenericDialect {};
+    let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| syntax(&error.into()))?;
+    let is_space = |token: &TokenWithSpan| matches!(token.token, Token::Whitespace(_) | Token::SemiColon);
+    let first = tokens.iter().position(|token| !is_space(token)).unwrap_or(tokens.len());
+    match tokens.get(first).map(|token| &token.token) {
+        Some(token) if is_word(token, "REFRESH") => {
+            return parse_refresh(tokens.split_off(first)).map(Statement::Refresh).map_err(|error| syntax(&error));
+        }
+        Some(token) if is_word(token, "TABLE") => select_all(&mut tokens, first),
+        _ => {}
+    }
+    let mut statements = DFParserBuilder::new(tokens)
+        .with_dialect(&dialect)
+        .build()
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(|error| match error.find_root() {
+            DataFusionError::SQL(error, _) => syntax(error),
+            error => QueryError::Plan(tidy(&error.strip_backtrace())),
+        })?;
+    let first = statements.pop_front();
+    if !statements.is_empty() {
+        return Err(QueryError::Unsupported("more than one statement at a time is not supported".into()));
+    }
+    let Some(statement) = first else {
+        return Err(QueryError::Syntax { message: "the statement is empty".into(), line: 1, column: 1 });
+    };
+    check(&statement)?;
+    Ok(Statement::Read(statement))
+}
+
+fn is_word(token: &Token, wanted: &str) -> bool {
+    matches!(token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted))
+}
+
+/// `TABLE t` is short for `SELECT * FROM t`, which the parser knows.
+fn select_all(tokens: &mut Vec<TokenWithSpan>, at: usize) {
+    let span = tokens[at].span;
+    let long = [Token::make_keyword("SELECT"), Token::Mul, Token::make_keyword("FROM")];
+    tokens.splice(at..=at, long.map(|token| TokenWithSpan::new(token, span)));
+}
+
+/// The tables of `REFRESH TABLE a[, b]`.
+fn parse_refresh(tokens: Vec<TokenWithSpan>) -> Result<Vec<ObjectName>, ParserError> {
+    let dialect = GenericDialect {};
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
+    for wanted in ["REFRESH", "TABLE"] {
+        let token = parser.next_token();
+        if !is_word(&token.token, wanted) {
+            return parser.expected(wanted, token);
+        }
+    }
+    let tables = parser.parse_comma_separated(|parser| parser.parse_object_name(false))?;
+    while parser.consume_token(&Token::SemiColon) {}
+    let token = parser.next_token();
+    if token.token == Token::EOF { Ok(tables) } else { parser.expected("end of statement", token) }
+}
+
+fn check(statement: &DfStatement) -> Result<(), QueryError> {
+    match statement {
+        DfStatement::Statement(statement) => check_ast(statement),
+        DfStatement::Explain(ExplainStatement { statement, .. }) => check(statement),
+        DfStatement::CreateExternalTable(_) | DfStatement::CopyTo(_) | DfStatement::Reset(_) => {
+            Err(refused(&statement.to_string()))
+        }
+    }
+}
+
+fn check_ast(statement: &Ast) -> Result<(), QueryError> {
+    match statement {
+        Ast::Query(query) => check_query(query),
+        Ast::Explain { statement, .. } => check_ast(statement),
+        Ast::ExplainTable { .. }
+        | Ast::ShowTables { .. }
+        | Ast::ShowColumns { .. }
+        | Ast::ShowFunctions { .. }
+        | Ast::ShowVariable { .. } => Ok(()),
+        other => Err(refused(&other.to_string())),
+    }
+}
+
+/// A query that only reads. What hides deeper, in a CTE, DataFusion's plan is searched for again (`run`).
+fn check_query(query: &Query) -> Result<(), QueryError> {
+    if !query.locks.is_empty() {
+        return Err(QueryError::Unsupported(
+            "FOR UPDATE and FOR SHARE are not supported: rows are never locked".into(),
+        ));
+    }
+    check_body(&query.body)
+}
+
+fn check_body(body: &SetExpr) -> Result<(), QueryError> {
+    match body {
+        SetExpr::Select(select) if select.into.is_some() => Err(refused("SELECT INTO")),
+        SetExpr::Select(_) | SetExpr::Values(_) | SetExpr::Table(_) => Ok(()),
+        SetExpr::Query(query) => check_query(query),
+        SetExpr::SetOperation { left, right, .. } => check_body(left).and_then(|()| check_body(right)),
+        SetExpr::Insert(_) => Err(refused("INSERT")),
+        SetExpr::Update(_) => Err(refused("UPDATE")),
+        SetExpr::Delete(_) => Err(refused("DELETE")),
+        SetExpr::Merge(_) => Err(refused("MERGE")),
+    }
+}
+
+/// The first words of a statement, which are its name: `CREATE EXTERNAL TABLE`.
+fn refused(statement: &str) -> QueryError {
+    let is_keyword = |word: &&str| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase());
+    let words: Vec<&str> = statement.split_whitespace().take_while(is_keyword).take(3).collect();
+    let name = if words.is_empty() { "this statement".to_owned() } else { words.join(" ") };
+    QueryError::Unsupported(format!("{name} is not supported; supported are {SUPPORTED}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_that_read_are_allowed() {
+        for sql in [
+            "SELECT 1",
+            "select * from t;",
+            ";;SELECT 1;;",
+            "WITH a AS (SELECT 1) SELECT * FROM a",
+            "VALUES (1), (2)",
+            "TABLE t",
+            " table t ORDER BY a LIMIT 1;",
+            "(SELECT 1) UNION ALL (SELECT 2)",
+            "EXPLAIN SELECT 1",
+            "EXPLAIN ANALYZE VERBOSE SELECT 1",
+            "EXPLAIN FORMAT tree SELECT 1",
+            "SHOW TABLES",
+            "SHOW COLUMNS FROM t",
+            "SHOW datafusion.execution.batch_size",
+            "SHOW ALL",
+            "SHOW FUNCTIONS LIKE 'date%'",
+            "DESCRIBE t",
+            "DESC t",
+        ] {
+            assert!(matches!(parse(sql), Ok(Statement::Read(_))), "{sql}: {:?}", parse(sql));
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused_by_its_name() {
+        for (sql, name) in [
+            ("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '/x'", "CREATE EXTERNAL TABLE"),
+            ("COPY t TO '/tmp/x.csv'", "COPY"),
+            ("COPY (SELECT 1) TO '/tmp/x.csv'", "COPY"),
+            ("EXPLAIN COPY t TO '/tmp/x.csv'", "COPY"),
+            ("INSERT INTO t VALUES (1)", "INSERT INTO"),
+            ("WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", "INSERT"),
+            ("UPDATE t SET a = 1", "UPDATE"),
+            ("DELETE FROM t", "DELETE FROM"),
+            ("SET a = 1", "SET"),
+            ("RESET a", "RESET"),
+            ("PREPARE p AS SELECT 1", "PREPARE"),
+            ("CREATE TABLE t (a INT)", "CREATE TABLE"),
+            ("CREATE VIEW v AS SELECT 1", "CREATE VIEW"),
+            ("DROP TABLE t", "DROP TABLE"),
+            ("SELECT 1 INTO t", "SELECT INTO"),
+            ("BEGIN", "BEGIN"),
+        ] {
+            match parse(sql) {
+                Err(QueryError::Unsupported(message)) => {
+                    assert!(message.starts_with(&format!("{name} ")), "{sql}: {message}");
+                    assert!(message.ends_with("REFRESH TABLE"), "{message}");
+                }
+                other => panic!("{sql}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn one_statement_at_a_time() {
+        assert!(matches!(parse("SELECT 1; SELECT 2"), Err(QueryError::Unsupported(_))));
+        for sql in ["", " ;", "-- nothing"] {
+            assert!(matches!(parse(sql), Err(QueryError::Syntax { .. })), "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_syntax_error_has_a_place() {
+        for (sql, place) in [
+            ("SELECT * FRM t", (1, 10)),
+            ("SELECT *\n  FROM t WHERE", (2, 15)),
+            ("SELECT (", (1, 9)),
+            ("SELECT 'abc", (1, 8)),
+            ("REFRESH t", (1, 9)),
+            ("REFRESH TABLE t u", (1, 17)),
+        ] {
+            match parse(sql) {
+                Err(QueryError::Syntax { line, column, message }) => {
+                    assert_eq!((line, column), place, "{sql}: {message}");
+                }
+                other => panic!("{sql}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error() {
+        let sql = format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000));
+        assert!(matches!(parse(&sql), Err(QueryError::Syntax { .. })));
+    }
+
+    #[test]
+    fn refresh_takes_tables() {
+        for (sql, expected) in [
+            ("REFRESH TABLE t", &["t"][..]),
+            ("-- now\nrefresh table doc.t, \"My Table\" ;", &["doc.t", "\"My Table\""]),
+        ] {
+            match parse(sql) {
+                Ok(Statement::Refresh(tables)) => {
+                    assert_eq!(tables.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+                }
+                other => panic!("{sql}: {other:?}"),
+            }
+        }
+    }
+}

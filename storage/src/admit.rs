@@ -1,0 +1,284 @@
+//! What may enter the log: rows that fit their table, in the table's types.
+//!
+//! Owns:     judging rows against schema and time limits, growing the schema before a row that needs it is logged.
+//! Does not: parse, log or store.
+//!
+//! A row is refused with its line and reason; the rows beside it are not. A new table or column is committed before
+//! any row that uses it is acknowledged, and only for rows that are stored.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use model::name::check_column_name;
+use model::{FieldType, TableBatch, Value};
+
+use crate::catalog::Catalog;
+use crate::table::Table;
+use crate::{ColumnKind, RejectedRow, StorageError, TableSchema};
+
+/// 0001-01-01T00:00:00Z, the earliest day that Delta's readers can spell.
+pub(crate) const TIME_MIN_US: i64 = -62_135_596_800_000_000;
+/// 9999-12-31T23:59:59.999999Z, the latest.
+pub(crate) const TIME_MAX_US: i64 = 253_402_300_799_999_999;
+
+/// The latest time that is stored, and how to say so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeLimit {
+    pub(crate) max_us: i64,
+    pub(crate) max_future: std::time::Duration,
+}
+
+/// Fits `batch` to its table, making table and columns as needed; what is left of the batch may be empty.
+pub(crate) fn admit(
+    catalog: &Catalog, batch: TableBatch, limit: TimeLimit, rejected: &mut Vec<RejectedRow>,
+) -> Result<Option<(Arc<Table>, TableBatch)>, StorageError> {
+    let batch = within_time(batch, limit, rejected);
+    let mut table = catalog.get(&batch.table);
+    let mut schema = table.as_ref().map(|table| table.schema());
+    let mut fit = Fit::new(schema.as_deref(), &batch);
+    let mut batch = fit.refuse(batch, rejected);
+    if batch.is_empty() {
+        return Ok(None);
+    }
+    // Once more without the refused rows: a column that only they had is not made.
+    fit = Fit::new(schema.as_deref(), &batch);
+    if fit.grows() {
+        let table = match &table {
+            Some(table) => table,
+            None => table.insert(catalog.get_or_create(&batch.table, &fit.schema())?),
+        };
+        // Under the log's lock nobody else can grow the schema: judge again, since somebody may have before.
+        let mut log = table.log.lock().expect("no holder of this lock panics");
+        let current = schema.insert(table.schema());
+        batch = Fit::new(Some(current), &batch).refuse(batch, rejected);
+        fit = Fit::new(Some(current), &batch);
+        if fit.grows() {
+            table.commit_schema(&mut log, fit.schema())?;
+        }
+    }
+    let table = table.expect("a batch with rows has a table by now");
+    if batch.is_empty() {
+        return Ok(None);
+    }
+    if fit.converts() {
+        batch = fit.convert(batch);
+    }
+    Ok(Some((table, batch)))
+}
+
+fn within_time(batch: TableBatch, limit: TimeLimit, rejected: &mut Vec<RejectedRow>) -> TableBatch {
+    let allowed = |time_us: i64| (TIME_MIN_US..=limit.max_us.min(TIME_MAX_US)).contains(&time_us);
+    if batch.times_us.iter().all(|time_us| allowed(*time_us)) {
+        return batch;
+    }
+    for (row, time_us) in batch.times_us.iter().enumerate().filter(|(_, time_us)| !allowed(**time_us)) {
+        let reason = if *time_us > limit.max_us {
+            let seconds = limit.max_future.as_secs();
+            format!(
+                "time {time_us} µs is more than {seconds} s after the server's clock ([ingest] max_future); \
+                 check the precision parameter and the device's clock"
+            )
+        } else {
+            format!("time {time_us} µs is outside the years 1 to 9999; check the precision parameter")
+        };
+        rejected.push(RejectedRow { line: batch.lines[row], reason });
+    }
+    batch.filter(|row| allowed(batch.times_us[row]))
+}
+
+/// How a batch's columns meet a table's.
+struct Fit {
+    tags: Vec<Arc<str>>,
+    fields: Vec<(Arc<str>, FieldType)>,
+    grown: bool,
+    /// Why rows with this tag are refused.
+    bad_tags: HashMap<String, String>,
+    /// By column of the batch: the type that the table wants, and why rows that have it are refused.
+    columns: Vec<Result<FieldType, String>>,
+    convert: bool,
+}
+
+enum Known {
+    Tag(Arc<str>),
+    Field(Arc<str>, FieldType),
+}
+
+impl Fit {
+    fn new(schema: Option<&TableSchema>, batch: &TableBatch) -> Fit {
+        let mut fit = Fit {
+            tags: Vec::new(),
+            fields: Vec::new(),
+            grown: schema.is_none(),
+            bad_tags: HashMap::new(),
+            columns: Vec::new(),
+            convert: false,
+        };
+        // Delta's readers do not tell names apart by case, so neither may a table.
+        let mut known: HashMap<String, Known> = HashMap::new();
+        for column in schema.map_or(&[][..], TableSchema::columns) {
+            let name = Arc::clone(&column.name);
+            match column.kind {
+                ColumnKind::Tag => {
+                    fit.tags.push(Arc::clone(&name));
+                    known.insert(name.to_lowercase(), Known::Tag(name));
+                }
+                ColumnKind::Field(field_type) => {
+                    fit.fields.push((Arc::clone(&name), field_type));
+                    known.insert(name.to_lowercase(), Known::Field(name, field_type));
+                }
+                ColumnKind::Time => {}
+            }
+        }
+        let mut seen: Vec<&str> = Vec::new();
+        for (tag, _) in batch.series.iter().flat_map(model::SeriesKey::tags) {
+            if !seen.contains(&tag) {
+                seen.push(tag);
+                fit.add_tag(tag, &mut known);
+            }
+        }
+        for column in &batch.fields {
+            let wanted = fit.add_field(&column.name, column.values.field_type(), &mut known);
+            fit.convert |= wanted.as_ref().is_ok_and(|wanted| *wanted != column.values.field_type());
+            fit.columns.push(wanted);
+        }
+        fit
+    }
+
+    fn add_tag(&mut self, tag: &str, known: &mut HashMap<String, Known>) {
+        let refused = match known.get(&tag.to_lowercase()) {
+            Some(Known::Tag(name)) if **name == *tag => return,
+            Some(Known::Field(name, _)) if **name == *tag => {
+                format!("{tag:?} is a field of this table and cannot be a tag")
+            }
+            Some(Known::Tag(name) | Known::Field(name, _)) => {
+                format!("tag {tag:?} differs only by case from column {name:?}, which exists; use that name")
+            }
+            None => match check_column_name("tag", tag) {
+                Ok(()) => {
+                    let name: Arc<str> = tag.into();
+                    self.tags.push(Arc::clone(&name));
+                    self.grown = true;
+                    known.insert(tag.to_lowercase(), Known::Tag(name));
+                    return;
+                }
+                Err(e) => e.to_string(),
+            },
+        };
+        self.bad_tags.insert(tag.to_owned(), refused);
+    }
+
+    fn add_field(
+        &mut self, field: &Arc<str>, field_type: FieldType, known: &mut HashMap<String, Known>,
+    ) -> Result<FieldType, String> {
+        match known.get(&field.to_lowercase()) {
+            Some(Known::Field(name, wanted)) if name == field => {
+                if *wanted == field_type || is_number_of(field_type, *wanted) {
+                    Ok(*wanted)
+                } else {
+                    let (is, got) = (wanted.name(), field_type.name());
+                    Err(format!("field {field:?} is {is} in this table, but this line has a value of type {got}"))
+                }
+            }
+            Some(Known::Tag(name)) if name == field => {
+                Err(format!("{field:?} is a tag of this table and cannot be a field"))
+            }
+            Some(Known::Tag(name) | Known::Field(name, _)) => {
+                Err(format!("field {field:?} differs only by case from column {name:?}, which exists; use that name"))
+            }
+            None => {
+                check_column_name("field", field).map_err(|e| e.to_string())?;
+                self.fields.push((Arc::clone(field), field_type));
+                self.grown = true;
+                known.insert(field.to_lowercase(), Known::Field(Arc::clone(field), field_type));
+                Ok(field_type)
+            }
+        }
+    }
+
+    fn grows(&self) -> bool {
+        self.grown
+    }
+
+    fn converts(&self) -> bool {
+        self.convert
+    }
+
+    fn schema(&self) -> TableSchema {
+        TableSchema::new(&self.tags, &self.fields)
+    }
+
+    /// Takes out the rows that do not fit.
+    fn refuse(&self, batch: TableBatch, rejected: &mut Vec<RejectedRow>) -> TableBatch {
+        if !self.convert && self.bad_tags.is_empty() && self.columns.iter().all(Result::is_ok) {
+            return batch;
+        }
+        let bad_series: Vec<Option<&String>> =
+            batch.series.iter().map(|key| key.tags().find_map(|(tag, _)| self.bad_tags.get(tag))).collect();
+        let mut keep = vec![true; batch.len()];
+        for row in 0..batch.len() {
+            let mut reason = bad_series[batch.series_of[row] as usize].cloned();
+            for (column, wanted) in batch.fields.iter().zip(&self.columns).filter(|(c, _)| c.valid.get(row)) {
+                if reason.is_some() {
+                    break;
+                }
+                reason = match wanted {
+                    Err(why) => Some(why.clone()),
+                    Ok(wanted) => match convert(column.values.get(row), *wanted) {
+                        Some(_) => None,
+                        None => Some(format!(
+                            "field {:?} is {} in this table, and this line's value cannot be held exactly by it",
+                            column.name,
+                            wanted.name()
+                        )),
+                    },
+                };
+            }
+            if let Some(reason) = reason {
+                keep[row] = false;
+                rejected.push(RejectedRow { line: batch.lines[row], reason });
+            }
+        }
+        if keep.iter().all(|kept| *kept) { batch } else { batch.filter(|row| keep[row]) }
+    }
+
+    /// Puts every value into the table's type; all are known to fit.
+    fn convert(&self, batch: TableBatch) -> TableBatch {
+        let mut converted = TableBatch::new(batch.table.clone());
+        let mut values: Vec<(usize, Value<'_>)> = Vec::new();
+        for row in 0..batch.len() {
+            values.clear();
+            for (column, wanted) in batch.fields.iter().zip(&self.columns).filter(|(c, _)| c.valid.get(row)) {
+                let wanted = *wanted.as_ref().expect("rows with other columns were refused");
+                let value = convert(column.values.get(row), wanted).expect("values that do not fit were refused");
+                values.push((converted.field_column(&column.name, wanted), value));
+            }
+            let series = converted.intern_series(batch.series[batch.series_of[row] as usize].clone());
+            converted.push_row(series, batch.times_us[row], batch.lines[row], &values);
+        }
+        converted
+    }
+}
+
+/// Whether values of type `from` may be held by `to` without loss, each to be tried.
+fn is_number_of(from: FieldType, to: FieldType) -> bool {
+    matches!(
+        (from, to),
+        (FieldType::I64 | FieldType::U64, FieldType::F64)
+            | (FieldType::I64, FieldType::U64)
+            | (FieldType::U64, FieldType::I64)
+    )
+}
+
+/// The value in another type, if it is the same number there.
+fn convert(value: Value<'_>, to: FieldType) -> Option<Value<'_>> {
+    /// Beyond it a double no longer holds every whole number.
+    const EXACT_MAX: u64 = 1 << 53;
+    Some(match (value, to) {
+        (Value::I64(v), FieldType::F64) if v.unsigned_abs() <= EXACT_MAX => Value::F64(v as f64),
+        (Value::U64(v), FieldType::F64) if v <= EXACT_MAX => Value::F64(v as f64),
+        (Value::I64(v), FieldType::U64) => Value::U64(u64::try_from(v).ok()?),
+        (Value::U64(v), FieldType::I64) => Value::I64(i64::try_from(v).ok()?),
+        (value, to) if value.field_type() == to => value,
+        _ => return None,
+    })
+}

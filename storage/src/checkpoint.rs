@@ -1,0 +1,40 @@
+//! Delta checkpoints, written by deltalake-core through our own disk.
+//!
+//! Owns:     when a table is due one.
+//! Does not: know what is in it: the library reads the log anew, so it is a check of what we wrote as well.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use deltalake_core::DeltaTable;
+use deltalake_core::logstore::{StorageConfig, default_logstore};
+use deltalake_core::protocol::checkpoints::create_checkpoint;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use url::Url;
+
+use crate::disk_store::DiskStore;
+
+/// Commits between two checkpoints: a reader replays at most this many.
+const COMMITS_BETWEEN: i64 = 64;
+
+/// Whether the commit of `version` is one after which a checkpoint is written.
+pub(crate) fn is_due(version: i64) -> bool {
+    version > 0 && version % COMMITS_BETWEEN == 0
+}
+
+/// Writes a checkpoint of the newest version of the table at `prefix`. Blocks.
+pub(crate) fn write(store: &DiskStore, prefix: &str, runtime: &tokio::runtime::Runtime) -> Result<(), String> {
+    let root: Arc<dyn ObjectStore> = Arc::new(store.clone());
+    let location = Path::parse(prefix).map_err(|e| e.to_string())?;
+    let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&root), location));
+    // Percent signs of a folder's name are escaped once more: a URL is decoded before it becomes a location.
+    let url = Url::parse(&format!("eden:///{}/", prefix.replace('%', "%25"))).map_err(|e| e.to_string())?;
+    let options = StorageConfig::parse_options(HashMap::<String, String>::new()).map_err(|e| e.to_string())?;
+    runtime.block_on(async {
+        let mut table = DeltaTable::new(default_logstore(prefixed, root, &url, &options));
+        table.load().await.map_err(|e| e.to_string())?;
+        create_checkpoint(&table, None).await.map_err(|e| e.to_string())
+    })
+}

@@ -1,0 +1,70 @@
+//! What every table of a data folder shares.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use model::{Clock, NodeId, Rng};
+use uuid::Uuid;
+use wal::disk::SharedDisk;
+
+use crate::shard::index::IndexCache;
+use crate::write::Memory;
+
+/// Disk, time, chance, identity, caches and counters.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) disk: SharedDisk,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Arc<dyn Rng>,
+    /// `DATA/tables`.
+    pub(crate) tables_dir: PathBuf,
+    pub(crate) node: NodeId,
+    pub(crate) indexes: IndexCache,
+    pub(crate) memory: Memory,
+    pub(crate) counters: Counters,
+}
+
+impl Context {
+    /// A random (version 4) UUID.
+    pub(crate) fn uuid(&self) -> Uuid {
+        Uuid::from_u64_pair(self.rng.next_u64(), self.rng.next_u64())
+    }
+
+    /// Delta's transaction id of this node.
+    pub(crate) fn app_id(&self) -> String {
+        format!("eden/{}", self.node)
+    }
+
+    /// Wall time in milliseconds, as Delta stamps actions.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.clock.now_us().div_euclid(1000)
+    }
+}
+
+/// Counters since start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) rows_stored: Counter,
+    pub(crate) rows_rejected: Counter,
+    pub(crate) rows_merged: Counter,
+    pub(crate) flushes: Counter,
+    pub(crate) flushes_failed: Counter,
+    pub(crate) shard_rows_written: Counter,
+    pub(crate) shard_bytes_written: Counter,
+    pub(crate) shards_rewritten: Counter,
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,21 @@
+//! Our side of the Delta protocol: actions, and the log of one table that we alone write.
+//!
+//! Owns:     `_delta_log/<version>.json`: format, put-if-absent, syncs (P5); reading it back, checkpoints included.
+//! Does not: decide what a commit contains (`flush`), write shards, or write checkpoints (`checkpoint`).
+//!
+//! Invariants
+//!  1. Version N stands only if versions 0..N stand: the next commit is tried only after the last one is durable.
+//!  2. A commit is durable (file synced, name synced) before its result is returned.
+//!  3. Reader version 1, writer version 2, no table features: anything newer is refused (P13).
+
+mod action;
+mod checkpoint_read;
+mod schema_json;
+mod table_log;
+
+pub(crate) use action::{Action, Add, CommitInfo, Format, Metadata, Protocol, Remove, Txn};
+pub(crate) use schema_json::{schema_from_json, schema_to_json};
+pub(crate) use table_log::{TableLog, format_day, shard_from_add};
+
+/// The partition column: the UTC day of a reading.
+pub(crate) const DAY_COLUMN: &str = "eden_day";

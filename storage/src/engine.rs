@@ -1,0 +1,373 @@
+//! The storage of one data folder: opening, writing, asking, closing.
+//!
+//! Owns:     the threads and the order in which they start and stop.
+//! Does not: do their work: `recovery` replays, `admit` judges, `flusher` flushes, `table` answers.
+//!
+//! Invariants
+//!  1. A record is applied only after its frame was synced, by one thread, in the order of the log; its request is
+//!     answered only after that (P1, P6).
+//!  2. `applied` is an offset below which every frame has been applied to its table.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use model::{Clock, Rng, TableBatch, TableName, record};
+use object_store::ObjectStore;
+use wal::disk::{self, DiskLock, SharedDisk};
+use wal::{Group, Loss, Outcome, Wal};
+
+use crate::admit::{TimeLimit, admit};
+use crate::catalog::{Catalog, SYSTEM};
+use crate::context::{Context, Counters};
+use crate::disk_store::DiskStore;
+use crate::flusher::{Flusher, Work};
+use crate::shard::index::IndexCache;
+use crate::write::{Ack, InFlight, Memory, PendingWrite, Token};
+use crate::{ReplayProgress, StorageConfig, StorageError, StorageStats, TableInfo, TableSnapshot, identity, recovery};
+
+/// Groups that may wait to be applied; more make the log wait, which makes writers wait.
+const GROUPS_WAITING_MAX: usize = 16;
+
+/// How long a writer waits for room in memory before it is told to come back.
+const ROOM_WAIT: Duration = Duration::from_secs(10);
+
+/// The storage of one data folder.
+#[derive(Debug)]
+pub struct Storage {
+    shared: Arc<Shared>,
+    config: StorageConfig,
+    losses: Vec<Loss>,
+    threads: Mutex<Option<Threads>>,
+    _lock: Box<dyn DiskLock>,
+}
+
+/// What the threads share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) context: Arc<Context>,
+    pub(crate) catalog: Catalog,
+    /// Taken out when the storage is closed.
+    pub(crate) wal: RwLock<Option<Wal<Token>>>,
+    pub(crate) store: DiskStore,
+    pub(crate) in_flight: Arc<InFlight>,
+    /// See the module, invariant 2.
+    pub(crate) applied: AtomicU64,
+    closing: AtomicBool,
+    poisoned: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Threads {
+    applier: JoinHandle<()>,
+    flusher: Flusher,
+}
+
+impl Storage {
+    /// Takes the lock, reads the tables, recovers and replays the log. Blocks; `progress` is called now and then.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] if another server has the folder; [`StorageError::Corrupt`] or
+    /// [`StorageError::NewerFormat`] name the file that cannot be read; nothing was lost by any of them.
+    pub fn open(
+        config: StorageConfig, disk: SharedDisk, clock: Arc<dyn Clock>, rng: Arc<dyn Rng>,
+        progress: &dyn Fn(ReplayProgress),
+    ) -> Result<Arc<Storage>, StorageError> {
+        disk::create_dir_all(&*disk, &config.data).map_err(StorageError::io("create", &config.data))?;
+        let lock = identity::lock(&*disk, &config.data)?;
+        let life = identity::next_life(&*disk, &config.data, &*rng)?;
+        let tables_dir = config.data.join("tables");
+        let context = Arc::new(Context {
+            disk: Arc::clone(&disk),
+            clock: Arc::clone(&clock),
+            rng,
+            tables_dir: tables_dir.clone(),
+            node: life.node,
+            indexes: IndexCache::default(),
+            memory: Memory::new(config.memory_bytes_max),
+            counters: Counters::default(),
+        });
+        let catalog = Catalog::load(Arc::clone(&context))?;
+        let (groups, applied_groups) = sync_channel(GROUPS_WAITING_MAX);
+        let (wal, recovered) =
+            recovery::open_log(&config, &life, &context, &catalog, move |outcome| send(&groups, outcome))?;
+        recovery::replay(&config, &wal, &recovered, &catalog, progress)?;
+        let shared = Arc::new(Shared {
+            context,
+            catalog,
+            applied: AtomicU64::new(recovered.end),
+            wal: RwLock::new(Some(wal)),
+            store: DiskStore::new(disk, tables_dir),
+            in_flight: Arc::default(),
+            closing: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
+        });
+        let flusher = Flusher::start(Arc::clone(&shared), config.clone());
+        let applier = {
+            let (shared, work, config) = (Arc::clone(&shared), flusher.work(), config.clone());
+            std::thread::Builder::new()
+                .name("apply".into())
+                .spawn(move || apply_groups(&shared, &applied_groups, &work, &config))
+                .map_err(StorageError::io("start a thread for", Path::new("apply")))?
+        };
+        let storage = Arc::new(Storage {
+            shared,
+            config,
+            losses: recovered.losses,
+            threads: Mutex::new(Some(Threads { applier, flusher })),
+            _lock: lock,
+        });
+        storage.record_losses()?;
+        Ok(storage)
+    }
+
+    /// Checks rows against schema and limits, commits new tables and columns, hands the rest to the log.
+    /// Blocks for a Delta commit when a table or column is new, and while memory is full (then `Busy`).
+    ///
+    /// # Errors
+    /// Nothing was stored after [`StorageError::Invalid`], `Busy`, `Closed` and `Poisoned`.
+    pub fn write(&self, batches: Vec<TableBatch>, source: &str) -> Result<PendingWrite, StorageError> {
+        if let Some(batch) = batches.iter().find(|batch| &*batch.table.schema == SYSTEM) {
+            let message = format!("schema {SYSTEM:?} is written by the server only; choose another db for {}", batch.table);
+            return Err(StorageError::Invalid(message));
+        }
+        self.write_any(batches, source)
+    }
+
+    fn write_any(&self, batches: Vec<TableBatch>, source: &str) -> Result<PendingWrite, StorageError> {
+        let shared = &self.shared;
+        shared.check_open()?;
+        if !shared.context.memory.wait_for_room(ROOM_WAIT) {
+            let reason = "rows in memory are at their bound ([storage] memory) and the disk does not keep up";
+            return Err(StorageError::Busy { reason, retry_after: Duration::from_secs(5) });
+        }
+        let max_future_us = i64::try_from(self.config.max_future.as_micros()).unwrap_or(i64::MAX);
+        let max_us = shared.context.clock.now_us().saturating_add(max_future_us);
+        let limit = TimeLimit { max_us, max_future: self.config.max_future };
+        let mut rejected = Vec::new();
+        let mut admitted = Vec::with_capacity(batches.len());
+        for batch in batches {
+            admitted.extend(admit(&shared.catalog, batch, limit, &mut rejected)?);
+        }
+        shared.context.counters.rows_rejected.add(rejected.len() as u64);
+        let accepted = admitted.iter().map(|(_, batch)| batch.len()).sum();
+        let (ack, durable) = Ack::new(&shared.in_flight);
+        for (table, batch) in admitted {
+            let mut bytes = Vec::new();
+            record::encode_batch(table.id, source, &batch, &mut bytes);
+            let token = Token { table, batch, ack: ack.share() };
+            shared.append(bytes, token)?;
+        }
+        ack.durable();
+        rejected.sort_by_key(|row| row.line);
+        Ok(PendingWrite { rejected, accepted, durable })
+    }
+
+    /// All tables in order of their names.
+    pub fn tables(&self) -> Vec<TableInfo> {
+        self.shared.catalog.all().iter().map(|table| table.info()).collect()
+    }
+
+    /// One table.
+    pub fn table(&self, name: &TableName) -> Option<TableInfo> {
+        self.shared.catalog.get(name).map(|table| table.info())
+    }
+
+    /// What a query sees of a table now; `None` if there is no such table. Blocks: may read shards.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] names a shard that had to be read and could not be (P11).
+    pub fn snapshot(&self, name: &TableName) -> Result<Option<TableSnapshot>, StorageError> {
+        self.shared.catalog.get(name).map(|table| table.snapshot()).transpose()
+    }
+
+    /// Flushes one table: its rows in memory go to shards. Blocks until committed.
+    ///
+    /// # Errors
+    /// [`StorageError::Invalid`] if there is no such table. Nothing is lost by any error.
+    pub fn refresh(&self, name: &TableName) -> Result<(), StorageError> {
+        let table = self.shared.catalog.get(name);
+        let table = table.ok_or_else(|| StorageError::Invalid(format!("there is no table {name}")))?;
+        let flushed = self.shared.flush(&table)?;
+        if let Some(threads) = &*self.threads.lock().expect("no holder of this lock panics") {
+            threads.flusher.work().flushed(&table, flushed);
+        }
+        Ok(())
+    }
+
+    /// The shards as an object store rooted at `DATA/tables`; `Shard::path` is a location in it.
+    pub fn object_store(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(self.shared.store.clone())
+    }
+
+    /// What was found missing or damaged in the log when it was opened.
+    pub fn losses(&self) -> &[Loss] {
+        &self.losses
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> StorageStats {
+        let counters = &self.shared.context.counters;
+        let tables = self.tables();
+        StorageStats {
+            rows_stored_total: counters.rows_stored.get(),
+            rows_rejected_total: counters.rows_rejected.get(),
+            rows_merged_total: counters.rows_merged.get(),
+            flushes_total: counters.flushes.get(),
+            flushes_failed_total: counters.flushes_failed.get(),
+            shard_rows_written_total: counters.shard_rows_written.get(),
+            shard_bytes_written_total: counters.shard_bytes_written.get(),
+            shards_rewritten_total: counters.shards_rewritten.get(),
+            log_losses_total: self.losses.len() as u64,
+            memory_bytes: self.shared.context.memory.bytes() as u64,
+            memory_rows: tables.iter().map(|table| table.memory_rows).sum(),
+            tables: tables.len() as u64,
+            wal: self.shared.with_wal(Wal::stats).unwrap_or_default(),
+        }
+    }
+
+    /// True after a failed sync: nothing is acknowledged any more (P2).
+    pub fn is_poisoned(&self) -> bool {
+        self.shared.is_poisoned()
+    }
+
+    /// Stops taking writes, flushes what is in memory within `grace`, closes the log. Later calls do nothing.
+    ///
+    /// # Errors
+    /// The first thing that failed. Whatever was acknowledged is safe in the log all the same.
+    pub fn close(&self, grace: Duration) -> Result<(), StorageError> {
+        let Some(threads) = self.threads.lock().expect("no holder of this lock panics").take() else { return Ok(()) };
+        let clock = &self.shared.context.clock;
+        let deadline = clock.monotonic() + grace;
+        self.shared.closing.store(true, Ordering::SeqCst);
+        if !self.shared.in_flight.wait_for_none(grace) {
+            tracing::warn!("writes were still waiting for the disk when the grace period ended");
+        }
+        threads.flusher.stop();
+        let mut result = Ok(());
+        for table in self.shared.catalog.all() {
+            if clock.monotonic() >= deadline {
+                tracing::warn!(table = %table.name, "not flushed within the grace period; its rows stay in the log");
+                continue;
+            }
+            if let Err(e) = self.shared.flush(&table) {
+                tracing::error!(table = %table.name, error = %e, "flush failed; its rows stay in the log");
+                result = result.and(Err(e));
+            }
+        }
+        result = result.and(self.shared.truncate());
+        let wal = self.shared.wal.write().expect("no holder of this lock panics").take();
+        if let Some(wal) = wal {
+            result = result.and(wal.close().map_err(StorageError::Wal));
+        }
+        if threads.applier.join().is_err() {
+            tracing::error!("the applier panicked; restart to replay the log");
+        }
+        result
+    }
+
+    /// Tells readers of `system.data_loss` what was found at start (P3).
+    fn record_losses(&self) -> Result<(), StorageError> {
+        for loss in &self.losses {
+            tracing::error!(%loss, "the log has lost something");
+        }
+        match recovery::loss_rows(&self.losses, self.shared.context.clock.now_us()) {
+            Some(batch) => self.write_any(vec![batch], "recovery")?.wait(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Storage {
+    /// Ends the threads without flushing: what was acknowledged is in the log.
+    fn drop(&mut self) {
+        let Some(threads) = self.threads.get_mut().ok().and_then(Option::take) else { return };
+        self.shared.closing.store(true, Ordering::SeqCst);
+        threads.flusher.stop();
+        if let Ok(mut wal) = self.shared.wal.write() {
+            drop(wal.take());
+        }
+        let _ = threads.applier.join();
+    }
+}
+
+impl Shared {
+    fn check_open(&self) -> Result<(), StorageError> {
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(StorageError::Closed);
+        }
+        if self.is_poisoned() { Err(StorageError::Poisoned) } else { Ok(()) }
+    }
+
+    fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::SeqCst) || self.with_wal(Wal::is_poisoned).unwrap_or(false)
+    }
+
+    /// Calls `f` with the log, unless it is closed.
+    pub(crate) fn with_wal<R>(&self, f: impl FnOnce(&Wal<Token>) -> R) -> Option<R> {
+        self.wal.read().expect("no holder of this lock panics").as_ref().map(f)
+    }
+
+    fn append(&self, bytes: Vec<u8>, token: Token) -> Result<(), StorageError> {
+        let appended = self.with_wal(|wal| wal.append(bytes, token));
+        match appended {
+            None => Err(StorageError::Closed),
+            Some(Ok(())) => Ok(()),
+            Some(Err((token, e))) => {
+                drop(token);
+                Err(match e {
+                    wal::WalError::Full { .. } => StorageError::Busy {
+                        reason: "the log does not keep up",
+                        retry_after: Duration::from_secs(1),
+                    },
+                    wal::WalError::Poisoned => StorageError::Poisoned,
+                    wal::WalError::Closed => StorageError::Closed,
+                    wal::WalError::RecordTooLarge { .. } => StorageError::Invalid(format!("{e}; send smaller batches")),
+                    e => StorageError::Wal(e),
+                })
+            }
+        }
+    }
+}
+
+/// On the log's thread: hands an outcome on to be applied. If the applier is gone, so is the storage.
+fn send(groups: &SyncSender<Outcome<Token>>, outcome: Outcome<Token>) {
+    let _ = groups.send(outcome);
+}
+
+/// The applier's work: durable groups into memtables, then acknowledgements, until the log ends.
+fn apply_groups(shared: &Shared, groups: &Receiver<Outcome<Token>>, work: &Work, config: &StorageConfig) {
+    for outcome in groups {
+        match outcome {
+            Outcome::Durable(group) => apply_group(shared, group, work, config),
+            Outcome::Failed { tokens, error } => {
+                tracing::error!(%error, "the log failed; nothing is acknowledged until the server is restarted");
+                shared.poisoned.store(true, Ordering::SeqCst);
+                tokens.into_iter().for_each(|token| token.ack.fail(StorageError::Poisoned));
+            }
+        }
+    }
+}
+
+fn apply_group(shared: &Shared, group: Group<Token>, work: &Work, config: &StorageConfig) {
+    let counters = &shared.context.counters;
+    let mut acks = Vec::with_capacity(group.records.len());
+    for (bytes, token) in group.records {
+        drop(bytes);
+        let growth = token.table.apply(&token.batch, group.position);
+        counters.rows_stored.add(token.batch.len() as u64);
+        counters.rows_merged.add(growth.merged);
+        if growth.live_bytes >= config.table_memory_bytes_max {
+            work.flush(&token.table);
+        }
+        acks.push(token.ack);
+    }
+    shared.applied.store(group.end, Ordering::SeqCst);
+    if shared.context.memory.is_pressing() {
+        work.relieve();
+    }
+    acks.into_iter().for_each(Ack::durable);
+}

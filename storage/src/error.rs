@@ -1,0 +1,71 @@
+//! What can go wrong, by what the caller can do about it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// An error of the storage room.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The request itself cannot be stored; the same request will fail again.
+    #[error("{0}")]
+    Invalid(String),
+    /// Memory or log is at its bound; nothing was stored. Try again after the time given.
+    #[error("{reason}; try again in {} s", .retry_after.as_secs().max(1))]
+    Busy {
+        /// What is full.
+        reason: &'static str,
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+    /// A sync failed earlier: nothing more is acknowledged until the server is restarted (P2).
+    #[error("the log is poisoned by a failed sync; restart the server to recover")]
+    Poisoned,
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Closed,
+    /// A file that must hold what we wrote does not (P11). An operator decides.
+    #[error("{} is corrupt: {reason}", .path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Written by a newer version (P13); nothing was changed.
+    #[error("{} was written by a newer version of eden ({found}); use that version to open it", .path.display())]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The version or feature found there.
+        found: String,
+    },
+    /// Another server has this data folder.
+    #[error("another eden server (process {pid}) is using {}; stop it or choose another --data", .path.display())]
+    Locked {
+        /// The data folder.
+        path: PathBuf,
+        /// Its process id, if it could be read, else "unknown".
+        pid: String,
+    },
+    /// The disk failed at something.
+    #[error("{action} {}: {source}", .path.display())]
+    Io {
+        /// What was being done, imperative: "create", "sync".
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the disk said.
+        source: std::io::Error,
+    },
+    /// The log failed.
+    #[error("the log: {0}")]
+    Wal(#[from] wal::WalError),
+}
+
+impl StorageError {
+    /// An adapter for `map_err`: names what was being done to which file.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StorageError {
+        let path = path.to_owned();
+        move |source| StorageError::Io { action, path, source }
+    }
+}

@@ -1,0 +1,204 @@
+//! Decides when tables are flushed, and frees the log behind them.
+//!
+//! Owns:     the flusher thread and its queue; truncation of the log; when checkpoints are written.
+//! Does not: write shards or commits (`flush`).
+//!
+//! A table is flushed when its rows in memory are many or old, when memory is pressing (the largest), when the log
+//! is long (the one that holds its oldest part), and after a flush that failed. A table without rows in memory never
+//! holds a segment of the log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use model::TableId;
+use wal::Wal;
+
+use crate::engine::Shared;
+use crate::flush::Flushed;
+use crate::table::Table;
+use crate::{StorageConfig, StorageError, checkpoint};
+
+/// How often age, log and failed flushes are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+enum Request {
+    Flush(TableId),
+    Relieve,
+    Checkpoint(TableId),
+    Stop,
+}
+
+/// The flusher thread.
+#[derive(Debug)]
+pub(crate) struct Flusher {
+    requests: Sender<Request>,
+    thread: JoinHandle<()>,
+}
+
+/// Asks the flusher for work. Asking twice is as good as once.
+#[derive(Clone, Debug)]
+pub(crate) struct Work(Sender<Request>);
+
+impl Work {
+    pub(crate) fn flush(&self, table: &Table) {
+        self.send(Request::Flush(table.id));
+    }
+
+    /// Memory is pressing: flush the largest table.
+    pub(crate) fn relieve(&self) {
+        self.send(Request::Relieve);
+    }
+
+    /// Somebody else has flushed `table`.
+    pub(crate) fn flushed(&self, table: &Table, flushed: Option<Flushed>) {
+        if flushed.is_some_and(|flushed| checkpoint::is_due(flushed.version)) {
+            self.send(Request::Checkpoint(table.id));
+        }
+    }
+
+    fn send(&self, request: Request) {
+        // A flusher that is gone means a storage that is closing, which flushes everything itself.
+        let _ = self.0.send(request);
+    }
+}
+
+impl Flusher {
+    pub(crate) fn start(shared: Arc<Shared>, config: StorageConfig) -> Flusher {
+        let (requests, received) = channel();
+        let thread = std::thread::Builder::new()
+            .name("flush".into())
+            .spawn(move || Loop { shared, config, runtime: None }.run(&received))
+            .expect("the operating system starts a thread");
+        Flusher { requests, thread }
+    }
+
+    pub(crate) fn work(&self) -> Work {
+        Work(self.requests.clone())
+    }
+
+    /// Waits for the flush under way, if any, and ends the thread.
+    pub(crate) fn stop(self) {
+        let _ = self.requests.send(Request::Stop);
+        if self.thread.join().is_err() {
+            tracing::error!("the flusher panicked");
+        }
+    }
+}
+
+struct Loop {
+    shared: Arc<Shared>,
+    config: StorageConfig,
+    /// For deltalake's async checkpoints; made when first needed.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Loop {
+    fn run(&mut self, requests: &Receiver<Request>) {
+        loop {
+            let mut batch = match requests.recv_timeout(TICK) {
+                Ok(request) => vec![request],
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            batch.extend(requests.try_iter());
+            let mut tables: Vec<TableId> = Vec::new();
+            let mut relieve = false;
+            for request in batch {
+                match request {
+                    Request::Stop => return,
+                    Request::Relieve => relieve = true,
+                    Request::Checkpoint(id) => {
+                        if let Some(table) = self.shared.catalog.by_id(id) {
+                            self.checkpoint(&table);
+                        }
+                    }
+                    Request::Flush(id) if !tables.contains(&id) => tables.push(id),
+                    Request::Flush(_) => {}
+                }
+            }
+            let tables: Vec<_> = tables.into_iter().filter_map(|id| self.shared.catalog.by_id(id)).collect();
+            for table in tables {
+                // Asked for again while it was being flushed: there may be little left.
+                if table.state().live_bytes >= self.config.table_memory_bytes_max {
+                    self.flush(&table);
+                }
+            }
+            if relieve && self.shared.context.memory.is_pressing() {
+                let largest = self.shared.catalog.all().into_iter().max_by_key(|table| table.memory_bytes());
+                largest.iter().for_each(|table| self.flush(table));
+            }
+            self.flush_old();
+        }
+    }
+
+    /// Flushes what is old, what holds too long a log, and what failed before.
+    fn flush_old(&mut self) {
+        let now = self.shared.context.clock.monotonic();
+        for table in self.shared.catalog.all() {
+            let due = {
+                let state = table.state();
+                let old = state.live_since.is_some_and(|since| now.saturating_sub(since) >= self.config.flush_max_age);
+                old || state.sealed_to.is_some()
+            };
+            if due {
+                self.flush(&table);
+            }
+        }
+        let log_bytes = self.shared.with_wal(Wal::stats).map_or(0, |stats| stats.bytes_on_disk);
+        if log_bytes > self.config.log_bytes_max {
+            let tables = self.shared.catalog.all();
+            let oldest = tables.iter().filter_map(|table| Some((table.oldest_unflushed()?, table))).min_by_key(|t| t.0);
+            if let Some((_, table)) = oldest {
+                self.flush(table);
+            }
+        }
+    }
+
+    fn flush(&mut self, table: &Table) {
+        match self.shared.flush(table) {
+            Ok(Some(flushed)) if checkpoint::is_due(flushed.version) => self.checkpoint(table),
+            Ok(_) => {}
+            Err(e) => {
+                self.shared.context.counters.flushes_failed.add(1);
+                tracing::error!(table = %table.name, error = %e, "flush failed; it will be tried again");
+            }
+        }
+    }
+
+    fn checkpoint(&mut self, table: &Table) {
+        let runtime = self.runtime.get_or_insert_with(|| {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(1).thread_name("checkpoint").enable_all();
+            builder.build().expect("the operating system starts a thread")
+        });
+        if let Err(e) = checkpoint::write(&self.shared.store, &table.prefix, runtime) {
+            tracing::warn!(table = %table.name, error = %e, "no checkpoint; readers go through more commits until the next");
+        }
+    }
+}
+
+impl Shared {
+    /// Flushes a table and frees the log behind it.
+    pub(crate) fn flush(&self, table: &Table) -> Result<Option<Flushed>, StorageError> {
+        let flushed = table.flush(&|| self.applied.load(Ordering::SeqCst))?;
+        if let Some(flushed) = &flushed {
+            tracing::debug!(table = %table.name, rows = flushed.rows, shards = flushed.shards, "flushed");
+        }
+        self.truncate()?;
+        Ok(flushed)
+    }
+
+    /// Removes the segments of the log that no table needs.
+    pub(crate) fn truncate(&self) -> Result<(), StorageError> {
+        // Read first: what is applied after this lies behind it, even in a table that was empty when asked.
+        let applied = self.applied.load(Ordering::SeqCst);
+        let oldest = self.catalog.all().iter().filter_map(|table| table.oldest_unflushed()).min();
+        let behind = oldest.map_or(applied, |oldest| oldest.min(applied));
+        self.with_wal(|wal| wal.truncate_behind(behind)).transpose()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! Who this node is and in which life: `DATA/node/identity.json`, and the lock that keeps a second server out.
+
+use std::io;
+use std::path::Path;
+
+use model::{NodeEpoch, NodeId, Rng};
+use serde::{Deserialize, Serialize};
+use wal::disk::{self, Disk, DiskLock, Replace};
+
+use crate::StorageError;
+
+/// The only format there is.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct IdentityFile {
+    format: u32,
+    /// Hexadecimal.
+    node: String,
+    epoch: u64,
+}
+
+/// A node in its present life.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) node: NodeId,
+    pub(crate) epoch: NodeEpoch,
+}
+
+/// Locks the data folder.
+pub(crate) fn lock(disk: &dyn Disk, data: &Path) -> Result<Box<dyn DiskLock>, StorageError> {
+    let folder = data.join("node");
+    disk::create_dir_all(disk, &folder).map_err(StorageError::io("create", &folder))?;
+    let path = folder.join("lock");
+    disk.lock(&path, &format!("{}\n", std::process::id())).map_err(|e| {
+        if e.kind() != io::ErrorKind::WouldBlock {
+            return StorageError::io("lock", &path)(e);
+        }
+        let note = disk::read_file(disk, &path).unwrap_or_default();
+        let pid = String::from_utf8_lossy(&note).trim().to_owned();
+        StorageError::Locked { path: data.to_owned(), pid: if pid.is_empty() { "unknown".into() } else { pid } }
+    })
+}
+
+/// Begins the next life of the node, drawing its id in the first one. Durable before it returns, so no two lives
+/// ever share an epoch.
+pub(crate) fn next_life(disk: &dyn Disk, data: &Path, rng: &dyn Rng) -> Result<Identity, StorageError> {
+    let path = data.join("node").join("identity.json");
+    let corrupt = |reason: String| StorageError::Corrupt { path: path.clone(), reason };
+    let (node, epoch) = match disk::read_file(disk, &path) {
+        Ok(bytes) => {
+            let file: IdentityFile = serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
+            if file.format > FORMAT {
+                return Err(StorageError::NewerFormat { path: path.clone(), found: format!("format {}", file.format) });
+            }
+            let node: NodeId = file.node.parse().map_err(|_| corrupt(format!("node id {:?}", file.node)))?;
+            (node, file.epoch + 1)
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => (NodeId(rng.next_u64()), 1),
+        Err(e) => return Err(StorageError::io("read", &path)(e)),
+    };
+    let file = IdentityFile { format: FORMAT, node: node.to_string(), epoch };
+    let bytes = serde_json::to_vec(&file).expect("plain data");
+    disk::write_whole(disk, &path, &bytes, Replace::Yes).map_err(StorageError::io("write", &path))?;
+    Ok(Identity { node, epoch: NodeEpoch(epoch) })
+}

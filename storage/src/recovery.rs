@@ -1,0 +1,106 @@
+//! From the log an earlier life left to memtables.
+//!
+//! Owns:     opening the log with what the tables know, replaying it, turning losses into rows of
+//!           `system.data_loss`.
+//! Does not: find frames or judge damage: `wal` does.
+//!
+//! Replay applies records in the order of the log, through the same code as live writes. A record below its table's
+//! watermark is in shards already and is skipped; one that was flushed without moving the watermark is applied again,
+//! which changes nothing: settling drops what a shard holds with the same values.
+
+use std::sync::Arc;
+
+use model::record::{self, Record, RecordError};
+use model::{FieldType, SeriesKey, TableBatch, TableName, Value};
+use wal::{Loss, Outcome, Recovery, Wal, WalConfig};
+
+use crate::catalog::{Catalog, SYSTEM};
+use crate::context::Context;
+use crate::identity::Identity;
+use crate::write::Token;
+use crate::{ReplayProgress, StorageConfig, StorageError};
+
+/// Frames between two reports of progress.
+const FRAMES_BETWEEN_REPORTS: usize = 64;
+
+/// Opens the log behind everything that the tables have flushed.
+pub(crate) fn open_log(
+    config: &StorageConfig, life: &Identity, context: &Context, catalog: &Catalog,
+    sink: impl FnMut(Outcome<Token>) + Send + 'static,
+) -> Result<(Wal<Token>, Recovery), StorageError> {
+    let flushed = catalog.all().iter().map(|table| table.state().flushed).max().unwrap_or(0);
+    let mut wal = WalConfig::server(config.data.join("wal"), life.node, life.epoch);
+    wal.segment_size_bytes = config.log_segment_bytes;
+    wal.offset_min = flushed;
+    wal.clock = Arc::clone(&context.clock);
+    Ok(Wal::open(Arc::clone(&context.disk), wal, sink)?)
+}
+
+/// Applies what is in the log and in no shard; flushes on the way when memory is full.
+pub(crate) fn replay(
+    config: &StorageConfig, wal: &Wal<Token>, recovery: &Recovery, catalog: &Catalog,
+    progress: &dyn Fn(ReplayProgress),
+) -> Result<(), StorageError> {
+    let total_bytes = recovery.end.saturating_sub(recovery.first);
+    let mut reader = wal.reader(recovery.first);
+    let mut frames = 0_usize;
+    while let Some(frame) = reader.next() {
+        let frame = frame?;
+        if frame.position.offset >= recovery.end {
+            break;
+        }
+        for bytes in frame.records() {
+            let Record::Batch { table, batch, .. } = record::decode(bytes).map_err(|e| unreadable(config, e))?;
+            let Some(table) = catalog.by_id(table) else {
+                // Tables are committed before their first row is logged, so this one's folder was taken away.
+                tracing::error!(table = %batch.table, rows = batch.len(), "rows of a table that is no longer there");
+                continue;
+            };
+            table.apply(&batch, frame.position);
+            if table.context.memory.is_pressing() {
+                let largest = catalog.all().into_iter().max_by_key(|table| table.memory_bytes());
+                if let Some(largest) = largest {
+                    // This frame may be applied in part only: it stays needed.
+                    largest.flush(&|| frame.position.offset)?;
+                }
+            }
+        }
+        frames += 1;
+        if frames.is_multiple_of(FRAMES_BETWEEN_REPORTS) {
+            progress(ReplayProgress { done_bytes: reader.progress().saturating_sub(recovery.first), total_bytes });
+        }
+    }
+    progress(ReplayProgress { done_bytes: total_bytes, total_bytes });
+    Ok(())
+}
+
+fn unreadable(config: &StorageConfig, error: RecordError) -> StorageError {
+    let path = config.data.join("wal");
+    match error {
+        RecordError::NewerFormat { .. } => StorageError::NewerFormat { path, found: error.to_string() },
+        error => StorageError::Corrupt { path, reason: error.to_string() },
+    }
+}
+
+/// The rows of `system.data_loss` that name `losses`; `None` if there are none.
+pub(crate) fn loss_rows(losses: &[Loss], now_us: i64) -> Option<TableBatch> {
+    if losses.is_empty() {
+        return None;
+    }
+    let mut batch = TableBatch::new(TableName::new(SYSTEM, "data_loss"));
+    let log_from = batch.field_column("log_from", FieldType::I64);
+    let log_to = batch.field_column("log_to", FieldType::I64);
+    let certainty = batch.field_column("certainty", FieldType::Text);
+    let reason = batch.field_column("reason", FieldType::Text);
+    let offset = |offset: u64| Value::I64(i64::try_from(offset).unwrap_or(i64::MAX));
+    for (i, loss) in losses.iter().enumerate() {
+        let series = batch.intern_series(SeriesKey::from_tags([("file", &loss.file)]));
+        let (certain, why) = (loss.certainty.to_string(), loss.reason.to_string());
+        let mut values = vec![(log_from, offset(loss.from))];
+        values.extend(loss.to.map(|to| (log_to, offset(to))));
+        values.extend([(certainty, Value::Text(&certain)), (reason, Value::Text(&why))]);
+        // One key each: two losses of one file differ by a microsecond.
+        batch.push_row(series, now_us + i as i64, 0, &values);
+    }
+    Some(batch)
+}

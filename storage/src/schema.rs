@@ -1,0 +1,73 @@
+//! The columns of a table, in Arrow's words and in Delta's.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use model::FieldType;
+
+/// What a column is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnKind {
+    /// Identifies the series.
+    Tag,
+    /// A value.
+    Field(FieldType),
+    /// Event time; every table has exactly one, named `time`.
+    Time,
+}
+
+/// One column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is for.
+    pub kind: ColumnKind,
+}
+
+impl Column {
+    /// The type that queries see.
+    pub fn data_type(&self) -> DataType {
+        match self.kind {
+            ColumnKind::Tag | ColumnKind::Field(FieldType::Text) => DataType::Utf8View,
+            ColumnKind::Field(FieldType::F64) => DataType::Float64,
+            ColumnKind::Field(FieldType::I64) => DataType::Int64,
+            ColumnKind::Field(FieldType::U64) => DataType::Decimal128(20, 0),
+            ColumnKind::Field(FieldType::Bool) => DataType::Boolean,
+            ColumnKind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        }
+    }
+}
+
+/// All columns of a table: tags, then fields, each in order of first appearance, then `time`.
+/// The partition column `eden_day` is not among them: queries never see it.
+#[derive(Clone, Debug)]
+pub struct TableSchema {
+    columns: Vec<Column>,
+    arrow: SchemaRef,
+}
+
+impl TableSchema {
+    /// A schema of these tags and fields.
+    pub fn new(tags: &[Arc<str>], fields: &[(Arc<str>, FieldType)]) -> Self {
+        let tags = tags.iter().map(|name| Column { name: Arc::clone(name), kind: ColumnKind::Tag });
+        let fields = fields.iter().map(|(name, t)| Column { name: Arc::clone(name), kind: ColumnKind::Field(*t) });
+        let columns: Vec<Column> =
+            tags.chain(fields).chain([Column { name: "time".into(), kind: ColumnKind::Time }]).collect();
+        let arrow = columns
+            .iter()
+            .map(|column| Field::new(&*column.name, column.data_type(), column.kind != ColumnKind::Time))
+            .collect::<Vec<_>>();
+        TableSchema { columns, arrow: Arc::new(Schema::new(arrow)) }
+    }
+
+    /// The columns in order.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// The schema that queries see.
+    pub fn arrow(&self) -> &SchemaRef {
+        &self.arrow
+    }
+}

@@ -1,0 +1,30 @@
+//! What one query sees of a table: shards of one Delta version and the rows that are only in memory.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use model::TableName;
+
+use crate::{Shard, TableSchema};
+
+/// A table at one moment; immutable.
+#[derive(Clone, Debug)]
+pub struct TableSnapshot {
+    /// The table.
+    pub name: TableName,
+    /// Its columns; [`TableSchema::arrow`] is the schema of `rows` and of a query.
+    pub schema: Arc<TableSchema>,
+    /// The shards.
+    pub shards: Vec<ShardView>,
+    /// Rows in memory, in no order, each key once and none that `shards` show too.
+    pub rows: Vec<RecordBatch>,
+}
+
+/// A shard as this snapshot sees it.
+#[derive(Clone, Debug)]
+pub struct ShardView {
+    /// The file.
+    pub shard: Arc<Shard>,
+    /// Ordinals of its rows, ascending, that rows in memory replace: a reader must leave them out.
+    pub masked: Arc<[u32]>,
+}

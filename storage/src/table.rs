@@ -1,0 +1,324 @@
+//! One table: its schema, its rows in memory, its shards, and the one view over them.
+//!
+//! Owns:     the table's state and locks; applying, sealing, settling, taking snapshots.
+//! Does not: admit rows (`admit`), write shards (`flush`), or know other tables.
+//!
+//! Invariants
+//!  1. Locks are taken in the order `flushing`, `resolving`, `log`, `state`, a sealed memtable; `state` is not held
+//!     while a disk works, so applying a durable batch does not wait for one; but for a snapshot that writers outran.
+//!  2. `below_version` of a partition changes exactly when its shards or its sealed memtable's fate does.
+//!  3. Every frame with an offset below `flushed` is in the shards, and no row of it is needed from the log.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use model::{Position, TableBatch, TableId, TableName, day_of};
+
+use crate::context::Context;
+use crate::delta::TableLog;
+use crate::memtable::{Below, Memtable};
+use crate::settle::Layers;
+use crate::snapshot::{ShardView, TableSnapshot};
+use crate::{Shard, StorageError, TableInfo, TableSchema};
+
+/// Rounds in which a snapshot follows writers before it makes them wait.
+const SETTLE_ROUNDS: usize = 4;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) id: TableId,
+    pub(crate) name: TableName,
+    /// Location below `DATA/tables`.
+    pub(crate) prefix: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) context: Arc<Context>,
+    /// Held by the one flush at a time.
+    pub(crate) flushing: Mutex<()>,
+    /// Held by whoever settles, and while the layers change.
+    pub(crate) resolving: Mutex<()>,
+    pub(crate) log: Mutex<TableLog>,
+    state: Mutex<State>,
+}
+
+/// What `state` guards.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) schema: Arc<TableSchema>,
+    pub(crate) partitions: BTreeMap<i32, Partition>,
+    /// Offset below which every frame's rows are in shards.
+    pub(crate) flushed: u64,
+    /// What `flushed` becomes when the sealed memtables are committed; set while there are any.
+    pub(crate) sealed_to: Option<u64>,
+    /// Bytes of rows in live memtables.
+    pub(crate) live_bytes: usize,
+    /// Bytes of rows in sealed memtables.
+    pub(crate) sealed_bytes: usize,
+    /// When the oldest live row came, by the monotonic clock.
+    pub(crate) live_since: Option<Duration>,
+}
+
+/// One UTC day.
+#[derive(Debug, Default)]
+pub(crate) struct Partition {
+    pub(crate) live: Option<Memtable>,
+    pub(crate) sealed: Option<Arc<Mutex<Memtable>>>,
+    pub(crate) shards: Vec<Arc<Shard>>,
+    pub(crate) below_version: u64,
+}
+
+/// Which memtable of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Younger {
+    Live,
+    Sealed,
+}
+
+/// What applying a batch changed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Growth {
+    pub(crate) bytes: usize,
+    pub(crate) merged: u64,
+    /// Bytes in the live memtables now.
+    pub(crate) live_bytes: usize,
+}
+
+impl Table {
+    pub(crate) fn new(
+        id: TableId, name: TableName, prefix: String, context: Arc<Context>, log: TableLog, schema: TableSchema,
+        shards: Vec<Shard>, flushed: u64,
+    ) -> Table {
+        let mut partitions: BTreeMap<i32, Partition> = BTreeMap::new();
+        for shard in shards {
+            partitions.entry(shard.day).or_default().shards.push(Arc::new(shard));
+        }
+        let state = State {
+            schema: Arc::new(schema),
+            partitions,
+            flushed,
+            sealed_to: None,
+            live_bytes: 0,
+            sealed_bytes: 0,
+            live_since: None,
+        };
+        Table {
+            id,
+            name,
+            dir: context.tables_dir.join(&prefix),
+            prefix,
+            context,
+            flushing: Mutex::new(()),
+            resolving: Mutex::new(()),
+            log: Mutex::new(log),
+            state: Mutex::new(state),
+        }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("a panic while a table changes leaves nothing to trust")
+    }
+
+    pub(crate) fn schema(&self) -> Arc<TableSchema> {
+        Arc::clone(&self.state().schema)
+    }
+
+    /// Applies a durable batch, written in the frame at `position`.
+    pub(crate) fn apply(&self, batch: &TableBatch, position: Position) -> Growth {
+        let now = self.context.clock.monotonic();
+        let mut state = self.state();
+        let mut growth = Growth::default();
+        if position.offset < state.flushed {
+            return growth;
+        }
+        let mut start = 0;
+        while start < batch.len() {
+            let day = day_of(batch.times_us[start]);
+            let end = (start..batch.len()).find(|row| day_of(batch.times_us[*row]) != day).unwrap_or(batch.len());
+            let partition = state.partitions.entry(day).or_default();
+            let live = partition.live.get_or_insert_with(Memtable::new);
+            let applied = live.apply(batch, start..end, position);
+            growth.bytes += applied.bytes;
+            growth.merged += applied.merged;
+            start = end;
+        }
+        state.live_bytes += growth.bytes;
+        self.context.memory.add(growth.bytes);
+        state.live_since.get_or_insert(now);
+        growth.live_bytes = state.live_bytes;
+        growth
+    }
+
+    /// The oldest frame that has rows in memory only; `None` if all are in shards.
+    pub(crate) fn oldest_unflushed(&self) -> Option<u64> {
+        let state = self.state();
+        let mut oldest: Option<u64> = None;
+        for partition in state.partitions.values() {
+            let sealed = partition.sealed.as_ref().and_then(|sealed| lock(sealed).positions());
+            let live = partition.live.as_ref().and_then(Memtable::positions);
+            for (first, _) in sealed.into_iter().chain(live) {
+                oldest = Some(oldest.map_or(first.offset, |oldest| oldest.min(first.offset)));
+            }
+        }
+        oldest
+    }
+
+    /// Seals the live memtables, if there are any and none is sealed. `applied` is an offset below which every frame
+    /// has been applied, read before this call. Returns what the sealed rows will have flushed.
+    pub(crate) fn seal(&self, applied: u64) -> Option<u64> {
+        let mut state = self.state();
+        if state.sealed_to.is_some() {
+            return state.sealed_to;
+        }
+        let mut any = false;
+        for partition in state.partitions.values_mut() {
+            if let Some(live) = partition.live.take() {
+                partition.sealed = Some(Arc::new(Mutex::new(live)));
+                any = true;
+            }
+        }
+        if any {
+            state.sealed_to = Some(applied);
+            state.sealed_bytes = std::mem::take(&mut state.live_bytes);
+            state.live_since = None;
+        }
+        state.sealed_to
+    }
+
+    /// Settles one memtable of one day as far as it has come. The caller holds `resolving`.
+    pub(crate) fn settle(&self, day: i32, younger: Younger) -> Result<(), StorageError> {
+        let Some((layers, version, sealed)) = self.layers(&self.state(), day, younger) else { return Ok(()) };
+        layers.settle(&self.context, version, &mut |work| match &sealed {
+            Some(sealed) => work(&mut lock(sealed)),
+            None => {
+                let mut state = self.state();
+                if let Some(live) = state.partitions.get_mut(&day).and_then(|partition| partition.live.as_mut()) {
+                    work(live);
+                }
+            }
+        })
+    }
+
+    /// The layers below a memtable, their version, and the memtable itself if it is the sealed one.
+    #[expect(clippy::type_complexity, reason = "named at its two uses, both in this file")]
+    fn layers(
+        &self, state: &State, day: i32, younger: Younger,
+    ) -> Option<(Layers, u64, Option<Arc<Mutex<Memtable>>>)> {
+        let partition = state.partitions.get(&day)?;
+        let (below, itself) = match younger {
+            Younger::Live => {
+                partition.live.as_ref()?;
+                (partition.sealed.clone(), None)
+            }
+            Younger::Sealed => (None, Some(partition.sealed.clone()?)),
+        };
+        let layers =
+            Layers { schema: Arc::clone(&state.schema), sealed: below, shards: partition.shards.clone() };
+        Some((layers, partition.below_version, itself))
+    }
+
+    /// What a query sees now. Blocks: may read shards.
+    pub(crate) fn snapshot(&self) -> Result<TableSnapshot, StorageError> {
+        let _resolving = self.resolving.lock().expect("no holder of this lock panics");
+        let days: Vec<i32> = self.state().partitions.keys().copied().collect();
+        for day in &days {
+            self.settle(*day, Younger::Sealed)?;
+        }
+        for _ in 0..SETTLE_ROUNDS {
+            for day in &days {
+                self.settle(*day, Younger::Live)?;
+            }
+            if self.is_settled(&self.state()) {
+                break;
+            }
+        }
+        let mut state = self.state();
+        // Writers have outrun the rounds above, so they wait while the last keys are looked up.
+        let late: Vec<i32> = state.partitions.iter().filter(|(_, p)| !p.live_is_settled()).map(|(day, _)| *day).collect();
+        for day in late {
+            while let Some((layers, version, _)) = self.layers(&state, day, Younger::Live)
+                && !state.partitions[&day].live_is_settled()
+            {
+                let live = state.partitions.get_mut(&day).and_then(|partition| partition.live.as_mut());
+                let live = live.expect("a day that is late has a live memtable");
+                layers.settle(&self.context, version, &mut |work| work(live))?;
+            }
+        }
+        let schema = Arc::clone(&state.schema);
+        let (mut shards, mut views) = (Vec::new(), Vec::new());
+        for partition in state.partitions.values() {
+            partition.view(&mut shards, &mut views);
+        }
+        drop(state);
+        let rows = views.iter().flat_map(|view| view.batches(&schema)).collect();
+        Ok(TableSnapshot { name: self.name.clone(), schema, shards, rows })
+    }
+
+    fn is_settled(&self, state: &State) -> bool {
+        state.partitions.values().all(Partition::live_is_settled)
+    }
+
+    /// The table as lists and metrics show it.
+    pub(crate) fn info(&self) -> TableInfo {
+        let state = self.state();
+        let (mut shards, mut shard_rows, mut shard_bytes, mut memory_rows) = (0, 0, 0, 0);
+        for partition in state.partitions.values() {
+            shards += partition.shards.len();
+            shard_rows += partition.shards.iter().map(|shard| shard.rows).sum::<u64>();
+            shard_bytes += partition.shards.iter().map(|shard| shard.bytes).sum::<u64>();
+            memory_rows += partition.live.as_ref().map_or(0, Memtable::rows);
+            memory_rows += partition.sealed.as_ref().map_or(0, |sealed| lock(sealed).rows());
+        }
+        TableInfo {
+            name: self.name.clone(),
+            id: self.id,
+            schema: Arc::clone(&state.schema),
+            shards,
+            shard_rows,
+            shard_bytes,
+            memory_rows: memory_rows as u64,
+        }
+    }
+
+    /// Bytes of rows in memory, live and sealed.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let state = self.state();
+        state.live_bytes + state.sealed_bytes
+    }
+}
+
+impl Partition {
+    fn live_is_settled(&self) -> bool {
+        let version = self.below_version;
+        self.live.as_ref().is_none_or(|live| live.is_settled_at(version))
+    }
+
+    /// Adds this day's shards, with their masks, and the views of its memtables.
+    fn view(&self, shards: &mut Vec<ShardView>, views: &mut Vec<crate::memtable::MemtableView>) {
+        let mut masked: HashMap<Arc<str>, Vec<u32>> = HashMap::new();
+        let mut replaced = Vec::new();
+        let sealed = self.sealed.as_ref().map(|sealed| lock(sealed));
+        let collisions = self.live.iter().flat_map(Memtable::collisions);
+        for (_, below) in collisions.chain(sealed.iter().flat_map(|sealed| sealed.collisions())) {
+            match below {
+                Below::Sealed(row) => replaced.push(*row),
+                Below::Shard(path, ordinal) => masked.entry(Arc::clone(path)).or_default().push(*ordinal),
+            }
+        }
+        for shard in &self.shards {
+            let mut rows = masked.remove(shard.path.as_str()).unwrap_or_default();
+            rows.sort_unstable();
+            rows.dedup();
+            shards.push(ShardView { shard: Arc::clone(shard), masked: rows.into() });
+        }
+        assert!(masked.is_empty(), "a mask names a shard that the partition does not have");
+        views.extend(sealed.iter().map(|sealed| sealed.view(&replaced)));
+        views.extend(self.live.iter().map(|live| live.view(&[])));
+    }
+}
+
+/// Locks a sealed memtable.
+pub(crate) fn lock(memtable: &Mutex<Memtable>) -> MutexGuard<'_, Memtable> {
+    memtable.lock().expect("a panic while a memtable changes leaves nothing to trust")
+}

@@ -1,0 +1,93 @@
+//! Finds the `eden` that belongs to the sources, and builds it if there is none.
+//!
+//! `cargo test --workspace` has built it already (its package has integration tests), so nothing is compiled then.
+//! Cargo tells tests of other packages no path, hence the look beside the running executable.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+/// Which build of `eden` to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// The dev build.
+    Dev,
+    /// The release build: for measuring.
+    Release,
+}
+
+/// The path of an `eden` as new as its sources; `EDEN_BIN` names another one.
+///
+/// # Panics
+/// When it has to be built and that fails.
+pub fn eden_binary(profile: Profile) -> PathBuf {
+    match std::env::var_os("EDEN_BIN") {
+        Some(path) => path.into(),
+        None => program(profile, "ingest-server", "eden"),
+    }
+}
+
+/// The path of a program of a package of this workspace, as new as its sources were when it was first asked for: sources
+/// that change during a run belong to the next one.
+///
+/// # Panics
+/// When it has to be built and that fails.
+pub fn program(profile: Profile, package: &str, name: &str) -> PathBuf {
+    static KNOWN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+    let target = target_dir();
+    let (folder, flags): (_, &[&str]) = match profile {
+        Profile::Dev => ("debug", &[]),
+        Profile::Release => ("release", &["--release"]),
+    };
+    let binary = target.join(folder).join(name);
+    // Held while building: one thread builds, the others wait for it.
+    let mut known = KNOWN.lock().expect("another thread failed to build a program");
+    if known.contains(&binary) {
+        return binary;
+    }
+    if is_older_than_its_sources(&binary) {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .args(["build", "--quiet", "--package", package, "--bin", name])
+            .args(flags)
+            .env("CARGO_TARGET_DIR", &target)
+            .current_dir(workspace())
+            .status()
+            .expect("run cargo build");
+        assert!(status.success(), "cargo build of {name} failed");
+    }
+    known.push(binary.clone());
+    binary
+}
+
+/// The root of the source tree.
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace")
+}
+
+/// `target`, from `target/debug/deps/suite-0123` or `target/debug/xtask`.
+fn target_dir() -> PathBuf {
+    let executable = std::env::current_exe().expect("path of this executable");
+    executable
+        .ancestors()
+        .skip(1)
+        .find(|folder| folder.ends_with("debug") || folder.ends_with("release"))
+        .and_then(Path::parent)
+        .expect("this executable lies in cargo's target folder")
+        .to_path_buf()
+}
+
+/// Compares with the sources that cargo lists in `eden.d` beside the binary.
+fn is_older_than_its_sources(binary: &Path) -> bool {
+    let modified = |path: &Path| path.metadata().and_then(|info| info.modified()).ok();
+    let (Some(built), Ok(listed)) = (modified(binary), std::fs::read_to_string(binary.with_extension("d"))) else {
+        return true;
+    };
+    let Some((_, sources)) = listed.split_once(": ") else { return true };
+    // A space inside a path is written `\ `.
+    let sources = sources.trim_end().replace("\\ ", "\0");
+    let changed = |source: &str| -> Option<SystemTime> { modified(Path::new(&source.replace('\0', " "))) };
+    sources.split(' ').any(|source| changed(source).is_none_or(|changed| changed > built))
+}

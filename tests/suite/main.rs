@@ -1,0 +1,6 @@
+//! Whole-system scenarios on the real binary. Each test's name is its claim.
+
+mod kills;
+mod one_server;
+mod read_your_writes;
+mod stop;

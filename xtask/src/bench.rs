@@ -1,0 +1,63 @@
+//! Measured claims: what is measured, how, on which machine, written to `bench/results/`.
+
+mod fleet_day;
+mod hot_day;
+mod ingest;
+mod report;
+
+use std::path::{Path, PathBuf};
+
+use crate::Outcome;
+
+pub(crate) use hot_day::run as hot_day;
+
+/// Runs one, or lists them.
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    match arguments.first().map(String::as_str) {
+        Some("ingest") => ingest::run(),
+        Some("hot-day") => hot_day::run(),
+        Some(name) => Err(format!("there is no bench {name:?}")),
+        None => {
+            println!("cargo xtask bench ingest   10 M rows over HTTP, 5 000 a batch, 4 connections, durable");
+            println!("cargo xtask bench hot-day  8.64 M rows of a day in 200 flushes with retries and corrections");
+            Ok(())
+        }
+    }
+}
+
+/// A folder for a run's data, removed when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> std::io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("eden-bench-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Scratch(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Bytes of all files below a folder whose names end so.
+fn bytes_below(folder: &Path, ending: &str) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            bytes += bytes_below(&entry.path(), ending)?;
+        } else if entry.file_name().to_string_lossy().ends_with(ending) {
+            bytes += entry.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,130 @@
+//! Clients that nobody here wrote, against the real `eden`: what they read must be exactly what `/_sql` says (P4).
+//!
+//! Installs what it needs itself, pinned: Python packages into a folder of the user's cache, strace and curl from Debian.
+
+mod clients;
+mod strace;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use harness::{Eden, Reading, Rng};
+use serde_json::Value;
+
+use crate::command::{exists, run as run_command};
+use crate::{Failure, Outcome};
+use clients::Clients;
+
+/// 2026-06-01T00:00:00Z.
+const START_US: i64 = 1_780_272_000_000_000;
+const TABLE: &str = "air";
+
+/// All checks.
+pub(crate) fn run() -> Outcome {
+    install("curl")?;
+    install("strace")?;
+    let clients = Clients::install()?;
+    foreign_readers_agree(&clients)?;
+    curl_writes()?;
+    strace::no_ack_leaves_before_its_sync()
+}
+
+fn install(program: &str) -> Outcome {
+    if exists(program) {
+        return Ok(());
+    }
+    println!("installing {program} from Debian");
+    run_command(Command::new("apt-get").args(["update", "-qq"]))?;
+    run_command(Command::new("apt-get").args(["install", "-qq", "--yes", program]))
+}
+
+/// DuckDB, Polars and deltalake see each key once and each value exactly, at every version of the table (P4).
+fn foreign_readers_agree(clients: &Clients) -> Outcome {
+    let mut eden = Eden::start("interop");
+    let mut rng = Rng::new(7);
+    let mut readings: Vec<Reading> = (0..600).map(|n| reading(n, &mut rng)).collect();
+    let flushed = |eden: &Eden, step: &str| {
+        eden.refresh(TABLE);
+        let rows = eden.sql(&format!("SELECT * FROM {TABLE}"));
+        clients.agree(eden, TABLE, &rows, step).map(|()| rows)
+    };
+
+    eden.write(&readings);
+    flushed(&eden, "after the first flush")?;
+
+    eden.write(&readings[..200]);
+    let before = flushed(&eden, "after retries")?;
+
+    for reading in readings.iter_mut().step_by(3) {
+        let device = reading.tags[0].1.clone();
+        *reading = Reading::at(TABLE, reading.time_us).tag("device", &device).field("temperature", 0.1 + 0.2);
+    }
+    let corrections: Vec<_> = readings.iter().step_by(3).cloned().collect();
+    eden.write(&corrections);
+    clients.agree(&eden, TABLE, &before, "with corrections not yet flushed")?;
+    flushed(&eden, "after corrections")?;
+
+    eden.write(&[Reading::at(TABLE, START_US - 1).tag("device", "late").tag("floor", "1").field("co2", 412_i64)]);
+    flushed(&eden, "after a new tag and a new field")?;
+
+    eden.write(&readings[300..]);
+    eden.kill();
+    eden.restart();
+    let rows = flushed(&eden, "after kill -9, replay and flush")?;
+    if rows.len() != 601 {
+        return Err(format!("{} rows after retries and corrections, expected 601", rows.len()));
+    }
+    eden.write(&readings[..50]);
+    let rows = eden.sql(&format!("SELECT * FROM {TABLE}"));
+    eden.stop();
+    clients.agree(&eden, TABLE, &rows, "after a clean stop")
+}
+
+fn reading(n: i64, rng: &mut Rng) -> Reading {
+    // 997 s apart: the readings lie in seven days.
+    let time_us = START_US + n * 997_000_000 + rng.below(1_000) as i64;
+    let random = rng.next_u64();
+    let mut reading = Reading::at(TABLE, time_us)
+        .tag("device", &format!("d {}", n % 5))
+        .field("temperature", (random % 1_000) as f64 / 10.0 - 20.0)
+        .field("count", random as i64)
+        .field("total", random)
+        .field("on", random.is_multiple_of(3));
+    if n % 4 == 0 {
+        reading = reading.field("note", "ok, \"söft\" \\");
+    }
+    reading
+}
+
+/// curl with a plain and with a gzip body.
+fn curl_writes() -> Outcome {
+    let eden = Eden::start("curl");
+    let url = format!("http://{}/api/v3/write_lp?db=public&precision=second", eden.address());
+    let plain = ["--silent", "--show-error", "--write-out", "%{http_code}", "--data-binary", "@-", &url];
+    let gzip = [&["--header", "Content-Encoding: gzip"], &plain[..]].concat();
+    let zipped = piped("gzip", &["--stdout"], b"air,room=attic temperature=30.5 1780272001\n")?;
+    for (arguments, body) in
+        [(&plain[..], &b"air,room=kitchen temperature=21.5 1780272000\n"[..]), (&gzip[..], &zipped[..])]
+    {
+        let status = piped("curl", arguments, body)?;
+        if status != b"204" {
+            return Err(format!("curl wrote and got {}", String::from_utf8_lossy(&status)));
+        }
+    }
+    let rows = eden.sql("SELECT room, temperature FROM air ORDER BY time");
+    let seen: Vec<_> = (0..rows.len()).map(|row| rows.row(row).to_vec()).collect();
+    let expected = [["kitchen".into(), Value::from(21.5)], ["attic".into(), Value::from(30.5)]];
+    if seen != expected {
+        return Err(format!("curl wrote two readings and SQL shows {seen:?}"));
+    }
+    println!("curl: plain and gzip bodies are stored");
+    Ok(())
+}
+
+fn piped(program: &str, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, Failure> {
+    let failed = |error: std::io::Error| format!("run {program}: {error}");
+    let mut child =
+        Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    child.stdin.take().expect("piped").write_all(input).map_err(failed)?;
+    Ok(child.wait_with_output().map_err(failed)?.stdout)
+}

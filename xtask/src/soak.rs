@@ -1,0 +1,116 @@
+//! The long runs: the same scenarios as in `cargo test`, with more seeds, and what takes too long for it.
+
+use std::io::Write;
+
+use harness::{scenario, settings, wait};
+
+use crate::command::{cargo, in_root, output, root, run as run_command, shown_output};
+use crate::{Failure, Outcome, bench};
+
+struct Soak {
+    name: &'static str,
+    about: &'static str,
+    run: fn() -> Outcome,
+}
+
+const SOAKS: &[Soak] = &[
+    Soak {
+        name: "first-run",
+        about: "a fresh clone: build release and run the demo, as the README says",
+        run: first_run,
+    },
+    Soak { name: "kills", about: "500 kills -9 at random moments, all values compared (P1)", run: kills },
+    Soak {
+        name: "read-your-writes",
+        about: "100 000 write-then-read pairs from 64 clients (P6)",
+        run: read_your_writes,
+    },
+    Soak { name: "power-cuts", about: "5 000 seeded power cuts over all of the data folder (P1, P5)", run: power_cuts },
+    Soak { name: "wal-damage", about: "10 000 mutations of log segments (P3)", run: wal_damage },
+    Soak {
+        name: "hot-day",
+        about: "a day of 8.64 M readings in 200 flushes with retries and corrections (P4)",
+        run: bench::hot_day,
+    },
+];
+
+/// Runs one, or lists them.
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    let Some(name) = arguments.first() else {
+        for soak in SOAKS {
+            println!("cargo xtask soak {:<18} {}", soak.name, soak.about);
+        }
+        return Ok(());
+    };
+    let soak = SOAKS.iter().find(|soak| soak.name == name).ok_or_else(|| format!("there is no soak {name:?}"))?;
+    let start = wait::now();
+    (soak.run)()?;
+    println!("soak {name}: passed in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn kills() -> Outcome {
+    let rounds = settings::rounds(500);
+    let report = scenario::kills(settings::seed(), rounds, |report| {
+        print!("\r{} of {rounds} kills", report.kills);
+        // Progress only: a terminal that is gone is no failure.
+        let _ = std::io::stdout().flush();
+    });
+    println!("\r{report}");
+    Ok(())
+}
+
+fn read_your_writes() -> Outcome {
+    let pairs = settings::rounds(100_000);
+    scenario::read_your_writes(pairs);
+    println!("{pairs} pairs, 0 stale");
+    Ok(())
+}
+
+fn power_cuts() -> Outcome {
+    seeded_tests("wal", "model", 5_000)?;
+    seeded_tests("storage", "power", 5_000)
+}
+
+fn wal_damage() -> Outcome {
+    seeded_tests("wal", "damage", 10_000)
+}
+
+/// Runs the tests of a package whose names contain `filter` with `EDEN_SEEDS`; none is a failure.
+fn seeded_tests(package: &str, filter: &str, seeds: u64) -> Outcome {
+    let seeds = settings::rounds(seeds).to_string();
+    let arguments = ["test", "--package", package, "--test", "suite", filter, "--", "--nocapture"];
+    let text = shown_output(cargo().args(arguments).env("EDEN_SEEDS", &seeds))?;
+    let none = text.lines().filter(|line| line.starts_with("test result:")).all(|line| line.contains(" 0 passed"));
+    if none { Err(format!("no test of {package} is named *{filter}*")) } else { Ok(()) }
+}
+
+/// What a person does first, in a clone without any build, and how long it takes.
+fn first_run() -> Outcome {
+    let folder = std::env::temp_dir().join(format!("eden-first-run-{}", std::process::id()));
+    let clone = folder.join("eden");
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    run_command(in_root("git").args(["clone", "--quiet"]).arg(root()).arg(&clone))?;
+    let start = wait::now();
+    let mut command = cargo();
+    command.args(["run", "--release", "--bin", "eden", "--", "demo", "--for", "20s"]);
+    // The variables cargo gave to us would point the new build at this tree.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO")) {
+        if name != "CARGO_HOME" {
+            command.env_remove(name);
+        }
+    }
+    shown_output(command.current_dir(&clone))?;
+    let took = start.elapsed();
+    let commit = commit()?;
+    println!("first run of {commit}: {:.1} min with its 20 s of demo", took.as_secs_f64() / 60.0);
+    std::fs::remove_dir_all(&folder).map_err(failed)
+}
+
+/// The commit that is checked out; `+` when the tree has changes beyond it.
+pub(crate) fn commit() -> Result<String, Failure> {
+    let commit = output(in_root("git").args(["rev-parse", "--short", "HEAD"])).unwrap_or_else(|_| "none".into());
+    let changes = output(in_root("git").args(["status", "--porcelain"]))?;
+    Ok(format!("{}{}", commit.trim(), if changes.is_empty() { "" } else { "+" }))
+}
