@@ -52,6 +52,8 @@ pub struct App {
     pub config: Config,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Tasks of this process that panicked.
+    pub panics: Arc<AtomicU64>,
     /// Counters of this room.
     pub metrics: Metrics,
     /// KiB of bodies that may be in reception.
@@ -67,7 +69,7 @@ pub struct App {
 
 impl App {
     /// An app that replays.
-    pub fn new(config: Config, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(config: Config, clock: Arc<dyn Clock>, panics: Arc<AtomicU64>) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // A body must fit, or it could never be received.
         let bodies = config.http.bodies_memory.0.max(config.http.max_body_bytes.0).div_ceil(1024);
@@ -83,6 +85,7 @@ impl App {
             replay_total: AtomicU64::new(0),
             config,
             clock,
+            panics,
         })
     }
 

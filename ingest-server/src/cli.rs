@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Config, Period};
 use crate::failure::Failure;
+use crate::serve::Surroundings;
 use crate::{demo, sql_shell, write_command};
 
 /// Eden stores the readings of machines and answers SQL about them.
@@ -183,8 +184,8 @@ fn serve(args: ServeArgs) -> Result<(), Failure> {
     if let Some(data) = args.data {
         config.storage.data = data;
     }
-    process::prepare(&config.server.log)?;
-    run_to_end(process::serve(config))
+    let surroundings = Surroundings { panics: process::prepare(&config.server.log)?, ..Surroundings::system() };
+    run_to_end(process::serve(config, surroundings))
 }
 
 fn demo(args: DemoArgs) -> Result<(), Failure> {
@@ -194,8 +195,8 @@ fn demo(args: DemoArgs) -> Result<(), Failure> {
         // The view is on the same terminal: only what went wrong may interrupt it.
         config.server.log = "warn".into();
     }
-    process::prepare(&config.server.log)?;
-    run_to_end(demo::run(config, args.period.map(|period| period.0)))
+    let surroundings = Surroundings { panics: process::prepare(&config.server.log)?, ..Surroundings::system() };
+    run_to_end(demo::run(config, surroundings, args.period.map(|period| period.0)))
 }
 
 fn run_to_end(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! The commands' side of HTTP: which server is meant, and how to ask it.
 
 use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -99,7 +100,14 @@ impl Client {
     }
 
     fn of_folder(data: &Path) -> Option<Self> {
-        let client = Client::new(&format!("http://{}", Addresses::read(data)?.http));
+        let address: SocketAddr = Addresses::read(data)?.http.parse().ok()?;
+        // A server that listens on all addresses is found on this one too.
+        let host = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let client = Client::new(&format!("http://{}", SocketAddr::new(host, address.port())));
         client.ping().ok().map(|()| client)
     }
 

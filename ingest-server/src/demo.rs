@@ -8,17 +8,18 @@ mod view;
 
 use std::io::{self, IsTerminal as _};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Clock, SystemClock, TableName};
+use model::{Clock, TableName};
 
 use crate::cli::process::StopSignals;
 use crate::client::Client;
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::serve::Server;
-use sensors::Sensors;
+use crate::serve::{Server, Stopped, Surroundings};
+use sensors::{Sensors, Sent};
 use view::{Look, View};
 
 /// The table that the sensors write.
@@ -30,14 +31,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// If the server cannot start or stop, or nothing was stored.
-pub async fn run(mut config: Config, period: Option<Duration>) -> Result<(), Failure> {
+pub async fn run(mut config: Config, surroundings: Surroundings, period: Option<Duration>) -> Result<(), Failure> {
     let mut signals = StopSignals::new()?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let clock = Arc::clone(&surroundings.clock);
     if let Some(taken) = take_free_port(&mut config) {
-        println!("{taken} is taken, so the demo listens on a free port");
+        view::print(&format!("{taken} is taken, so the demo listens on a free port\n"));
     }
     let data = config.storage.data.clone();
-    let mut server = Server::bind(config).await?;
+    let mut server = Server::bind_in(config, surroundings).await?;
     server.open().await?;
     let url = format!("http://{}", server.http_addr());
     let before = blocking({
@@ -61,31 +62,45 @@ pub async fn run(mut config: Config, period: Option<Duration>) -> Result<(), Fai
     ran?;
 
     let summary = summary?;
-    println!();
-    println!("the demo ran for {:.1} s", period.as_secs_f64());
-    println!(
-        "  rows stored    {} ({before} of earlier runs, {} new), counted by SQL",
-        summary.rows,
-        summary.rows.saturating_sub(before)
-    );
-    println!("  sensors        {}", summary.sensors);
-    println!("  shards         {} (flushed in {:.0} ms)", summary.shards, millis(summary.flush_took));
-    println!(
-        "  writes         {} acknowledged, {} failed, slowest {:.0} ms",
-        sent.acknowledged,
-        sent.failed,
-        millis(sent.slowest)
-    );
-    println!(
-        "  stopped        in {:.0} ms{}",
-        millis(stop_took),
-        if stopped.flushed { "" } else { ", not all flushed" }
-    );
-    println!("  data           {}", data.display());
+    view::print(&Report { period, before, summary: &summary, sent, stopped, stop_took, data: &data }.text());
     if summary.rows <= before {
         return Err(Failure::work("the demo stored nothing; the lines above and the log say why"));
     }
     Ok(())
+}
+
+struct Report<'a> {
+    period: Duration,
+    before: u64,
+    summary: &'a Summary,
+    sent: Sent,
+    stopped: Stopped,
+    stop_took: Duration,
+    data: &'a Path,
+}
+
+impl Report<'_> {
+    fn text(&self) -> String {
+        let Report { before, summary, sent, .. } = self;
+        let (period, new) = (self.period.as_secs_f64(), summary.rows.saturating_sub(*before));
+        let (flush, slowest, stop) = (millis(summary.flush_took), millis(sent.slowest), millis(self.stop_took));
+        let unflushed = if self.stopped.flushed { "" } else { ", not all flushed" };
+        format!(
+            "\nthe demo ran for {period:.1} s\n  \
+             rows stored    {} ({before} of earlier runs, {new} new), counted by SQL\n  \
+             sensors        {}\n  \
+             shards         {} (flushed in {flush:.0} ms)\n  \
+             writes         {} acknowledged, {} failed, slowest {slowest:.0} ms\n  \
+             stopped        in {stop:.0} ms{unflushed}\n  \
+             data           {}\n",
+            summary.rows,
+            summary.sensors,
+            summary.shards,
+            sent.acknowledged,
+            sent.failed,
+            self.data.display()
+        )
+    }
 }
 
 fn millis(took: Duration) -> f64 {

@@ -166,9 +166,6 @@ pub struct Metrics {
     endpoints: Mutex<BTreeMap<&'static str, Endpoint>>,
 }
 
-/// See [`PANICS`]; of the process, because panics have no owner.
-pub static PANICS_TOTAL: AtomicU64 = AtomicU64::new(0);
-
 impl Metrics {
     /// Adds to a counter.
     pub fn add(counter: &AtomicU64, n: u64) {
@@ -189,7 +186,6 @@ impl Metrics {
     /// Puts the counters of this room on `page`.
     pub fn write(&self, page: &mut Page) {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
-        page.one(&PANICS, get(&PANICS_TOTAL));
         page.one(&HTTP_CONNECTIONS, get(&self.connections));
         page.one(&HTTP_CONNECTIONS_TOTAL, get(&self.connections_total));
         page.one(&INGEST_BODY_BYTES, get(&self.body_bytes));

@@ -36,6 +36,8 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// Chance.
     pub rng: Arc<dyn Rng>,
+    /// Counts the panics of the process: whoever hooks them adds.
+    pub panics: Arc<AtomicU64>,
 }
 
 impl Surroundings {
@@ -46,6 +48,7 @@ impl Surroundings {
             disk: Arc::new(LocalDisk::new()),
             clock: Arc::new(SystemClock::new()),
             rng: Arc::new(SplitMix64::new(high ^ low)),
+            panics: Arc::default(),
         }
     }
 }
@@ -90,7 +93,7 @@ impl Server {
         let listen = config.http.listen.clone();
         let listener = TcpListener::bind(&listen).await.map_err(|e| cannot_listen(&listen, &e))?;
         let http_addr = listener.local_addr().map_err(|e| cannot_listen(&listen, &e))?;
-        let app = App::new(config, Arc::clone(&surroundings.clock));
+        let app = App::new(config, Arc::clone(&surroundings.clock), Arc::clone(&surroundings.panics));
         let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
         let accept = http::accept(listener, Arc::clone(&app), connections.clone(), stop.clone());
         let accepting = connections.spawn(accept);
@@ -197,7 +200,7 @@ impl Server {
 /// The part of the start that blocks.
 fn open_parts(app: &Arc<App>, surroundings: Surroundings) -> Result<Parts, Failure> {
     let config = &app.config;
-    let Surroundings { disk, clock, rng } = surroundings;
+    let Surroundings { disk, clock, rng, .. } = surroundings;
     let log = ReplayLog { app: Arc::clone(app), next: AtomicU64::new(1) };
     let storage = Storage::open(config.storage_config(), disk, clock, rng, &|progress| log.note(progress))
         .map_err(|e| cannot_open(&config.storage.data, e))?;

@@ -1,7 +1,7 @@
 //! `eden write`: a file or standard input of line protocol to a running server.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,7 +55,9 @@ pub fn run(options: &Options, target: &Target) -> Result<(), Failure> {
         writer.send(&batch)?;
     }
     let Writer { readings, refused, batches, .. } = writer;
-    println!("{} lines stored, {refused} refused, in {batches} batches", readings.saturating_sub(refused));
+    let stored = readings.saturating_sub(refused);
+    // Whoever closed the pipe does not want to know; the exit code still tells.
+    let _ = writeln!(io::stdout(), "{stored} lines stored, {refused} refused, in {batches} batches");
     if refused > 0 { Err(Failure::work(format!("{refused} lines were refused"))) } else { Ok(()) }
 }
 

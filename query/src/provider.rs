@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -82,8 +83,8 @@ impl ShardTable {
         let files = shards.iter().zip(shard_statistics).map(|(view, statistics)| file(view, statistics));
         let groups = groups(files.collect::<Result<_>>()?, session.config().target_partitions(), schema);
 
-        let mut options = TableParquetOptions::default();
-        options.global = session.config_options().execution.parquet.clone();
+        let options =
+            TableParquetOptions { global: session.config_options().execution.parquet.clone(), ..Default::default() };
         let source = ParquetSource::new(Arc::clone(schema))
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(self.readers.clone()));
@@ -103,7 +104,7 @@ impl ShardTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let batches = &self.snapshot.rows;
-        let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let parts = if rows < SHARED_ROWS_MIN { 1 } else { session.config().target_partitions() };
         let partitions: Vec<_> =
             batches.chunks(batches.len().div_ceil(parts.max(1)).max(1)).map(<[_]>::to_vec).collect();

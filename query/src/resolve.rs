@@ -184,10 +184,11 @@ impl Relations<'_> {
             [] => return,
         };
         let wanted = folded(table);
-        if table.quote_style.is_none() && self.tables.get(&schema, &wanted).is_none() {
-            if let Some(info) = self.tables.ignoring_case(&schema, &wanted) {
-                **table = exactly(&info.name.table);
-            }
+        if table.quote_style.is_none()
+            && self.tables.get(&schema, &wanted).is_none()
+            && let Some(info) = self.tables.ignoring_case(&schema, &wanted)
+        {
+            **table = exactly(&info.name.table);
         }
     }
 }

@@ -138,8 +138,11 @@ pub(crate) mod tests {
 
     use super::*;
 
+    /// A column: its name, its rows without a value, its range.
+    pub(crate) type Known<'a> = (&'a str, u64, Option<(Value, Value)>);
+
     /// A shard of 10 rows, `masked` of them replaced by rows in memory, with these statistics.
-    pub(crate) fn view(columns: &[(&str, u64, Option<(Value, Value)>)], masked: &[u32]) -> ShardView {
+    pub(crate) fn view(columns: &[Known<'_>], masked: &[u32]) -> ShardView {
         let columns = columns
             .iter()
             .map(|(name, null_count, range)| {
@@ -175,7 +178,7 @@ pub(crate) mod tests {
         )
     }
 
-    fn all() -> Vec<(&'static str, u64, Option<(Value, Value)>)> {
+    fn all() -> Vec<Known<'static>> {
         vec![
             ("tag", 0, Some((json!("a"), json!("b")))),
             ("f", 10, Some((json!(0.1), json!(0.3)))),

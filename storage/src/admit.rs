@@ -30,7 +30,10 @@ pub(crate) struct TimeLimit {
 
 /// Fits `batch` to its table, making table and columns as needed; what is left of the batch may be empty.
 pub(crate) fn admit(
-    catalog: &Catalog, batch: TableBatch, limit: TimeLimit, rejected: &mut Vec<RejectedRow>,
+    catalog: &Catalog,
+    batch: TableBatch,
+    limit: TimeLimit,
+    rejected: &mut Vec<RejectedRow>,
 ) -> Result<Option<(Arc<Table>, TableBatch)>, StorageError> {
     let batch = within_time(batch, limit, rejected);
     let mut table = catalog.get(&batch.table);
@@ -168,7 +171,10 @@ impl Fit {
     }
 
     fn add_field(
-        &mut self, field: &Arc<str>, field_type: FieldType, known: &mut HashMap<String, Known>,
+        &mut self,
+        field: &Arc<str>,
+        field_type: FieldType,
+        known: &mut HashMap<String, Known>,
     ) -> Result<FieldType, String> {
         match known.get(&field.to_lowercase()) {
             Some(Known::Field(name, wanted)) if name == field => {

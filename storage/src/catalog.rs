@@ -13,7 +13,7 @@ use uuid::Uuid;
 use wal::disk::{Disk, EntryKind};
 
 use crate::context::Context;
-use crate::delta::{Action, CommitInfo, DAY_COLUMN, Format, Metadata, Protocol, TableLog, schema_to_json, shard_from_add};
+use crate::delta::{Action, CommitInfo, DAY_COLUMN, Format, Metadata, Protocol, TableLog, TableState, schema_to_json};
 use crate::table::Table;
 use crate::{StorageError, TableSchema};
 
@@ -50,13 +50,7 @@ impl Catalog {
                 };
                 let name = TableName::new(&schema_name, &table_name);
                 let prefix = format!("{schema}/{table}");
-                let shards: Result<Vec<_>, String> =
-                    state.adds.values().map(|add| shard_from_add(&prefix, add)).collect();
-                let shards = shards.map_err(corrupt)?;
-                let flushed = state.txns.get(&context.app_id()).copied().unwrap_or(0);
-                let flushed = u64::try_from(flushed).map_err(|_| corrupt(format!("a watermark of {flushed}")))?;
-                let (id, schema) = (state.id, state.schema);
-                let table = Table::new(id, name, prefix, Arc::clone(&context), log, schema, shards, flushed);
+                let table = Table::new(name, prefix, &context, log, state).map_err(corrupt)?;
                 tables.insert(Arc::new(table));
             }
         }
@@ -102,9 +96,15 @@ impl Catalog {
             Action::Protocol(Protocol { min_reader_version: 1, min_writer_version: 2 }),
             Action::MetaData(metadata(&self.context, id, name, schema)),
         ])?;
-        let id = TableId(*id.as_bytes());
-        let schema = schema.clone();
-        let table = Arc::new(Table::new(id, name.clone(), prefix, Arc::clone(&self.context), log, schema, Vec::new(), 0));
+        let state = TableState {
+            id: TableId(*id.as_bytes()),
+            schema: schema.clone(),
+            adds: BTreeMap::new(),
+            txns: BTreeMap::new(),
+        };
+        let table =
+            Table::new(name.clone(), prefix, &self.context, log, state).expect("an empty table has nothing to read");
+        let table = Arc::new(table);
         self.tables.write().expect("no holder of this lock panics").insert(Arc::clone(&table));
         tracing::info!(table = %name, "table created");
         Ok(table)

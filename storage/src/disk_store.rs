@@ -104,13 +104,7 @@ impl DiskStore {
 }
 
 fn object_meta(location: Path, info: FileInfo) -> ObjectMeta {
-    ObjectMeta {
-        location,
-        last_modified: chrono_utc(info.modified_us),
-        size: info.len,
-        e_tag: None,
-        version: None,
-    }
+    ObjectMeta { location, last_modified: chrono_utc(info.modified_us), size: info.len, e_tag: None, version: None }
 }
 
 /// `object_store` speaks chrono; its `DateTime<Utc>` comes from there.
@@ -153,7 +147,9 @@ impl ObjectStore for DiskStore {
     }
 
     async fn put_multipart_opts(
-        &self, location: &Path, _opts: PutMultipartOptions,
+        &self,
+        location: &Path,
+        _opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         Ok(Box::new(Upload { store: self.clone(), location: location.clone(), parts: Vec::new() }))
     }

@@ -73,7 +73,10 @@ impl Storage {
     /// [`StorageError::Locked`] if another server has the folder; [`StorageError::Corrupt`] or
     /// [`StorageError::NewerFormat`] name the file that cannot be read; nothing was lost by any of them.
     pub fn open(
-        config: StorageConfig, disk: SharedDisk, clock: Arc<dyn Clock>, rng: Arc<dyn Rng>,
+        config: StorageConfig,
+        disk: SharedDisk,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
         progress: &dyn Fn(ReplayProgress),
     ) -> Result<Arc<Storage>, StorageError> {
         disk::create_dir_all(&*disk, &config.data).map_err(StorageError::io("create", &config.data))?;
@@ -131,7 +134,8 @@ impl Storage {
     /// Nothing was stored after [`StorageError::Invalid`], `Busy`, `Closed` and `Poisoned`.
     pub fn write(&self, batches: Vec<TableBatch>, source: &str) -> Result<PendingWrite, StorageError> {
         if let Some(batch) = batches.iter().find(|batch| &*batch.table.schema == SYSTEM) {
-            let message = format!("schema {SYSTEM:?} is written by the server only; choose another db for {}", batch.table);
+            let message =
+                format!("schema {SYSTEM:?} is written by the server only; choose another db for {}", batch.table);
             return Err(StorageError::Invalid(message));
         }
         self.write_any(batches, source)
@@ -158,7 +162,7 @@ impl Storage {
         for (table, batch) in admitted {
             let mut bytes = Vec::new();
             record::encode_batch(table.id, source, &batch, &mut bytes);
-            let token = Token { table, batch, ack: ack.share() };
+            let token = Token { table, batch: Box::new(batch), ack: ack.share() };
             shared.append(bytes, token)?;
         }
         ack.durable();
@@ -312,17 +316,17 @@ impl Shared {
     }
 
     fn append(&self, bytes: Vec<u8>, token: Token) -> Result<(), StorageError> {
-        let appended = self.with_wal(|wal| wal.append(bytes, token));
+        let wal = self.wal.read().expect("no holder of this lock panics");
+        let appended = wal.as_ref().map(|wal| wal.append(bytes, token));
         match appended {
             None => Err(StorageError::Closed),
             Some(Ok(())) => Ok(()),
             Some(Err((token, e))) => {
                 drop(token);
                 Err(match e {
-                    wal::WalError::Full { .. } => StorageError::Busy {
-                        reason: "the log does not keep up",
-                        retry_after: Duration::from_secs(1),
-                    },
+                    wal::WalError::Full { .. } => {
+                        StorageError::Busy { reason: "the log does not keep up", retry_after: Duration::from_secs(1) }
+                    }
                     wal::WalError::Poisoned => StorageError::Poisoned,
                     wal::WalError::Closed => StorageError::Closed,
                     wal::WalError::RecordTooLarge { .. } => StorageError::Invalid(format!("{e}; send smaller batches")),

@@ -156,7 +156,11 @@ impl Table {
 
     /// Copies `shard`, with the rows at `rows` (ordinal → row of `view`) replaced.
     fn rewrite(
-        &self, shard: &Shard, schema: &Arc<TableSchema>, view: &MemtableView, rows: &BTreeMap<u32, u32>,
+        &self,
+        shard: &Shard,
+        schema: &Arc<TableSchema>,
+        view: &MemtableView,
+        rows: &BTreeMap<u32, u32>,
         writer: &mut ShardWriter,
     ) -> Result<(), StorageError> {
         let reader = ShardReader { disk: &*self.context.disk, root: &self.context.tables_dir };
@@ -177,7 +181,12 @@ impl Table {
     }
 
     fn finish_shard(
-        &self, day: i32, path: &str, writer: ShardWriter, positions: (String, String), result: &mut Flushed,
+        &self,
+        day: i32,
+        path: &str,
+        writer: ShardWriter,
+        positions: (String, String),
+        result: &mut Flushed,
     ) -> Result<(Add, Arc<ShardIndex>), StorageError> {
         let written = writer.finish()?;
         result.rows += written.rows;
@@ -268,7 +277,10 @@ impl Table {
 
 /// `batch` with rows of `view` in the places of others: (row of the batch, row of the view), ascending.
 fn replace_rows(
-    batch: &RecordBatch, view: &MemtableView, schema: &Arc<TableSchema>, here: &[(u32, u32)],
+    batch: &RecordBatch,
+    view: &MemtableView,
+    schema: &Arc<TableSchema>,
+    here: &[(u32, u32)],
 ) -> RecordBatch {
     let new = view.rows(schema, &here.iter().map(|(_, row)| *row).collect::<Vec<_>>());
     let mut places: Vec<(usize, usize)> = (0..batch.num_rows()).map(|row| (0, row)).collect();

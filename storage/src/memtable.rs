@@ -66,6 +66,9 @@ struct Series {
     below_max: Option<i64>,
 }
 
+/// A field's name, type and value.
+pub(crate) type FieldValue = (Arc<str>, FieldType, OwnedValue);
+
 /// A key with the id of its series.
 #[derive(Clone, Debug)]
 pub(crate) struct Suspect {
@@ -410,9 +413,7 @@ impl Memtable {
 
     /// Notes that a layer below holds the key with `values`: merges this memtable's row over them.
     /// Returns true if the two held the same.
-    pub(crate) fn settle_key(
-        &mut self, series: u32, time_us: i64, at: Below, values: &[(Arc<str>, FieldType, OwnedValue)],
-    ) -> bool {
+    pub(crate) fn settle_key(&mut self, series: u32, time_us: i64, at: Below, values: &[FieldValue]) -> bool {
         let row = self.find_row(series, time_us).expect("a suspect's key stays in its memtable");
         let slots: Vec<usize> = values.iter().map(|(name, t, _)| self.slot(name, *t)).collect();
         let mut merged: Vec<Option<OwnedValue>> =
@@ -440,7 +441,7 @@ impl Memtable {
     }
 
     /// The values of a key, for the memtable above: row id and values by name.
-    pub(crate) fn lookup(&self, key: &SeriesKey, time_us: i64) -> Option<(u32, Vec<(Arc<str>, FieldType, OwnedValue)>)> {
+    pub(crate) fn lookup(&self, key: &SeriesKey, time_us: i64) -> Option<(u32, Vec<FieldValue>)> {
         let row = self.find_row(self.find_series(key)?, time_us)?;
         let type_of = |name: &Arc<str>| self.slots.iter().find(|slot| slot.name == *name).map(|slot| slot.field_type);
         let values = self.values(row).into_iter().filter_map(|(name, value)| {

@@ -25,7 +25,10 @@ const FRAMES_BETWEEN_REPORTS: usize = 64;
 
 /// Opens the log behind everything that the tables have flushed.
 pub(crate) fn open_log(
-    config: &StorageConfig, life: &Identity, context: &Context, catalog: &Catalog,
+    config: &StorageConfig,
+    life: &Identity,
+    context: &Context,
+    catalog: &Catalog,
     sink: impl FnMut(Outcome<Token>) + Send + 'static,
 ) -> Result<(Wal<Token>, Recovery), StorageError> {
     let flushed = catalog.all().iter().map(|table| table.state().flushed).max().unwrap_or(0);
@@ -38,7 +41,10 @@ pub(crate) fn open_log(
 
 /// Applies what is in the log and in no shard; flushes on the way when memory is full.
 pub(crate) fn replay(
-    config: &StorageConfig, wal: &Wal<Token>, recovery: &Recovery, catalog: &Catalog,
+    config: &StorageConfig,
+    wal: &Wal<Token>,
+    recovery: &Recovery,
+    catalog: &Catalog,
     progress: &dyn Fn(ReplayProgress),
 ) -> Result<(), StorageError> {
     let total_bytes = recovery.end.saturating_sub(recovery.first);
@@ -78,7 +84,7 @@ fn unreadable(config: &StorageConfig, error: RecordError) -> StorageError {
     let path = config.data.join("wal");
     match error {
         RecordError::NewerFormat { .. } => StorageError::NewerFormat { path, found: error.to_string() },
-        error => StorageError::Corrupt { path, reason: error.to_string() },
+        RecordError::Malformed { .. } => StorageError::Corrupt { path, reason: error.to_string() },
     }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringViewArray, TimestampMicrosecondArray, new_null_array};
+use arrow::array::UInt32Array;
 use arrow::array::builder::make_view;
+use arrow::array::{Array, ArrayRef, RecordBatch, StringViewArray, TimestampMicrosecondArray, new_null_array};
 use arrow::buffer::{Buffer, NullBuffer, ScalarBuffer};
 use arrow::compute::{interleave, take};
-use arrow::array::UInt32Array;
 
 use crate::memtable::{Chunk, MemtableView};
 use crate::{ColumnKind, TableSchema};
@@ -89,7 +89,11 @@ impl MemtableView {
 
     /// One record batch from series, times and a way to make each field's column.
     fn assemble(
-        &self, schema: &TableSchema, tags: &Tags, series: impl ExactSizeIterator<Item = u32> + Clone, times: Vec<i64>,
+        &self,
+        schema: &TableSchema,
+        tags: &Tags,
+        series: impl ExactSizeIterator<Item = u32> + Clone,
+        times: Vec<i64>,
         field: impl Fn(Option<usize>, &arrow::datatypes::DataType) -> ArrayRef,
     ) -> RecordBatch {
         let mut tag = 0;
@@ -102,9 +106,7 @@ impl MemtableView {
                 ColumnKind::Field(_) => {
                     field(self.slots.iter().position(|slot| slot.name == column.name), &column.data_type())
                 }
-                ColumnKind::Time => {
-                    Arc::new(TimestampMicrosecondArray::from(times.clone()).with_timezone("UTC"))
-                }
+                ColumnKind::Time => Arc::new(TimestampMicrosecondArray::from(times.clone()).with_timezone("UTC")),
             }
         });
         let columns = columns.collect();
@@ -137,7 +139,10 @@ impl MemtableView {
     /// Rows in the order of a shard, (tags in schema order with nulls first, time), but for those of `without`,
     /// in batches.
     pub(crate) fn sorted<'a>(
-        &'a self, schema: &'a TableSchema, by_series: &[Vec<u32>], without: &HashSet<u32>,
+        &'a self,
+        schema: &'a TableSchema,
+        by_series: &[Vec<u32>],
+        without: &HashSet<u32>,
     ) -> impl Iterator<Item = RecordBatch> + 'a {
         let tag_names: Vec<&str> =
             schema.columns().iter().filter(|c| c.kind == ColumnKind::Tag).map(|c| &*c.name).collect();

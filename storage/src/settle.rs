@@ -10,11 +10,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use model::{FieldType, SeriesKey};
+use model::SeriesKey;
 
 use crate::columns::value_at;
 use crate::context::Context;
-use crate::memtable::{Below, Memtable, OwnedValue, Suspect};
+use crate::memtable::{Below, FieldValue, Memtable, OwnedValue, Suspect};
 use crate::shard::index::{IndexEntry, ShardIndex};
 use crate::shard::read::{ShardReader, series_key, tag_columns, time_column};
 use crate::{ColumnKind, Shard, StorageError, TableSchema};
@@ -28,12 +28,15 @@ pub(crate) struct Layers {
     pub(crate) shards: Vec<Arc<Shard>>,
 }
 
+/// Something to do with a memtable while it is locked.
+pub(crate) type Work<'a> = &'a mut dyn FnMut(&mut Memtable);
+
 /// A key found below.
 pub(crate) struct Found {
     pub(crate) series: u32,
     pub(crate) time_us: i64,
     pub(crate) at: Below,
-    pub(crate) values: Vec<(Arc<str>, FieldType, OwnedValue)>,
+    pub(crate) values: Vec<FieldValue>,
 }
 
 impl Layers {
@@ -50,7 +53,9 @@ impl Layers {
 
     /// The latest time of each series in any layer; `i64::MIN` where none has it.
     pub(crate) fn latest(
-        &self, context: &Context, series: &[(u32, Arc<SeriesKey>)],
+        &self,
+        context: &Context,
+        series: &[(u32, Arc<SeriesKey>)],
     ) -> Result<Vec<(u32, i64)>, StorageError> {
         let mut latest: Vec<(u32, i64)> = series.iter().map(|(id, _)| (*id, i64::MIN)).collect();
         for shard in &self.shards {
@@ -87,8 +92,7 @@ impl Layers {
             }
         }
         for shard in &self.shards {
-            let in_time =
-                |suspect: &&&Suspect| (shard.time_min_us..=shard.time_max_us).contains(&suspect.time_us);
+            let in_time = |suspect: &&&Suspect| (shard.time_min_us..=shard.time_max_us).contains(&suspect.time_us);
             let candidates: Vec<&Suspect> = rest.iter().filter(in_time).copied().collect();
             if !candidates.is_empty() {
                 self.look_up_in_shard(context, shard, &candidates, &mut found)?;
@@ -98,7 +102,11 @@ impl Layers {
     }
 
     fn look_up_in_shard(
-        &self, context: &Context, shard: &Shard, suspects: &[&Suspect], found: &mut Vec<Found>,
+        &self,
+        context: &Context,
+        shard: &Shard,
+        suspects: &[&Suspect],
+        found: &mut Vec<Found>,
     ) -> Result<(), StorageError> {
         let index = self.index(context, shard)?;
         let holds = |entry: &&IndexEntry, time_us: i64| (entry.time_min_us..=entry.time_max_us).contains(&time_us);
@@ -151,7 +159,10 @@ impl Layers {
     ///
     /// `version` numbers these layers; only one caller a table may settle at a time.
     pub(crate) fn settle(
-        &self, context: &Context, version: u64, with: &mut dyn FnMut(&mut dyn FnMut(&mut Memtable)),
+        &self,
+        context: &Context,
+        version: u64,
+        with: &mut dyn FnMut(Work<'_>),
     ) -> Result<(), StorageError> {
         let (mut unknown, mut suspects) = (Vec::new(), Vec::new());
         with(&mut |memtable| {
@@ -165,11 +176,10 @@ impl Layers {
         with(&mut |memtable| suspects = memtable.suspects());
         if !suspects.is_empty() {
             let found = self.look_up(context, &suspects)?;
-            let (mut merged, mut found) = (0, Some(found));
+            let mut found = Some(found);
             with(&mut |memtable| {
                 for key in found.take().into_iter().flatten() {
                     memtable.settle_key(key.series, key.time_us, key.at, &key.values);
-                    merged += 1;
                 }
                 memtable.suspects_done(suspects.len());
             });
@@ -179,7 +189,7 @@ impl Layers {
 }
 
 impl Suspect {
-    fn found(&self, at: Below, values: Vec<(Arc<str>, FieldType, OwnedValue)>) -> Found {
+    fn found(&self, at: Below, values: Vec<FieldValue>) -> Found {
         Found { series: self.series, time_us: self.time_us, at, values }
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use model::{Position, TableBatch, TableId, TableName, day_of};
 
 use crate::context::Context;
-use crate::delta::TableLog;
+use crate::delta::{TableLog, TableState, shard_from_add};
 use crate::memtable::{Below, Memtable};
 use crate::settle::Layers;
 use crate::snapshot::{ShardView, TableSnapshot};
@@ -86,10 +86,18 @@ pub(crate) struct Growth {
 }
 
 impl Table {
+    /// A table as its log describes it; `prefix` is its location below `DATA/tables`.
     pub(crate) fn new(
-        id: TableId, name: TableName, prefix: String, context: Arc<Context>, log: TableLog, schema: TableSchema,
-        shards: Vec<Shard>, flushed: u64,
-    ) -> Table {
+        name: TableName,
+        prefix: String,
+        context: &Arc<Context>,
+        log: TableLog,
+        state: TableState,
+    ) -> Result<Table, String> {
+        let shards: Result<Vec<Shard>, String> = state.adds.values().map(|add| shard_from_add(&prefix, add)).collect();
+        let flushed = state.txns.get(&context.app_id()).copied().unwrap_or(0);
+        let flushed = u64::try_from(flushed).map_err(|_| format!("a watermark of {flushed}"))?;
+        let (id, schema, shards) = (state.id, state.schema, shards?);
         let mut partitions: BTreeMap<i32, Partition> = BTreeMap::new();
         for shard in shards {
             partitions.entry(shard.day).or_default().shards.push(Arc::new(shard));
@@ -103,17 +111,17 @@ impl Table {
             sealed_bytes: 0,
             live_since: None,
         };
-        Table {
+        Ok(Table {
             id,
             name,
             dir: context.tables_dir.join(&prefix),
             prefix,
-            context,
+            context: Arc::clone(context),
             flushing: Mutex::new(()),
             resolving: Mutex::new(()),
             log: Mutex::new(log),
             state: Mutex::new(state),
-        }
+        })
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -202,9 +210,7 @@ impl Table {
 
     /// The layers below a memtable, their version, and the memtable itself if it is the sealed one.
     #[expect(clippy::type_complexity, reason = "named at its two uses, both in this file")]
-    fn layers(
-        &self, state: &State, day: i32, younger: Younger,
-    ) -> Option<(Layers, u64, Option<Arc<Mutex<Memtable>>>)> {
+    fn layers(&self, state: &State, day: i32, younger: Younger) -> Option<(Layers, u64, Option<Arc<Mutex<Memtable>>>)> {
         let partition = state.partitions.get(&day)?;
         let (below, itself) = match younger {
             Younger::Live => {
@@ -213,8 +219,7 @@ impl Table {
             }
             Younger::Sealed => (None, Some(partition.sealed.clone()?)),
         };
-        let layers =
-            Layers { schema: Arc::clone(&state.schema), sealed: below, shards: partition.shards.clone() };
+        let layers = Layers { schema: Arc::clone(&state.schema), sealed: below, shards: partition.shards.clone() };
         Some((layers, partition.below_version, itself))
     }
 
@@ -235,7 +240,8 @@ impl Table {
         }
         let mut state = self.state();
         // Writers have outrun the rounds above, so they wait while the last keys are looked up.
-        let late: Vec<i32> = state.partitions.iter().filter(|(_, p)| !p.live_is_settled()).map(|(day, _)| *day).collect();
+        let late: Vec<i32> =
+            state.partitions.iter().filter(|(_, p)| !p.live_is_settled()).map(|(day, _)| *day).collect();
         for day in late {
             while let Some((layers, version, _)) = self.layers(&state, day, Younger::Live)
                 && !state.partitions[&day].live_is_settled()

@@ -49,7 +49,7 @@ impl PendingWrite {
 #[derive(Debug)]
 pub(crate) struct Token {
     pub(crate) table: Arc<Table>,
-    pub(crate) batch: TableBatch,
+    pub(crate) batch: Box<TableBatch>,
     /// Kept until the record is applied or has failed.
     pub(crate) ack: Ack,
 }
@@ -73,11 +73,8 @@ impl Ack {
     pub(crate) fn new(in_flight: &Arc<InFlight>) -> (Ack, oneshot::Receiver<Result<(), StorageError>>) {
         let (answer, durable) = oneshot::channel();
         in_flight.add(1);
-        let state = AckState {
-            failed: Mutex::new(None),
-            answer: Mutex::new(Some(answer)),
-            in_flight: Arc::clone(in_flight),
-        };
+        let state =
+            AckState { failed: Mutex::new(None), answer: Mutex::new(Some(answer)), in_flight: Arc::clone(in_flight) };
         (Ack { state: Arc::new(state), is_durable: false }, durable)
     }
 

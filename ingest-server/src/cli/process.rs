@@ -2,7 +2,8 @@
 
 use std::backtrace::Backtrace;
 use std::io::IsTerminal as _;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,8 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::metrics::PANICS_TOTAL;
-use crate::serve::Server;
+use crate::serve::{Server, Surroundings};
 
 /// Exit code of a process that was told twice to stop: as if the second signal had ended it.
 const INTERRUPTED: i32 = 130;
@@ -32,22 +32,24 @@ pub(super) fn check_log_filter(log: &str) -> Result<(), Failure> {
     log_filter(log).map(|_| ())
 }
 
-/// Starts logging to standard error, and makes every panic logged and counted.
+/// Starts logging to standard error, and makes every panic logged and counted, in the count returned.
 ///
 /// # Errors
 /// If `log` is no filter.
-pub(super) fn prepare(log: &str) -> Result<(), Failure> {
+pub(super) fn prepare(log: &str) -> Result<Arc<AtomicU64>, Failure> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(log_filter(log)?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     // A test that runs two commands in one process has it already.
     let _ = subscriber.try_init();
-    std::panic::set_hook(Box::new(|panic| {
-        PANICS_TOTAL.fetch_add(1, Ordering::Relaxed);
+    let panics = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&panics);
+    std::panic::set_hook(Box::new(move |panic| {
+        count.fetch_add(1, Ordering::Relaxed);
         tracing::error!(%panic, backtrace = %Backtrace::capture(), "a bug: a task panicked; please report it");
     }));
-    Ok(())
+    Ok(panics)
 }
 
 /// The runtime of sockets and timers; queries have their own.
@@ -93,7 +95,7 @@ impl StopSignals {
             stopped = stopping => stopped,
             () = self.received() => {
                 eprintln!("eden: told twice to stop; the next start replays the log");
-                #[expect(clippy::exit, reason = "the operator asked for exactly this")]
+                // The operator asked for exactly this.
                 std::process::exit(INTERRUPTED)
             }
         }
@@ -104,10 +106,10 @@ impl StopSignals {
 ///
 /// # Errors
 /// If it could not start, or not stop as it should.
-pub(super) async fn serve(config: Config) -> Result<(), Failure> {
+pub(super) async fn serve(config: Config, surroundings: Surroundings) -> Result<(), Failure> {
     let mut signals = StopSignals::new()?;
     tracing::debug!(version = env!("CARGO_PKG_VERSION"), data = %config.storage.data.display(), "starting");
-    let mut server = Server::bind(config).await?;
+    let mut server = Server::bind_in(config, surroundings).await?;
     tracing::debug!(http = %server.http_addr(), "listening");
     tokio::select! {
         opened = server.open() => opened?,

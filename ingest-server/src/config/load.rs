@@ -218,10 +218,12 @@ fn unknown(what: &str, name: &str, known: &[&str]) -> String {
     }
 }
 
+type Set<'a> = Box<dyn FnMut(&str, &Value) -> Result<(), String> + 'a>;
+
 /// One section of a [`Config`] while it is filled.
 struct Part<'a> {
     keys: &'static [&'static str],
-    set: Box<dyn FnMut(&str, &Value) -> Result<(), String> + 'a>,
+    set: Set<'a>,
 }
 
 impl<'a> Part<'a> {

@@ -33,7 +33,8 @@ impl ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, factor) = SIZES.iter().find(|(_, factor)| self.0 != 0 && self.0 % factor == 0).unwrap_or(&SIZES[4]);
+        let (unit, factor) =
+            SIZES.iter().find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor)).unwrap_or(&SIZES[4]);
         write!(f, "{}{unit}", self.0 / factor)
     }
 }
@@ -68,8 +69,10 @@ impl std::str::FromStr for Period {
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.as_millis();
-        let (unit, factor) =
-            PERIODS_MS.iter().find(|(_, factor)| ms != 0 && ms % u128::from(*factor) == 0).unwrap_or(&PERIODS_MS[3]);
+        let (unit, factor) = PERIODS_MS
+            .iter()
+            .find(|(_, factor)| ms != 0 && ms.is_multiple_of(u128::from(*factor)))
+            .unwrap_or(&PERIODS_MS[3]);
         write!(f, "{}{unit}", ms / u128::from(*factor))
     }
 }

@@ -137,7 +137,7 @@ impl View {
 }
 
 /// A terminal or pipe that is gone is no reason to stop storing.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

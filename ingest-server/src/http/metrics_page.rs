@@ -1,6 +1,7 @@
 //! `GET /metrics`: the counters of all rooms on one page.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -22,6 +23,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     };
     page.one(&metrics::READY, f64::from(u8::from(ready)));
     page.one(&metrics::REPLAY_SHARE, if parts.is_some() { 1.0 } else { share(app.replay()) });
+    page.one(&metrics::PANICS, app.panics.load(Ordering::Relaxed) as f64);
     app.metrics.write(&mut page);
     if let Some(parts) = parts {
         rooms(&mut page, &parts);

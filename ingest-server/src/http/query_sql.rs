@@ -125,13 +125,12 @@ impl RowFormat for Objects {
             out.push(b',');
         }
         out.push(b'{');
-        let mut present = 0;
         // As InfluxDB: a value that is absent has no key.
-        for (name, column) in self.names.iter().zip(columns).filter(|(_, column)| !column.is_null(row)) {
-            if present > 0 {
+        let present = self.names.iter().zip(columns).filter(|(_, column)| !column.is_null(row));
+        for (i, (name, column)) in present.enumerate() {
+            if i > 0 {
                 out.push(b',');
             }
-            present += 1;
             out.extend_from_slice(name);
             out.push(b':');
             column.write_json(row, Times::Iso, out);

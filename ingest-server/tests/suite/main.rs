@@ -1,5 +1,7 @@
 //! `eden` from outside: its processes and their exit codes, its endpoints and their exact shapes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod commands;
 mod failing_disk;
 mod life;

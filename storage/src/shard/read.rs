@@ -92,7 +92,10 @@ impl ShardReader<'_> {
 
     /// The rows at `ranges` (ascending, apart), or all of them, in the columns of `schema`, batch by batch.
     pub(crate) fn rows(
-        &self, shard: &Shard, schema: &TableSchema, ranges: Option<&[Range<usize>]>,
+        &self,
+        shard: &Shard,
+        schema: &TableSchema,
+        ranges: Option<&[Range<usize>]>,
     ) -> Result<Vec<RecordBatch>, StorageError> {
         let mut builder = self.open(shard)?.with_batch_size(1 << 16);
         if let Some(ranges) = ranges {
@@ -109,7 +112,10 @@ impl ShardReader<'_> {
 
     /// As [`ShardReader::rows`], in one batch.
     pub(crate) fn rows_in_one(
-        &self, shard: &Shard, schema: &TableSchema, ranges: &[Range<usize>],
+        &self,
+        shard: &Shard,
+        schema: &TableSchema,
+        ranges: &[Range<usize>],
     ) -> Result<RecordBatch, StorageError> {
         let batches = self.rows(shard, schema, Some(ranges))?;
         concat_batches(schema.arrow(), &batches).map_err(|e| self.corrupt(shard, e))

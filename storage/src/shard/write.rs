@@ -96,8 +96,7 @@ impl ShardWriter {
     /// Appends rows, sorted and after all earlier ones, in the columns of the schema.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), StorageError> {
         self.writer.write(batch).map_err(|e| failed(&self.path, e.into()))?;
-        for (summary, (column, array)) in
-            self.columns.iter_mut().zip(self.schema.columns().iter().zip(batch.columns()))
+        for (summary, (column, array)) in self.columns.iter_mut().zip(self.schema.columns().iter().zip(batch.columns()))
         {
             summary.add(column.kind, array);
         }
@@ -136,7 +135,12 @@ impl ShardWriter {
         let stats = json!({
             "numRecords": self.rows, "minValues": stats.min, "maxValues": stats.max, "nullCount": stats.nulls,
         });
-        Ok(WrittenShard { bytes: written.written, rows: self.rows, stats: stats.to_string(), index: self.index.finish() })
+        Ok(WrittenShard {
+            bytes: written.written,
+            rows: self.rows,
+            stats: stats.to_string(),
+            index: self.index.finish(),
+        })
     }
 }
 

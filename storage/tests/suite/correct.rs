@@ -6,7 +6,7 @@ use std::time::Duration;
 use model::{Rng, SplitMix64, TableName, Value};
 use storage::{Storage, StorageError};
 
-use crate::world::{Rows, START_US, World, batch, files, in_file_order, read, write};
+use crate::world::{Reading, Rows, START_US, World, batch, files, in_file_order, read, write};
 
 const F: fn(f64) -> Value<'static> = Value::F64;
 const DAY: i64 = 86_400_000_000;
@@ -71,7 +71,7 @@ fn two_writes_to_a_key_merge_field_by_field_wherever_they_meet() {
 fn a_retry_of_flushed_readings_writes_no_shard() {
     let world = World::local();
     let storage = world.open();
-    let readings: &[(&str, i64, &[(&str, Value<'_>)])] = &[("a", 1, &[("x", F(1.0))]), ("b", 2, &[("x", F(2.0))])];
+    let readings: &[Reading<'_>] = &[("a", 1, &[("x", F(1.0))]), ("b", 2, &[("x", F(2.0))])];
     write(&storage, "t", readings);
     refresh(&storage, "t");
     write(&storage, "t", readings);
@@ -101,7 +101,8 @@ fn series_with_and_without_a_tag_are_apart_and_sorted_with_nulls_first() {
     let storage = world.open();
     let mut one = model::TableBatch::new(TableName::public("t"));
     let x = one.field_column("x", model::FieldType::F64);
-    for (i, tags) in [vec![("b", "1")], vec![("a", "1"), ("b", "1")], vec![], vec![("a", "0")]].into_iter().enumerate() {
+    for (i, tags) in [vec![("b", "1")], vec![("a", "1"), ("b", "1")], vec![], vec![("a", "0")]].into_iter().enumerate()
+    {
         let series = one.intern_series(model::SeriesKey::from_tags(tags));
         one.push_row(series, START_US, 1, &[(x, F(i as f64))]);
     }
@@ -121,7 +122,7 @@ fn days_are_partitions_and_a_flush_of_more_than_a_hundred_makes_two_commits() {
     let storage = world.open();
     let days: Vec<i64> = (0..130).map(|day| -day * DAY).collect();
     let fields = [("x", F(1.0))];
-    let readings: Vec<(&str, i64, &[(&str, Value<'_>)])> = days.iter().map(|t| ("a", *t, &fields[..])).collect();
+    let readings: Vec<Reading<'_>> = days.iter().map(|t| ("a", *t, &fields[..])).collect();
     write(&storage, "t", &readings);
     refresh(&storage, "t");
     assert_eq!(read(&storage, "t").len(), 130);
@@ -136,7 +137,7 @@ fn rows_that_do_not_fit_are_refused_with_line_and_reason_and_the_others_stored()
     let world = World::local();
     let storage = world.open();
     write(&storage, "t", &[("a", 1, &[("x", F(1.0)), ("n", Value::I64(1))])]);
-    let check = |readings: &[(&str, i64, &[(&str, Value<'_>)])], line: u32, reason: &str| {
+    let check = |readings: &[Reading<'_>], line: u32, reason: &str| {
         let pending = storage.write(vec![batch("t", readings)], "test").unwrap();
         let [rejected] = &pending.rejected[..] else { panic!("{:?}", pending.rejected) };
         assert_eq!(rejected.line, line);
@@ -170,6 +171,9 @@ fn any_order_of_writes_flushes_and_restarts_gives_the_rows_of_a_plain_map() {
     }
 }
 
+/// Series, time, fields.
+type Random = (String, i64, Vec<(&'static str, f64)>);
+
 /// P8 in small: random writes (retries, corrections, late rows, partial fields) with flushes, queries and restarts
 /// between them, against a map.
 fn random_run(seed: u64, steps: u64, mut world: World) {
@@ -187,7 +191,7 @@ fn random_run(seed: u64, steps: u64, mut world: World) {
             2 if !oracle.is_empty() => assert_eq!(read(&storage, "t"), oracle, "seed {seed} step {step}"),
             _ => {
                 let rows = 1 + rng.below(30);
-                let readings: Vec<(String, i64, Vec<(&str, f64)>)> = (0..rows)
+                let readings: Vec<Random> = (0..rows)
                     .map(|_| {
                         // Mostly onwards in time, sometimes anywhere in two days.
                         let time = if rng.below(4) == 0 { rng.below(60) } else { step * 2 + rng.below(10) };
@@ -247,7 +251,9 @@ fn queries_and_flushes_during_writes_see_every_acknowledged_row() {
                 })
             })
             .collect();
-        let done = |writers: &[std::thread::ScopedJoinHandle<'_, ()>]| writers.iter().all(|w| w.is_finished());
+        let done = |writers: &[std::thread::ScopedJoinHandle<'_, ()>]| {
+            writers.iter().all(std::thread::ScopedJoinHandle::is_finished)
+        };
         while !done(&writers) {
             if storage.table(&TableName::public("t")).is_some() {
                 refresh(&storage, "t");

@@ -82,7 +82,13 @@ fn world(disk: &SharedDisk, seed: u64) -> World {
 }
 
 /// One life: opens, checks, writes until the power goes or enough is done. `Err` is a broken promise.
-fn live(disk: &SharedDisk, oracle: &mut Oracle, rng: &SplitMix64, steps: u64, is_on: &dyn Fn() -> bool) -> Result<(), String> {
+fn live(
+    disk: &SharedDisk,
+    oracle: &mut Oracle,
+    rng: &SplitMix64,
+    steps: u64,
+    is_on: &dyn Fn() -> bool,
+) -> Result<(), String> {
     let storage = match world(disk, rng.next_u64()).try_open() {
         Ok(storage) => storage,
         Err(_) if !is_on() => return Ok(()),
@@ -278,7 +284,8 @@ fn a_flush_that_fails_at_any_step_loses_and_doubles_nothing() {
                 }
                 // The call that fails may come only now; after that none does.
                 let again = storage.refresh(&TableName::public("t"));
-                let last = if again.is_err() && failed.is_ok() { storage.refresh(&TableName::public("t")) } else { again };
+                let last =
+                    if again.is_err() && failed.is_ok() { storage.refresh(&TableName::public("t")) } else { again };
                 match last {
                     Ok(()) => {}
                     // The name of a commit stands but may not be durable: only a restart can tell.
