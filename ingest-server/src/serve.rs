@@ -27,6 +27,9 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::http;
 
+/// How long statements that nobody waits for any more may take to end.
+const QUERY_GRACE: Duration = Duration::from_secs(1);
+
 /// What a server is given besides its settings.
 #[derive(Clone)]
 pub struct Surroundings {
@@ -176,9 +179,13 @@ impl Server {
         }
         let Some(parts) = parts else { return Ok(Stopped { connections_late, flushed: true }) };
 
-        let queries_late = parts.engine.shutdown(left(&self.app)).await;
+        // Whoever asked has an answer or is gone. A statement may be deep in a computation that does not look up,
+        // and then the engine cannot end it: the process's end does.
+        let stopping = parts.engine.shutdown(left(&self.app).min(QUERY_GRACE));
+        let queries_late =
+            tokio::time::timeout(2 * QUERY_GRACE, stopping).await.unwrap_or(parts.engine.stats().running);
         if queries_late > 0 {
-            tracing::warn!(queries_late, "queries did not end within the grace period");
+            tracing::warn!(queries_late, "queries did not end in time");
         }
         let grace = left(&self.app).max(Duration::from_secs(1));
         let closing = tokio::task::spawn_blocking(move || {

@@ -20,8 +20,8 @@ use crate::rows::{Rows, Started};
 use crate::run::{Counters, Shared, run};
 use crate::session;
 
-/// Stack of a query thread: plans are trees, and builds without optimisation are generous with stack.
-const STACK_BYTES: usize = 8 << 20;
+/// Stack of a query thread: twice what the deepest tree needs that `nesting` lets through.
+const STACK_BYTES: usize = 16 << 20;
 
 /// Threads that wait for the disk, for each that computes, and at least.
 const BLOCKING_PER_THREAD: usize = 8;

@@ -26,6 +26,7 @@ mod damage;
 mod engine;
 mod error;
 mod names;
+mod nesting;
 mod provider;
 mod pruning;
 mod reader;

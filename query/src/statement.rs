@@ -11,10 +11,14 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::error::{QueryError, tidy};
+use crate::nesting::{self, DEPTH_MAX};
 
 /// What runs here, for errors that refuse something else.
 const SUPPORTED: &str = "SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW TABLES, SHOW COLUMNS, SHOW <setting>, \
                          SHOW FUNCTIONS, DESCRIBE and REFRESH TABLE";
+
+/// Longest statement.
+const SQL_BYTES_MAX: usize = 4 << 20;
 
 /// A statement that may run.
 #[derive(Debug)]
@@ -27,9 +31,22 @@ pub(crate) enum Statement {
 
 /// Parses and checks `sql`.
 pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
+    if sql.len() > SQL_BYTES_MAX {
+        return Err(QueryError::Unsupported(format!(
+            "a statement of {} bytes is not supported; at most {SQL_BYTES_MAX} are",
+            sql.len()
+        )));
+    }
     let syntax = |error: &ParserError| QueryError::syntax(error, sql);
     let dialect = GenericDialect {};
     let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| syntax(&error.into()))?;
+    let depth = nesting::depth(&tokens);
+    if depth > DEPTH_MAX {
+        return Err(QueryError::Unsupported(format!(
+            "a statement that nests and chains {depth} operators is not supported; at most {DEPTH_MAX} are; \
+             for long lists of values there is IN"
+        )));
+    }
     let is_space = |token: &TokenWithSpan| matches!(token.token, Token::Whitespace(_) | Token::SemiColon);
     let first = tokens.iter().position(|token| !is_space(token)).unwrap_or(tokens.len());
     match tokens.get(first).map(|token| &token.token) {
@@ -228,8 +245,12 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_an_error() {
-        let sql = format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000));
-        assert!(matches!(parse(&sql), Err(QueryError::Syntax { .. })));
+        let nested = |n| format!("SELECT {}1{}", "(".repeat(n), ")".repeat(n));
+        assert!(matches!(parse(&nested(400)), Err(QueryError::Syntax { .. })));
+        assert!(matches!(parse(&nested(1_000_000)), Err(QueryError::Unsupported(_))));
+        assert!(matches!(parse(&format!("SELECT 1{}", " OR 1".repeat(100_000))), Err(QueryError::Unsupported(_))));
+        assert!(matches!(parse(&" ".repeat(SQL_BYTES_MAX + 1)), Err(QueryError::Unsupported(_))));
+        assert!(parse(&format!("SELECT a IN ({}-1)", "-1, ".repeat(100_000))).is_ok());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::frame::{
     BLOCK_BYTES, Closing, FRAME_HEADER_BYTES, FrameBuffer, Header, Kind, NUMBER_MAX, PAYLOAD_BYTES_MAX, Reason,
 };
 use crate::recovery::Life;
-use crate::segment::{Fresh, file_name};
+use crate::segment::{Fresh, SegmentHeader, file_name};
 
 /// The highest Lamport counter of a log, raised from outside too.
 pub(crate) type Counter = Arc<AtomicU64>;
@@ -63,16 +63,9 @@ pub(crate) fn room(at: u64, bytes_max: u64) -> usize {
 
 impl Appender {
     /// Goes on behind the start frame in `fresh`, which ends at log offset `end`.
-    pub(crate) fn new(
-        life: Life,
-        catalog: Arc<Catalog>,
-        counter: Counter,
-        fresh: Fresh,
-        bytes_max: u64,
-        end: u64,
-    ) -> Appender {
+    pub(crate) fn new(life: Life, catalog: Arc<Catalog>, counter: Counter, fresh: Fresh, end: u64) -> Appender {
+        let SegmentHeader { segment: id, bytes_max, .. } = fresh.header;
         let at = 2 * BLOCK_BYTES;
-        let id = fresh.header.segment;
         let active = Active { file: fresh.file, id, base: end - BLOCK_BYTES, at, bytes_max };
         Appender { life, catalog, counter, active, next_id: id + 1, buffer: FrameBuffer::default() }
     }
@@ -106,10 +99,7 @@ impl Appender {
     }
 
     /// Writes one data frame of `records`, which fit [`Appender::room`]. Not synced.
-    pub(crate) fn append<'a>(
-        &mut self,
-        records: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<(Position, u64), WalError> {
+    pub(crate) fn append<'a>(&mut self, records: impl Iterator<Item = &'a [u8]>) -> Result<(Position, u64), WalError> {
         self.buffer.begin();
         for record in records {
             self.buffer.push_record(record);
@@ -130,8 +120,7 @@ impl Appender {
         let spare = if kind == Kind::End { 0 } else { BLOCK_BYTES };
         assert!(active.at + self.buffer.frame_bytes() + spare <= active.bytes_max, "a frame leaves its segment");
         let counter = self.counter.fetch_add(1, Ordering::AcqRel) + 1;
-        let position =
-            Position { counter, node: self.life.node, epoch: self.life.epoch, offset: active.offset() };
+        let position = Position { counter, node: self.life.node, epoch: self.life.epoch, offset: active.offset() };
         let (header, bytes) = self.buffer.finish(Header {
             kind,
             payload_bytes: 0,
@@ -162,10 +151,10 @@ impl Appender {
     }
 
     /// Goes on in `fresh`. The end frame of the active segment is written and synced.
-    pub(crate) fn switch_to(&mut self, fresh: Fresh, bytes_max: u64) {
+    pub(crate) fn switch_to(&mut self, fresh: Fresh) {
         let base = self.offset();
         assert_eq!(self.catalog.durable(), base, "invariant 2");
-        let id = fresh.header.segment;
+        let SegmentHeader { segment: id, bytes_max, .. } = fresh.header;
         self.catalog.push(Segment {
             id,
             base,

@@ -93,6 +93,7 @@ pub trait DiskLock: fmt::Debug + Send + Sync {}
 impl DiskLock for () {}
 
 /// An open file. Offsets and lengths in bytes.
+#[expect(clippy::len_without_is_empty, reason = "`len` asks the disk and may fail; it is not a collection's")]
 pub trait DiskFile: fmt::Debug + Send + Sync {
     /// Reads up to `buffer.len()` bytes at `offset`; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;

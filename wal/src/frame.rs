@@ -11,6 +11,8 @@ use model::{NodeEpoch, NodeId, Position};
 
 /// Frames begin and end on this grain.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
+/// One block of what is there where nothing was written.
+pub(crate) static ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
 /// The version of segments and frames that this release writes, and the newest it reads.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 pub(crate) const FRAME_HEADER_BYTES: usize = 80;
@@ -264,11 +266,14 @@ impl FrameBuffer {
         let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &MAGIC);
         put(4, &[FORMAT_VERSION as u8]);
-        put(5, &[match header.kind {
-            Kind::Data => 1,
-            Kind::Start => 2,
-            Kind::End => 3,
-        }]);
+        put(
+            5,
+            &[match header.kind {
+                Kind::Data => 1,
+                Kind::Start => 2,
+                Kind::End => 3,
+            }],
+        );
         put(12, &header.payload_bytes.to_le_bytes());
         put(16, &header.records.to_le_bytes());
         put(24, &header.segment.to_le_bytes());
@@ -280,7 +285,8 @@ impl FrameBuffer {
         put(72, &header.durable.to_le_bytes());
         let crc = checksum(&self.bytes);
         self.bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
-        self.bytes.resize(header.frame_bytes() as usize, 0);
+        let padding = header.frame_bytes() as usize - self.bytes.len();
+        self.bytes.extend_from_slice(&ZEROS[..padding]);
         (header, &self.bytes)
     }
 }

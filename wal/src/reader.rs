@@ -129,7 +129,8 @@ impl FrameReader {
         }
         let found = read_frame(&*open.file, open.id, self.catalog.node, open.at, open.limit, &mut self.window)
             .context("read segment", open.path.display())?;
-        let Some((header, _)) = found.filter(|(header, _)| header.position.offset == open.base + (open.at - BLOCK_BYTES))
+        let Some((header, _)) =
+            found.filter(|(header, _)| header.position.offset == open.base + (open.at - BLOCK_BYTES))
         else {
             return Err(WalError::Corrupt { file: file_name(open.id), at: open.at });
         };

@@ -75,22 +75,11 @@ pub(crate) struct Policy {
     pub(crate) offset_min: u64,
 }
 
-impl Policy {
-    pub(crate) fn filled_bytes(&self, segment_bytes: u64) -> u64 {
-        if self.filled_ahead { segment_bytes } else { 0 }
-    }
-}
-
 /// What a life may use up, and more.
 const NUMBER_SPARE: u64 = 1 << 58;
 
 /// Opens the log in `dir`, made if missing.
-pub(crate) fn open(
-    disk: SharedDisk,
-    dir: &Path,
-    life: Life,
-    policy: Policy,
-) -> Result<(Appender, Recovery), WalError> {
+pub(crate) fn open(disk: SharedDisk, dir: &Path, life: Life, policy: Policy) -> Result<(Appender, Recovery), WalError> {
     create_dir_all(&*disk, dir).context("make directory", dir.display())?;
     let mut ids = Vec::new();
     let mut unfinished = Vec::new();
@@ -169,14 +158,7 @@ fn remove_unused(
 }
 
 /// Makes what the last segment holds durable, and closes it unless it is.
-fn seal(
-    disk: &SharedDisk,
-    dir: &Path,
-    life: Life,
-    policy: Policy,
-    last: &Scan,
-    tail: &Tail,
-) -> Result<(), WalError> {
+fn seal(disk: &SharedDisk, dir: &Path, life: Life, policy: Policy, last: &Scan, tail: &Tail) -> Result<(), WalError> {
     let name = file_name(last.id);
     let found = last.found.as_ref().expect("the last segment is one with frames");
     let file = disk.open_write(&dir.join(&name)).context("open segment", &name)?;
@@ -257,7 +239,8 @@ fn start(
         segment: id,
         node: life.node,
         epoch: life.epoch,
-        filled_bytes: policy.filled_bytes(policy.first_segment_bytes),
+        bytes_max: policy.first_segment_bytes,
+        is_filled: policy.filled_ahead,
         opens_life: true,
     };
     let fresh = segment::create(&*disk, dir, header, Some(bytes))?;
@@ -271,5 +254,5 @@ fn start(
     });
     let catalog = Arc::new(Catalog::new(disk, dir.to_path_buf(), life.node, segments, frame.end()));
     let counter = Arc::new(AtomicU64::new(counter));
-    Ok(Appender::new(life, catalog, counter, fresh, policy.first_segment_bytes, frame.end()))
+    Ok(Appender::new(life, catalog, counter, fresh, frame.end()))
 }

@@ -109,7 +109,10 @@ impl RingLog {
         };
         let (log, recovery) = recovery::open(disk, &config.dir, life, policy)?;
         let record_bytes_max = RECORD_BYTES_MAX.min(room(2 * BLOCK_BYTES, size) - payload_bytes_of(0));
-        Ok((RingLog { log, config, record_bytes_max, truncated: 0, dropped: None, leaving: None, poisoned: false }, recovery))
+        Ok((
+            RingLog { log, config, record_bytes_max, truncated: 0, dropped: None, leaving: None, poisoned: false },
+            recovery,
+        ))
     }
 
     /// Writes one record; it is durable after the next [`RingLog::sync`]. Whole segments at the old end are dropped
@@ -252,14 +255,15 @@ impl RingLog {
             segment: self.log.next_id(),
             node: life.node,
             epoch: life.epoch,
-            filled_bytes: 0,
+            bytes_max: self.config.segment_size_bytes,
+            is_filled: false,
             opens_life: false,
         };
         let catalog = Arc::clone(self.log.catalog());
         let fresh = segment::create(&*catalog.disk, &catalog.dir, header, None)?;
         let ended = self.log.append_end(Reason::Rotated).and_then(|_| self.log.sync());
         self.trust(ended)?;
-        self.log.switch_to(fresh, self.config.segment_size_bytes);
+        self.log.switch_to(fresh);
         Ok(())
     }
 

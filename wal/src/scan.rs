@@ -13,7 +13,7 @@ use model::{NodeEpoch, NodeId};
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, WalError};
-use crate::frame::{BLOCK_BYTES, Closing, FRAME_HEADER_BYTES, Header, Kind};
+use crate::frame::{BLOCK_BYTES, Closing, FRAME_HEADER_BYTES, Header, Kind, ZEROS};
 use crate::segment::{HeaderBlock, SEGMENT_BYTES_MAX, SegmentHeader, file_name};
 use crate::window::Window;
 
@@ -81,12 +81,12 @@ impl Scan {
 
     /// Whether bytes that the file was made with are missing at its end.
     pub(crate) fn is_short(&self) -> bool {
-        self.header.is_some_and(|header| self.file_bytes < header.filled_bytes)
+        self.header.is_some_and(|header| header.is_filled && self.file_bytes < header.bytes_max)
     }
 
-    /// Bytes the file has or was made with.
+    /// The most bytes that the file may ever have had.
     pub(crate) fn bytes_once(&self) -> u64 {
-        self.header.map_or(0, |header| header.filled_bytes).max(self.file_bytes.min(SEGMENT_BYTES_MAX))
+        self.header.map_or(0, |header| header.bytes_max).max(self.file_bytes.min(SEGMENT_BYTES_MAX))
     }
 }
 
@@ -142,7 +142,7 @@ pub(crate) fn scan(
         } else {
             let len = BLOCK_BYTES.min(file_bytes - at);
             let block = window.get(&*file, at, len, file_bytes).context("read segment", file_name(id))?;
-            scan.bytes_behind |= block.expect("the block lies in the file").iter().any(|byte| *byte != 0);
+            scan.bytes_behind |= block.expect("the block lies in the file") != &ZEROS[..len as usize];
             at += BLOCK_BYTES;
         }
     }

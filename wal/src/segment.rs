@@ -26,8 +26,10 @@ pub(crate) struct SegmentHeader {
     pub(crate) segment: u64,
     pub(crate) node: NodeId,
     pub(crate) epoch: NodeEpoch,
-    /// Bytes the file was made with, if it was filled ahead; else 0.
-    pub(crate) filled_bytes: u64,
+    /// The file grows no longer than this.
+    pub(crate) bytes_max: u64,
+    /// Whether it was made with all of its bytes, as zeros.
+    pub(crate) is_filled: bool,
     /// Whether it begins with a start frame.
     pub(crate) opens_life: bool,
 }
@@ -50,8 +52,8 @@ impl SegmentHeader {
         put(16, &self.segment.to_le_bytes());
         put(24, &self.node.0.to_le_bytes());
         put(32, &self.epoch.0.to_le_bytes());
-        put(40, &self.filled_bytes.to_le_bytes());
-        put(48, &[u8::from(self.opens_life)]);
+        put(40, &self.bytes_max.to_le_bytes());
+        put(48, &[u8::from(self.opens_life), u8::from(self.is_filled)]);
         let crc = checksum(&block);
         block[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
         block
@@ -70,12 +72,15 @@ impl HeaderBlock {
         }
         match u32_at(8) {
             version if version > FORMAT_VERSION => HeaderBlock::Newer(version),
-            FORMAT_VERSION if u64_at(16) < NUMBER_MAX && u64_at(40) <= SEGMENT_BYTES_MAX && block[48] <= 1 => {
+            FORMAT_VERSION
+                if u64_at(16) < NUMBER_MAX && u64_at(40) <= SEGMENT_BYTES_MAX && block[48] <= 1 && block[49] <= 1 =>
+            {
                 HeaderBlock::Whole(SegmentHeader {
                     segment: u64_at(16),
                     node: NodeId(u64_at(24)),
                     epoch: NodeEpoch(u64_at(32)),
-                    filled_bytes: u64_at(40),
+                    bytes_max: u64_at(40),
+                    is_filled: block[49] == 1,
                     opens_life: block[48] == 1,
                 })
             }
@@ -130,7 +135,8 @@ pub(crate) fn create(
     let unfinished: PathBuf = dir.join(format!(".{name}.tmp"));
     let file = disk.create_new(&unfinished).context("create segment", &name)?;
     let head = [&header.encode(), start.unwrap_or_default()].concat();
-    let filled = fill(&*file, &head, header.filled_bytes);
+    let file_bytes = if header.is_filled { header.bytes_max } else { head.len() as u64 };
+    let filled = fill(&*file, &head, file_bytes);
     let named = filled.and_then(|()| {
         file.sync_data().context("sync new segment", &name)?;
         disk.rename(&unfinished, &dir.join(&name), Replace::No).context("name segment", &name)
@@ -142,7 +148,6 @@ pub(crate) fn create(
     named?;
     // Sync the directory too: after power loss the segment's *name* may be missing although its bytes are safe.
     disk.sync_dir(dir).context("sync directory", dir.display())?;
-    let file_bytes = header.filled_bytes.max(head.len() as u64);
     Ok(Fresh { file, header, file_bytes })
 }
 

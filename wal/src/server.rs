@@ -168,7 +168,8 @@ impl<T: Send + 'static> Wal<T> {
             segment: log.next_id(),
             node: life.node,
             epoch: life.epoch,
-            filled_bytes: policy.filled_bytes(size),
+            bytes_max: size,
+            is_filled: true,
             opens_life: false,
         };
         let preparer = Preparer::spawn(disk, config.dir, next)?;
@@ -180,14 +181,7 @@ impl<T: Send + 'static> Wal<T> {
             meters: Meters::default(),
         });
         shared.meters.appended(log.offset());
-        let writer = Writer {
-            shared: Arc::clone(&shared),
-            log,
-            preparer,
-            sink,
-            clock: config.clock,
-            segment_bytes: size,
-        };
+        let writer = Writer { shared: Arc::clone(&shared), log, preparer, sink, clock: config.clock };
         let thread = thread::Builder::new().name("wal-write".to_owned()).spawn(move || writer.run());
         let wal = Wal {
             shared,
@@ -278,7 +272,6 @@ impl<T: Send + 'static> Wal<T> {
     pub fn close(mut self) -> Result<(), WalError> {
         self.stop(State::Closing)
     }
-
 }
 
 impl<T> Wal<T> {
@@ -342,7 +335,6 @@ struct Writer<T, S> {
     preparer: Preparer,
     sink: S,
     clock: Arc<dyn Clock>,
-    segment_bytes: u64,
 }
 
 impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
@@ -434,7 +426,7 @@ impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
         if let Err(error) = ended {
             return Err(self.poison(Vec::new(), error));
         }
-        self.log.switch_to(fresh, self.segment_bytes);
+        self.log.switch_to(fresh);
         self.shared.meters.appended(self.log.offset());
         Ok(())
     }

@@ -195,9 +195,9 @@ mod tests {
 
     #[test]
     fn a_pipe_gets_one_line() {
-        expect![[r#"
-             12 s: 240 rows stored, 20 rows/s, 2 sensors: 01=21.5 02=-0.5 °C
-        "#]]
-        .assert_eq(&plain(&look(), 20.0, Duration::from_secs(12)));
+        assert_eq!(
+            plain(&look(), 20.0, Duration::from_secs(12)),
+            " 12 s: 240 rows stored, 20 rows/s, 2 sensors: 01=21.5 02=-0.5 °C\n"
+        );
     }
 }

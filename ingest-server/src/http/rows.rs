@@ -1,7 +1,7 @@
 //! Rows of a query as a body that is sent while they come.
 //!
 //! Invariants
-//!  1. An error before [`HEAD_BYTES`] of output has its own status and shape. One after that ends the connection
+//!  1. An error before `HEAD_BYTES` of output has its own status and shape. One after that ends the connection
 //!     without the end of the body, so no client takes a part for the whole.
 //!  2. At most one `RecordBatch` is rendered ahead of the socket.
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::process::{Eden, Ran, command, run, run_with};
+use crate::process::{Eden, Ran, command, post, run, run_with};
 
 fn serve(dir: &Path, environment: &[(&str, &str)], args: &[&str]) -> Ran {
     let mut command = command(dir, &[&["serve"], args].concat());
@@ -51,6 +51,27 @@ fn after_a_kill_the_log_is_replayed_and_the_stale_addresses_go() {
     let eden = Eden::start_in(dir, &[]);
     assert_ne!(eden.url, old);
     assert_eq!(eden.rows("SELECT v FROM m ORDER BY time"), json!([[1.0], [2.0]]));
+}
+
+#[test]
+fn a_heavy_query_does_not_hold_up_a_stop() {
+    let eden = Eden::start_with(&[("EDEN_SERVER_GRACE", "2s")]);
+    let lines: String = (0..30_000).map(|i| format!("m v={i} {}\n", i + 1)).collect();
+    assert_eq!(eden.write(&lines).status, 204);
+    let url = eden.url.clone();
+    let asking = std::thread::spawn(move || {
+        let stmt = br#"{"stmt":"SELECT count(*) FROM m a, m b WHERE a.v + b.v < 0"}"#;
+        // It may be answered, refused or cut off.
+        let _ = std::panic::catch_unwind(|| post(&url, "/_sql", &[], stmt));
+    });
+    while !eden.get("/metrics").body.contains("eden_query_running 1\n") {
+        assert!(!asking.is_finished(), "the query was not heavy");
+        std::thread::yield_now();
+    }
+    let (code, log, _dir) = eden.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("flushed=true"), "{log}");
+    asking.join().unwrap();
 }
 
 #[test]

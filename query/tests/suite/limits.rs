@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use futures::StreamExt;
+use model::Value;
 use query::QueryError;
 
-use crate::{Server, collect};
+use crate::{DAY, Server, collect};
 
 /// Rows without end, for all that a test can wait.
 const ENDLESS: &str = "SELECT value FROM generate_series(1, 1000000000000)";
@@ -109,4 +110,27 @@ async fn statements_are_counted() {
     let stats = server.engine.stats();
     assert_eq!((stats.queries_total, stats.queries_failed_total, stats.queries_cancelled_total), (3, 2, 0));
     assert!(stats.duration_seconds_sum > 0.0);
+}
+
+#[tokio::test]
+async fn chains_of_operators_have_a_limit_below_which_the_stack_holds() {
+    let server = Server::start();
+    server.write("env", &[("a", DAY, &[("n", Value::I64(1)), ("f", Value::F64(1.0))])]).await;
+    server.refresh("env").await;
+    let chain =
+        |terms: usize, link: &str, term: &dyn Fn(usize) -> String| (0..terms).map(term).collect::<Vec<_>>().join(link);
+    let statements = |terms| {
+        [
+            format!("SELECT count(*) FROM env WHERE {}", chain(terms, " OR ", &|i| format!("n > f + {i}"))),
+            format!("SELECT {} FROM env", chain(terms, " + ", &|_| "n".to_owned())),
+            chain(terms, " UNION ALL ", &|i| format!("SELECT {i}")),
+        ]
+    };
+    for sql in statements(499) {
+        server.query(&sql).await;
+    }
+    for sql in statements(100_000) {
+        let error = server.error(&sql).await;
+        assert!(matches!(&error, QueryError::Unsupported(message) if message.contains("at most 500")), "{error}");
+    }
 }

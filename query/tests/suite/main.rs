@@ -1,6 +1,7 @@
 //! Statements over real tables: what is seen when, what is refused, and where the limits are.
 //!
 //! Each test has a server of its own: a [`Storage`] in a temporary folder and an engine over it.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod damage;
 mod limits;

@@ -196,11 +196,16 @@ impl Faults {
     /// Fails the call if a rule says so.
     fn call(&self, operation: Operation, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        if is_wal(path) && let Some(dir) = path.parent() {
+        if is_wal(path)
+            && let Some(dir) = path.parent()
+        {
             state.wal_dirs.insert(dir.to_path_buf());
         }
         for rule in &mut state.rules {
-            if rule.operation == operation && (rule.applies.0)(path) && let Some(skip) = rule.skip {
+            if rule.operation == operation
+                && (rule.applies.0)(path)
+                && let Some(skip) = rule.skip
+            {
                 rule.skip = skip.checked_sub(1);
                 if skip == 0 {
                     return Err(io::Error::from_raw_os_error(EIO));

@@ -505,7 +505,8 @@ impl Unsynced {
         match self {
             Unsynced::SetLen(len) => {
                 if keeps(0) {
-                    bytes.resize(*len, 0);
+                    bytes.truncate(*len);
+                    extend_to(bytes, *len);
                 }
             }
             Unsynced::Write { at, bytes: new } => {
@@ -514,15 +515,22 @@ impl Unsynced {
                 while from < end {
                     let to = ((from / SECTOR_BYTES + 1) * SECTOR_BYTES).min(end);
                     if keeps(from) {
-                        if bytes.len() < to {
-                            bytes.resize(to, 0);
-                        }
+                        extend_to(bytes, to);
                         bytes[from..to].copy_from_slice(&new[from - at..to - at]);
                     }
                     from = to;
                 }
             }
         }
+    }
+}
+
+/// `Vec::resize` takes a step for each byte where nothing is optimized, as in most runs of tests.
+fn extend_to(bytes: &mut Vec<u8>, len: usize) {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    while bytes.len() < len {
+        let missing = (len - bytes.len()).min(ZEROS.len());
+        bytes.extend_from_slice(&ZEROS[..missing]);
     }
 }
 

@@ -113,10 +113,7 @@ impl Judge {
             }
             at = run.to;
         }
-        self.expected = Some(Expected {
-            offset: found.end.map_or(found.end_offset(), |end| end.next),
-            end: found.end,
-        });
+        self.expected = Some(Expected { offset: found.end.map_or(found.end_offset(), |end| end.next), end: found.end });
         self.spoiled_bytes = 0;
         self.segments.push_back(Segment {
             id: scan.id,

@@ -36,6 +36,12 @@ fn check(script: &str, expected: &str) {
     assert_eq!(rig.texts(), expected, "{script}");
 }
 
+/// A log is shared by many connections, whatever their tokens are.
+const _: fn() = || {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<wal::Wal<std::cell::Cell<u8>>>();
+};
+
 #[test]
 fn records_come_back_in_order_however_the_log_ends() {
     check("append a; append b; append c", "a b c");

@@ -98,13 +98,10 @@ fn check_server(seed: u64, bug: Option<PlantedBug>) -> Result<(), String> {
         if rng.below(4) == 0 {
             disk.fail_sync_at(1 + rng.below(20));
         }
-        let rig = match Rig::open(behind(&disk, bug), config(epoch)) {
-            Ok(rig) => rig,
+        let Ok(rig) = Rig::open(behind(&disk, bug), config(epoch)) else {
             // Power went, or a sync failed, while the log was opened. That must be as safe as at any other time.
-            Err(_) => {
-                disk = end_life(&disk, &rng);
-                continue;
-            }
+            disk = end_life(&disk, &rng);
+            continue;
         };
         let checked = oracle.check(rig.wal.reader(0), &rig.recovery.losses);
         if !disk.is_on() {
@@ -146,8 +143,8 @@ fn serve(rig: &Rig, oracle: &mut Oracle, rng: &SplitMix64) -> Result<(), String>
         }
         while waiting > 0 && rng.below(3) > 0 {
             let outcome = rig.outcomes.recv().map_err(|_| "an outcome is missing")?;
-            let (Outcome::Durable(wal::Group { records, .. }), _) = (&outcome, ()) else { return Ok(()) };
-            waiting -= records.len();
+            let Outcome::Durable(group) = &outcome else { return Ok(()) };
+            waiting -= group.records.len();
             take(oracle, std::iter::once(outcome), false)?;
         }
         if rng.below(6) == 0 && rig.wal.durable() > 0 {
@@ -160,11 +157,7 @@ fn serve(rig: &Rig, oracle: &mut Oracle, rng: &SplitMix64) -> Result<(), String>
 }
 
 /// Every acknowledgement makes its records ones that must be found.
-fn take(
-    oracle: &mut Oracle,
-    outcomes: impl Iterator<Item = Outcome<usize>>,
-    all_is_well: bool,
-) -> Result<(), String> {
+fn take(oracle: &mut Oracle, outcomes: impl Iterator<Item = Outcome<usize>>, all_is_well: bool) -> Result<(), String> {
     for outcome in outcomes {
         match outcome {
             Outcome::Durable(group) => {
@@ -327,25 +320,25 @@ fn a_cut_at_any_operation_of_a_recovery_is_safe() {
     }
 }
 
-/// How many of `seeds` notice the bug.
-fn caught(bug: PlantedBug, check: fn(u64, Option<PlantedBug>) -> Result<(), String>) -> usize {
-    (0..200).filter(|seed| check(*seed, Some(bug)).is_err()).count()
+/// Whether any of 200 seeds notices the bug.
+fn is_caught(bug: PlantedBug, check: fn(u64, Option<PlantedBug>) -> Result<(), String>) -> bool {
+    (0..200).any(|seed| check(seed, Some(bug)).is_err())
 }
 
 #[test]
 fn an_acknowledgement_before_the_sync_is_noticed() {
-    assert!(caught(PlantedBug::AckBeforeSync, check_server) > 0);
-    assert!(caught(PlantedBug::AckBeforeSync, check_ring) > 0);
+    assert!(is_caught(PlantedBug::AckBeforeSync, check_server));
+    assert!(is_caught(PlantedBug::AckBeforeSync, check_ring));
 }
 
 #[test]
 fn a_checksum_that_is_not_looked_at_is_noticed() {
-    assert!(caught(PlantedBug::SkipCrc, check_server) > 0);
-    assert!(caught(PlantedBug::SkipCrc, check_ring) > 0);
+    assert!(is_caught(PlantedBug::SkipCrc, check_server));
+    assert!(is_caught(PlantedBug::SkipCrc, check_ring));
 }
 
 #[test]
 fn a_new_name_that_is_not_synced_is_noticed() {
-    assert!(caught(PlantedBug::ForgetDirectorySync, check_server) > 0);
-    assert!(caught(PlantedBug::ForgetDirectorySync, check_ring) > 0);
+    assert!(is_caught(PlantedBug::ForgetDirectorySync, check_server));
+    assert!(is_caught(PlantedBug::ForgetDirectorySync, check_ring));
 }
