@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use model::{Clock, Rng, TableBatch, TableName, record};
+use model::{Clock, NodeId, Rng, TableBatch, TableName, record};
 use object_store::ObjectStore;
 use wal::disk::{self, DiskLock, SharedDisk};
 use wal::{Group, Loss, Outcome, Wal};
@@ -210,6 +210,11 @@ impl Storage {
     /// What was found missing or damaged in the log when it was opened.
     pub fn losses(&self) -> &[Loss] {
         &self.losses
+    }
+
+    /// The node that this data folder is: drawn when the folder was made, the same at every start.
+    pub fn node(&self) -> NodeId {
+        self.shared.context.node
     }
 
     /// Counters and gauges.

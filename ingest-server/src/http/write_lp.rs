@@ -19,8 +19,10 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use decode::line_protocol::{self, LineError, ORIGINAL_BYTES_MAX, Options, Precision};
+use model::NodeId;
 use model::name::{PUBLIC, check_name};
 use storage::{PendingWrite, RejectedRow, Storage, StorageError};
+use uuid::Uuid;
 
 use super::body::{BodyError, Received};
 use super::{Peer, answer, body};
@@ -131,6 +133,7 @@ async fn write(
 ) -> Result<Response, Response> {
     let refuse = |e: WriteError| e.into_response();
     let storage = app.for_writes().map_err(|e| refuse(e.into()))?.storage;
+    let node = storage.node();
     let parameters = Parameters::read(query).map_err(|reason| refuse(WriteError::Parameters(reason)))?;
     let received = body::receive(app, headers, body).await.map_err(|e| refuse(e.into()))?;
     Metrics::add(&app.metrics.body_bytes, received.len() as u64);
@@ -154,7 +157,7 @@ async fn write(
             if let Err(error) = pending.durable().await {
                 return Err(refuse(WriteError::Storage { error, refused }));
             }
-            if refused.total == 0 { Ok(stored(app)) } else { Ok(partial(&refused)) }
+            if refused.total == 0 { Ok(stored(node)) } else { Ok(partial(&refused)) }
         }
     }
 }
@@ -211,9 +214,11 @@ fn add_rejected(refused: &mut Refused, body: &[u8], mut rejected: Vec<RejectedRo
     refused.lines.truncate(ERRORS_MAX);
 }
 
-fn stored(app: &App) -> Response {
+fn stored(node: NodeId) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Ok(uuid) = HeaderValue::from_str(&app.process_id.to_string()) {
+    // Clients want a UUID that stays: the node's 64 bits, twice.
+    let uuid = Uuid::from_u64_pair(node.0, node.0);
+    if let Ok(uuid) = HeaderValue::from_str(&uuid.to_string()) {
         response.headers_mut().insert("cluster-uuid", uuid);
     }
     response
