@@ -172,6 +172,12 @@ impl Table {
         oldest
     }
 
+    /// The newest position in any shard.
+    pub(crate) fn newest_position(&self) -> Option<Position> {
+        let state = self.state();
+        state.partitions.values().flat_map(|partition| &partition.shards).map(|shard| shard.position_max).max()
+    }
+
     /// Seals the live memtables, if there are any and none is sealed. `applied` is an offset below which every frame
     /// has been applied, read before this call. Returns what the sealed rows will have flushed.
     pub(crate) fn seal(&self, applied: u64) -> Option<u64> {
