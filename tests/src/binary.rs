@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::SystemTime;
 
 /// Which build of `eden` to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +61,12 @@ pub fn program(profile: Profile, package: &str, name: &str) -> PathBuf {
     binary
 }
 
-/// The root of the source tree.
-fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace")
+/// The root of the source tree. Cargo's word at run time goes first: checkouts that share a target folder may share this
+/// executable, and then the path that was compiled in is another's.
+pub fn workspace() -> PathBuf {
+    let package =
+        std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    package.parent().expect("the package lies in the workspace").to_path_buf()
 }
 
 /// `target`, from `target/debug/deps/suite-0123` or `target/debug/xtask`.
@@ -88,6 +90,11 @@ fn is_older_than_its_sources(binary: &Path) -> bool {
     let Some((_, sources)) = listed.split_once(": ") else { return true };
     // A space inside a path is written `\ `.
     let sources = sources.trim_end().replace("\\ ", "\0");
-    let changed = |source: &str| -> Option<SystemTime> { modified(Path::new(&source.replace('\0', " "))) };
-    sources.split(' ').any(|source| changed(source).is_none_or(|changed| changed > built))
+    let workspace = workspace();
+    sources.split(' ').any(|source| {
+        let source = source.replace('\0', " ");
+        let source = Path::new(&source);
+        // Another checkout's binary is not ours, however new it is.
+        !source.starts_with(&workspace) || modified(source).is_none_or(|changed| changed > built)
+    })
 }

@@ -30,7 +30,7 @@ pub mod rng;
 pub mod scenario;
 pub mod wait;
 
-pub use binary::{Profile, eden_binary, program};
+pub use binary::{Profile, eden_binary, program, workspace};
 pub use eden::{Eden, Rows};
 pub use http::{Client, Outcome};
 pub use oracle::Oracle;

@@ -1,15 +1,12 @@
 //! Runs programs in the root of the source tree and says clearly which one failed.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::{Failure, Outcome};
 
-/// The root of the source tree.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
-}
+pub(crate) use harness::workspace as root;
 
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
