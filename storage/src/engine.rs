@@ -283,7 +283,7 @@ impl Storage {
         for loss in &self.losses {
             tracing::error!(%loss, "the log has lost something");
         }
-        match recovery::loss_rows(&self.losses, self.shared.context.clock.now_us()) {
+        match recovery::loss_rows(&self.losses, &self.shared.catalog, self.shared.context.clock.now_us())? {
             Some(batch) => self.write_any(vec![batch], "recovery")?.wait(),
             None => Ok(()),
         }

@@ -92,25 +92,28 @@ fn unreadable(config: &StorageConfig, error: RecordError) -> StorageError {
     }
 }
 
-/// The rows of `system.data_loss` that name `losses`; `None` if there are none.
-pub(crate) fn loss_rows(losses: &[Loss], now_us: i64) -> Option<TableBatch> {
-    if losses.is_empty() {
-        return None;
-    }
-    let mut batch = TableBatch::new(TableName::new(SYSTEM, "data_loss"));
-    let log_from = batch.field_column("log_from", FieldType::I64);
+/// The rows of `system.data_loss` that name `losses`, but for those it names already: the log reports a loss at every
+/// start until the segment is truncated. `None` if nothing is new.
+pub(crate) fn loss_rows(losses: &[Loss], catalog: &Catalog, now_us: i64) -> Result<Option<TableBatch>, StorageError> {
+    let name = TableName::new(SYSTEM, "data_loss");
+    let table = catalog.get(&name);
+    let mut batch = TableBatch::new(name);
     let log_to = batch.field_column("log_to", FieldType::I64);
     let certainty = batch.field_column("certainty", FieldType::Text);
     let reason = batch.field_column("reason", FieldType::Text);
-    let offset = |offset: u64| Value::I64(i64::try_from(offset).unwrap_or(i64::MAX));
-    for (i, loss) in losses.iter().enumerate() {
-        let series = batch.intern_series(SeriesKey::from_tags([("file", &loss.file)]));
+    for loss in losses {
+        let from = loss.from.to_string();
+        let key = SeriesKey::from_tags([("file", &loss.file), ("log_from", &from)]);
+        if let Some(table) = &table
+            && table.has_series(&Arc::new(key.clone()))?
+        {
+            continue;
+        }
         let (certain, why) = (loss.certainty.to_string(), loss.reason.to_string());
-        let mut values = vec![(log_from, offset(loss.from))];
-        values.extend(loss.to.map(|to| (log_to, offset(to))));
-        values.extend([(certainty, Value::Text(&certain)), (reason, Value::Text(&why))]);
-        // One key each: two losses of one file differ by a microsecond.
-        batch.push_row(series, now_us + i as i64, 0, &values);
+        let mut values = vec![(certainty, Value::Text(&certain)), (reason, Value::Text(&why))];
+        values.extend(loss.to.map(|to| (log_to, Value::I64(i64::try_from(to).unwrap_or(i64::MAX)))));
+        let series = batch.intern_series(key);
+        batch.push_row(series, now_us, 0, &values);
     }
-    Some(batch)
+    Ok((!batch.is_empty()).then_some(batch))
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use model::{Position, TableBatch, TableId, TableName, day_of};
+use model::{Position, SeriesKey, TableBatch, TableId, TableName, day_of};
 
 use crate::context::Context;
 use crate::delta::{TableLog, TableState, shard_from_add};
@@ -170,6 +170,30 @@ impl Table {
             }
         }
         oldest
+    }
+
+    /// Whether any layer of any day has rows of a series. Blocks: may read shards.
+    pub(crate) fn has_series(&self, key: &Arc<SeriesKey>) -> Result<bool, StorageError> {
+        let layers: Vec<Layers> = {
+            let state = self.state();
+            let in_memory = |p: &Partition| p.live.as_ref().is_some_and(|live| live.last_time(key).is_some());
+            if state.partitions.values().any(in_memory) {
+                return Ok(true);
+            }
+            let below = |p: &Partition| Layers {
+                schema: Arc::clone(&state.schema),
+                sealed: p.sealed.clone(),
+                shards: p.shards.clone(),
+            };
+            state.partitions.values().map(below).collect()
+        };
+        let of_series = [(0, Arc::clone(key))];
+        for layers in layers {
+            if layers.latest(&self.context, &of_series)?.iter().any(|(_, latest)| *latest > i64::MIN) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The newest position in any shard.
