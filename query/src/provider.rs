@@ -118,7 +118,7 @@ impl ShardTable {
 fn file(view: &ShardView, statistics: Arc<Statistics>) -> Result<PartitionedFile> {
     let shard = &view.shard;
     let mut file = PartitionedFile::new("", shard.bytes);
-    // Parsed, not converted: the folder names are percent-encoded already.
+    // Parsed, not converted: the folder names are encoded already.
     file.object_meta.location = Path::parse(&shard.path).map_err(|e| DataFusionError::External(Box::new(e)))?;
     let expected = Expected { meta: file.object_meta.clone(), rows: shard.rows };
     file = file.with_extension(expected).with_statistics(statistics);

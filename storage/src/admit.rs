@@ -16,10 +16,14 @@ use crate::catalog::Catalog;
 use crate::table::Table;
 use crate::{ColumnKind, RejectedRow, StorageError, TableSchema};
 
-/// 0001-01-01T00:00:00Z, the earliest day that Delta's readers can spell.
-pub(crate) const TIME_MIN_US: i64 = -62_135_596_800_000_000;
-/// 9999-12-31T23:59:59.999999Z, the latest.
-pub(crate) const TIME_MAX_US: i64 = 253_402_300_799_999_999;
+/// The earliest time that is stored: 1677-09-21T00:12:43.145225Z, the first whose nanoseconds an i64 holds. Functions of
+/// time count in nanoseconds, in our SQL and in other readers: one row beyond would break them for its whole table.
+pub(crate) const TIME_MIN_US: i64 = i64::MIN / 1000 + 1;
+/// The latest: 2262-04-11T23:47:16.854774Z.
+pub(crate) const TIME_MAX_US: i64 = i64::MAX / 1000 - 1;
+
+/// Columns of a table, tags and fields, without `time` (P10).
+pub(crate) const COLUMNS_MAX: usize = 1000;
 
 /// The latest time that is stored, and how to say so.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +86,7 @@ fn within_time(batch: TableBatch, limit: TimeLimit, rejected: &mut Vec<RejectedR
                  check the precision parameter and the device's clock"
             )
         } else {
-            format!("time {time_us} µs is outside the years 1 to 9999; check the precision parameter")
+            format!("time {time_us} µs is outside the years 1678 to 2261; check the precision parameter")
         };
         rejected.push(RejectedRow { line: batch.lines[row], reason });
     }
@@ -156,6 +160,7 @@ impl Fit {
             Some(Known::Tag(name) | Known::Field(name, _)) => {
                 format!("tag {tag:?} differs only by case from column {name:?}, which exists; use that name")
             }
+            None if self.is_full() => too_many(tag),
             None => match check_column_name("tag", tag) {
                 Ok(()) => {
                     let name: Arc<str> = tag.into();
@@ -191,6 +196,7 @@ impl Fit {
             Some(Known::Tag(name) | Known::Field(name, _)) => {
                 Err(format!("field {field:?} differs only by case from column {name:?}, which exists; use that name"))
             }
+            None if self.is_full() => Err(too_many(field)),
             None => {
                 check_column_name("field", field).map_err(|e| e.to_string())?;
                 self.fields.push((Arc::clone(field), field_type));
@@ -199,6 +205,10 @@ impl Fit {
                 Ok(field_type)
             }
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.tags.len() + self.fields.len() >= COLUMNS_MAX
     }
 
     fn grows(&self) -> bool {
@@ -263,6 +273,10 @@ impl Fit {
         }
         converted
     }
+}
+
+fn too_many(column: &str) -> String {
+    format!("column {column:?} would be one too many: a table has at most {COLUMNS_MAX}; use other tables")
 }
 
 /// Whether values of type `from` may be held by `to` without loss, each to be tried.

@@ -20,6 +20,9 @@ use crate::{StorageError, TableSchema};
 /// The schema whose tables only the server itself writes.
 pub(crate) const SYSTEM: &str = "system";
 
+/// Tables of a data folder. Each takes memory and a log of its own, so their number has a limit (P10).
+pub(crate) const TABLES_MAX: usize = 10_000;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Catalog {
@@ -46,7 +49,7 @@ impl Catalog {
                 let Some((log, state)) = TableLog::load(&context.disk, &dir)? else { continue };
                 let corrupt = |reason: String| StorageError::Corrupt { path: dir.clone(), reason };
                 let (Some(schema_name), Some(table_name)) = (decode(&schema), decode(&table)) else {
-                    return Err(corrupt("its folder's name is not percent-encoded UTF-8".into()));
+                    return Err(corrupt("its folder's name is not one that a table gets".into()));
                 };
                 let name = TableName::new(&schema_name, &table_name);
                 let prefix = format!("{schema}/{table}");
@@ -81,6 +84,11 @@ impl Catalog {
         }
         for (what, part) in [("schema", &name.schema), ("table", &name.table)] {
             check_name(what, part).map_err(|e| StorageError::Invalid(e.to_string()))?;
+        }
+        if self.all().len() >= TABLES_MAX {
+            return Err(StorageError::Invalid(format!(
+                "table {name} would be one too many: there are {TABLES_MAX}; put what differs into tags"
+            )));
         }
         let lower = |name: &TableName| (name.schema.to_lowercase(), name.table.to_lowercase());
         if let Some(other) = self.all().iter().find(|table| lower(&table.name) == lower(name)) {
@@ -163,14 +171,15 @@ fn folders(disk: &dyn Disk, dir: &std::path::Path) -> Result<Vec<String>, Storag
     }
 }
 
-/// A name as a folder: letters, digits, `_` and `-` as they are, every other byte as `%XX`.
+/// A name as a folder: letters, digits, `_` and `-` as they are, every other byte as `!XX`. Not percent-encoded: readers
+/// that take the folder's path for a URL decode it once more and find nothing (docs/adr/0009-folder-names.md).
 fn encode(name: &str) -> String {
     let mut folder = String::with_capacity(name.len());
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
             folder.push(char::from(byte));
         } else {
-            folder.push_str(&format!("%{byte:02X}"));
+            folder.push_str(&format!("!{byte:02X}"));
         }
     }
     folder
@@ -180,7 +189,7 @@ fn decode(folder: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(folder.len());
     let mut rest = folder.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
-        if *first == b'%' {
+        if *first == b'!' {
             let (digits, tail) = tail.split_at_checked(2)?;
             bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
             rest = tail;
@@ -200,10 +209,10 @@ mod tests {
     fn any_name_is_one_plain_folder() {
         for name in ["env", "a/b", "..", "°C weather", "100%", "eden_day=1", "Ünïcode"] {
             let folder = encode(name);
-            assert!(folder.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-%".contains(&b)), "{folder}");
+            assert!(folder.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-!".contains(&b)), "{folder}");
             assert_eq!(decode(&folder).as_deref(), Some(name));
         }
-        assert_eq!(decode("%4"), None);
-        assert_eq!(decode("%ff"), None);
+        assert_eq!(decode("!4"), None);
+        assert_eq!(decode("!ff"), None);
     }
 }

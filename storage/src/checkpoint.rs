@@ -29,8 +29,7 @@ pub(crate) fn write(store: &DiskStore, prefix: &str, runtime: &tokio::runtime::R
     let root: Arc<dyn ObjectStore> = Arc::new(store.clone());
     let location = Path::parse(prefix).map_err(|e| e.to_string())?;
     let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&root), location));
-    // Percent signs of a folder's name are escaped once more: a URL is decoded before it becomes a location.
-    let url = Url::parse(&format!("eden:///{}/", prefix.replace('%', "%25"))).map_err(|e| e.to_string())?;
+    let url = Url::parse(&format!("eden:///{prefix}/")).map_err(|e| e.to_string())?;
     let options = StorageConfig::parse_options(HashMap::<String, String>::new()).map_err(|e| e.to_string())?;
     runtime.block_on(async {
         let mut table = DeltaTable::new(default_logstore(prefixed, root, &url, &options));

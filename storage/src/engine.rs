@@ -26,11 +26,18 @@ use crate::context::{Context, Counters};
 use crate::disk_store::DiskStore;
 use crate::flusher::{Flusher, Work};
 use crate::shard::index::IndexCache;
+use crate::table::Table;
 use crate::write::{Ack, InFlight, Memory, PendingWrite, Token};
-use crate::{ReplayProgress, StorageConfig, StorageError, StorageStats, TableInfo, TableSnapshot, identity, recovery};
+use crate::{
+    RejectedRow, ReplayProgress, StorageConfig, StorageError, StorageStats, TableInfo, TableSnapshot, identity,
+    recovery,
+};
 
 /// Groups that may wait to be applied; more make the log wait, which makes writers wait.
 const GROUPS_WAITING_MAX: usize = 16;
+
+/// Bytes that one request may have waiting in the log's queue; a longer one goes in parts.
+const WRITE_BYTES_WAITING_MAX: usize = 16 << 20;
 
 /// How long a writer waits for room in memory before it is told to come back.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
@@ -154,16 +161,35 @@ impl Storage {
         let mut rejected = Vec::new();
         let mut admitted = Vec::with_capacity(batches.len());
         for batch in batches {
-            admitted.extend(admit(&shared.catalog, batch, limit, &mut rejected)?);
+            let lines = batch.lines.clone();
+            match admit(&shared.catalog, batch, limit, &mut rejected) {
+                Ok(fitting) => admitted.extend(fitting),
+                // The table cannot be: its rows are refused, those of the other tables are not.
+                Err(StorageError::Invalid(reason)) => {
+                    rejected.extend(lines.into_iter().map(|line| RejectedRow { line, reason: reason.clone() }));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let bytes_max = shared.with_wal(Wal::record_bytes_max).ok_or(StorageError::Closed)?;
+        let mut records = Vec::with_capacity(admitted.len());
+        for (table, batch) in admitted {
+            encode(&table, source, batch, bytes_max, &mut records, &mut rejected);
         }
         shared.context.counters.rows_rejected.add(rejected.len() as u64);
-        let accepted = admitted.iter().map(|(_, batch)| batch.len()).sum();
-        let (ack, durable) = Ack::new(&shared.in_flight);
-        for (table, batch) in admitted {
-            let mut bytes = Vec::new();
-            record::encode_batch(table.id, source, &batch, &mut bytes);
-            let token = Token { table, batch: Box::new(batch), ack: ack.share() };
-            shared.append(bytes, token)?;
+        let accepted = records.iter().map(|(_, token)| token.1.len()).sum();
+        let (mut ack, mut durable) = Ack::new(&shared.in_flight);
+        let mut waiting_bytes = 0;
+        for (bytes, (table, batch)) in records {
+            if waiting_bytes > 0 && waiting_bytes + bytes.len() > WRITE_BYTES_WAITING_MAX {
+                let (next, next_durable) = Ack::new(&shared.in_flight);
+                std::mem::replace(&mut ack, next).durable();
+                let before = std::mem::replace(&mut durable, next_durable);
+                before.blocking_recv().unwrap_or(Err(StorageError::Closed))?;
+                waiting_bytes = 0;
+            }
+            waiting_bytes += bytes.len();
+            shared.append(bytes, Token { table, batch, ack: ack.share() })?;
         }
         ack.durable();
         rejected.sort_by_key(|row| row.line);
@@ -340,6 +366,35 @@ impl Shared {
             }
         }
     }
+}
+
+/// A record and what it is about.
+type Encoded = (Vec<u8>, (Arc<Table>, Box<TableBatch>));
+
+/// Encodes a batch as records of at most `bytes_max` bytes, halving it as often as that takes.
+fn encode(
+    table: &Arc<Table>,
+    source: &str,
+    batch: TableBatch,
+    bytes_max: usize,
+    records: &mut Vec<Encoded>,
+    rejected: &mut Vec<RejectedRow>,
+) {
+    let mut bytes = Vec::new();
+    record::encode_batch(table.id, source, &batch, &mut bytes);
+    if bytes.len() <= bytes_max {
+        records.push((bytes, (Arc::clone(table), Box::new(batch))));
+        return;
+    }
+    if let [line] = batch.lines[..] {
+        let reason = format!("the reading takes {} bytes, and at most {bytes_max} can be logged", bytes.len());
+        rejected.push(RejectedRow { line, reason });
+        return;
+    }
+    drop(bytes);
+    let half = batch.len() / 2;
+    encode(table, source, batch.filter(|row| row < half), bytes_max, records, rejected);
+    encode(table, source, batch.filter(|row| row >= half), bytes_max, records, rejected);
 }
 
 /// On the log's thread: hands an outcome on to be applied. If the applier is gone, so is the storage.

@@ -149,15 +149,18 @@ fn rows_that_do_not_fit_are_refused_with_line_and_reason_and_the_others_stored()
     check(&[("a", 5, &[("X", F(2.5))])], 1, "only by case");
     check(&[("a", 6, &[("s", F(2.5))])], 1, "is a tag");
     check(&[("a", 400 * DAY * 365, &[("x", F(2.5))])], 1, "max_future");
-    check(&[("a", i64::MIN + DAY * 100_000, &[("x", F(2.5))])], 1, "years 1 to 9999");
+    check(&[("a", i64::MIN + DAY * 100_000, &[("x", F(2.5))])], 1, "years 1678 to 2261");
     check(&[("a", 7, &[("n", Value::U64(u64::MAX))])], 1, "exactly");
     write(&storage, "t", &[("a", 8, &[("x", Value::I64(5)), ("n", Value::U64(6))])]);
     assert_eq!(show(&read(&storage, "t")), "s=a@1: n=1 x=1\ns=a@2: x=2\ns=a@8: n=6 x=5\n");
     let columns: Vec<String> =
         storage.table(&TableName::public("t")).unwrap().schema.columns().iter().map(|c| c.name.to_string()).collect();
     assert_eq!(columns, ["s", "x", "n", "time"], "refused rows made no column");
-    let invalid = storage.write(vec![batch("T", &[("a", 1, &[("x", F(1.0))])])], "test");
-    assert!(matches!(invalid, Err(StorageError::Invalid(message)) if message.contains("only by case")));
+    let beside = batch("u", &[("a", 1, &[("x", F(1.0))])]);
+    let pending = storage.write(vec![batch("T", &[("a", 1, &[("x", F(1.0))])]), beside], "test").unwrap();
+    assert!(pending.rejected[0].reason.contains("only by case"), "{:?}", pending.rejected);
+    pending.wait().unwrap();
+    assert_eq!(read(&storage, "u").len(), 1, "the other table's row is stored");
     let mut system = batch("t", &[("a", 1, &[("x", F(1.0))])]);
     system.table = TableName::new("system", "agents");
     assert!(matches!(storage.write(vec![system], "test"), Err(StorageError::Invalid(_))));
@@ -283,4 +286,41 @@ fn a_checkpoint_is_written_and_read_back() {
     let storage = world.reopen();
     assert_eq!(read(&storage, "t").len(), 70);
     assert_eq!(storage.table(&TableName::public("t")).unwrap().memory_rows, 0);
+}
+
+#[test]
+fn a_write_longer_than_a_record_of_the_log_is_stored_in_parts() {
+    // A segment of 256 KiB takes records of less than that.
+    let mut world = World::local();
+    let storage = world.open();
+    let mut one = model::TableBatch::new(TableName::public("t"));
+    let text = one.field_column("text", model::FieldType::Text);
+    let series = one.intern_series(model::SeriesKey::from_tags([("s", "a")]));
+    let long = "x".repeat(60_000);
+    for row in 0..40 {
+        one.push_row(series, START_US + row, row as u32 + 1, &[(text, Value::Text(&long))]);
+    }
+    let huge = "x".repeat(1 << 20);
+    one.push_row(series, START_US + 40, 41, &[(text, Value::Text(&huge))]);
+    let pending = storage.write(vec![one], "test").unwrap();
+    let [rejected] = &pending.rejected[..] else { panic!("{} rejected", pending.rejected.len()) };
+    assert_eq!((rejected.line, pending.accepted), (41, 40));
+    pending.wait().unwrap();
+    assert_eq!(read(&storage, "t").len(), 40);
+    drop(storage);
+    assert_eq!(read(&world.reopen(), "t").len(), 40);
+}
+
+#[test]
+fn a_table_has_at_most_a_thousand_columns() {
+    let world = World::local();
+    let storage = world.open();
+    let names: Vec<String> = (0..1200).map(|n| format!("f{n}")).collect();
+    let fields: Vec<[(&str, Value<'_>); 1]> = names.iter().map(|name| [(name.as_str(), F(1.0))]).collect();
+    let readings: Vec<Reading<'_>> = (0..).zip(&fields).map(|(time, field)| ("a", time, &field[..])).collect();
+    let pending = storage.write(vec![batch("t", &readings)], "test").unwrap();
+    assert_eq!((pending.accepted, pending.rejected.len()), (999, 201), "with the tag a thousand");
+    assert!(pending.rejected[0].reason.contains("at most 1000"), "{:?}", pending.rejected[0]);
+    pending.wait().unwrap();
+    assert_eq!(read(&storage, "t").len(), 999);
 }
