@@ -67,6 +67,12 @@ fn foreign_readers_agree(clients: &Clients) -> Outcome {
     eden.write(&[Reading::at(TABLE, START_US - 1).tag("device", "late").tag("floor", "1").field("co2", 412_i64)]);
     flushed(&eden, "after a new tag and a new field")?;
 
+    // A name that no folder could have as it is (docs/adr/0009-folder-names.md).
+    eden.write(&[Reading::at("a.b/c °C", START_US).tag("device", "d 1").field("temperature", 21.5)]);
+    eden.sql("REFRESH TABLE \"a.b/c °C\"");
+    let rows = eden.sql("SELECT * FROM \"a.b/c °C\"");
+    clients.agree(&eden, "a!2Eb!2Fc!20!C2!B0C", &rows, "a table with an odd name")?;
+
     eden.write(&readings[300..]);
     eden.kill();
     eden.restart();
