@@ -18,7 +18,7 @@ use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::error::DataFusionError;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::object_store::path::Path;
-use datafusion::object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use datafusion::object_store::{ObjectMeta, ObjectStore};
 use datafusion::parquet::arrow::arrow_reader::ArrowReaderOptions;
 use datafusion::parquet::arrow::async_reader::AsyncFileReader;
 use datafusion::parquet::errors::ParquetError;
@@ -175,7 +175,8 @@ impl AsyncFileReader for ShardReader {
         self.bytes_scanned.add(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
         async move {
             let location = &self.shard.meta.location;
-            self.store.get_range(location, range).await.map_err(|error| failed(location, error))
+            let ranges = self.store.get_ranges(location, &[range]).await.map_err(|error| failed(location, error))?;
+            ranges.into_iter().next().ok_or_else(|| failed(location, "the store gave no bytes"))
         }
         .boxed()
     }

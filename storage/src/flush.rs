@@ -118,10 +118,10 @@ impl Table {
             (Arc::clone(&state.schema), state.partitions[&day].shards.clone())
         };
         // Nothing settles a sealed memtable again before the layers below change, which only this flush does.
-        let (view, by_series, collisions, positions) = {
+        let (view, by_series, collisions, positions, rows) = {
             let sealed = lock(sealed);
             let collisions: Vec<(u32, Below)> = sealed.collisions().map(|(row, below)| (row, below.clone())).collect();
-            (sealed.view(&[]), sealed.rows_by_series(), collisions, sealed.positions())
+            (sealed.view(&[]), sealed.rows_by_series(), collisions, sealed.positions(), sealed.rows() as u64)
         };
         let (oldest, newest) = positions.expect("a sealed memtable has rows");
         let mut flush = DayFlush { day, ..DayFlush::default() };
@@ -134,7 +134,7 @@ impl Table {
         }
         let mut sorted = view.sorted(&schema, &by_series, &in_place).peekable();
         if sorted.peek().is_some() {
-            let (path, mut writer) = self.start_shard(day, &schema)?;
+            let (path, mut writer) = self.start_shard(day, &schema, rows)?;
             for batch in sorted {
                 writer.write(&batch)?;
             }
@@ -144,7 +144,7 @@ impl Table {
         for (path, rows) in replaced {
             let shard = shards.iter().find(|shard| *shard.path == *path).expect("a collision names a shard of its day");
             let range = (shard.position_min.to_string(), shard.position_max.max(newest).to_string());
-            let (new, mut writer) = self.start_shard(day, &schema)?;
+            let (new, mut writer) = self.start_shard(day, &schema, shard.rows)?;
             self.rewrite(shard, &schema, &view, &rows, &mut writer)?;
             flush.added.push(self.finish_shard(day, &new, writer, range, result)?);
             let below_table = shard.path.strip_prefix(&format!("{}/", self.prefix)).expect("a shard of this table");
@@ -174,9 +174,14 @@ impl Table {
         Ok(())
     }
 
-    fn start_shard(&self, day: i32, schema: &Arc<TableSchema>) -> Result<(String, ShardWriter), StorageError> {
+    fn start_shard(
+        &self,
+        day: i32,
+        schema: &Arc<TableSchema>,
+        rows: u64,
+    ) -> Result<(String, ShardWriter), StorageError> {
         let path = format!("{DAY_COLUMN}={}/{}.parquet", format_day(day), self.context.uuid());
-        let writer = ShardWriter::create(&self.context.disk, &self.dir.join(&path), schema)?;
+        let writer = ShardWriter::create(&self.context.disk, &self.dir.join(&path), schema, rows)?;
         Ok((path, writer))
     }
 

@@ -30,6 +30,10 @@ use crate::{ColumnKind, StorageError, TableSchema};
 /// Bytes gathered before they are handed to the disk.
 const WRITE_BYTES: usize = 1 << 20;
 
+/// A shard of fewer rows is compressed with LZ4: what a reader saves by smaller pages it would lose again on setting up
+/// zstd once for each column of each such file.
+const SMALL_SHARD_ROWS: u64 = 1 << 17;
+
 /// A text longer than this has no place in statistics.
 const STATS_TEXT_BYTES_MAX: usize = 64;
 
@@ -73,13 +77,19 @@ pub(crate) struct WrittenShard {
 }
 
 impl ShardWriter {
-    /// Starts the shard at `path`, making its folder if need be.
-    pub(crate) fn create(disk: &SharedDisk, path: &Path, schema: &Arc<TableSchema>) -> Result<Self, StorageError> {
+    /// Starts the shard at `path`, of about `rows` rows, making its folder if need be.
+    pub(crate) fn create(
+        disk: &SharedDisk,
+        path: &Path,
+        schema: &Arc<TableSchema>,
+        rows: u64,
+    ) -> Result<Self, StorageError> {
         let folder = path.parent().expect("a shard has a folder");
         disk::create_dir_all(&**disk, folder).map_err(StorageError::io("create", folder))?;
         let file = disk.create_new(path).map_err(StorageError::io("create", path))?;
         let buffered = io::BufWriter::with_capacity(WRITE_BYTES, DiskWriter { file, written: 0 });
-        let options = ArrowWriterOptions::new().with_properties(properties(schema)).with_skip_arrow_metadata(true);
+        let options =
+            ArrowWriterOptions::new().with_properties(properties(schema, rows)).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(buffered, Arc::clone(schema.arrow()), options)
             .map_err(|e| failed(path, e.into()))?;
         Ok(ShardWriter {
@@ -149,11 +159,12 @@ fn failed(path: &Path, source: io::Error) -> StorageError {
 }
 
 /// Encodings as measured (docs/adr/0008-shard-encodings.md): delta-packed times and integers, dictionaries elsewhere.
-fn properties(schema: &TableSchema) -> WriterProperties {
+fn properties(schema: &TableSchema, rows: u64) -> WriterProperties {
+    let zstd = Compression::ZSTD(ZstdLevel::try_new(1).expect("zstd has a level 1"));
     let mut properties = WriterProperties::builder()
         .set_created_by(format!("eden {}", env!("CARGO_PKG_VERSION")))
         .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("zstd has a level 1")))
+        .set_compression(if rows < SMALL_SHARD_ROWS { Compression::LZ4_RAW } else { zstd })
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
     let mut sorted = Vec::new();
     for (i, column) in schema.columns().iter().enumerate() {
