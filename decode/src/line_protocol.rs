@@ -142,6 +142,23 @@ pub struct AgentHeader {
     pub seq: u64,
     /// The unit of all times in this body; wins over [`Options::precision`].
     pub precision: Precision,
+    /// What the agent reports as lost, in the lines `# eden gap …` right behind the header.
+    pub gaps: Vec<Gap>,
+}
+
+/// Batches that an agent had to give up: `# eden gap first_seq=11 last_seq=19 readings=540 reason=outbox_full time=…`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The first of them.
+    pub first_seq: u64,
+    /// The last of them.
+    pub last_seq: u64,
+    /// Readings in them, if the agent knows.
+    pub readings: Option<u64>,
+    /// Why, in one word.
+    pub reason: String,
+    /// When, by the agent's clock, microseconds since 1970-01-01 UTC.
+    pub time_us: i64,
 }
 
 /// A line that was refused.
@@ -491,5 +508,5 @@ fn agent_header(line: &str) -> Result<AgentHeader, String> {
     if seq == 0 {
         return Err("seq counts from 1".to_owned());
     }
-    Ok(AgentHeader { agent, epoch, seq, precision })
+    Ok(AgentHeader { agent, epoch, seq, precision, gaps: Vec::new() })
 }

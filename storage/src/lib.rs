@@ -8,6 +8,7 @@
 //! log behind them. A query takes a [`TableSnapshot`] of both.
 
 mod admit;
+mod agents;
 mod catalog;
 mod checkpoint;
 mod columns;
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 use model::{TableId, TableName};
 
+pub use agents::{AgentBatch, AgentGap, AgentStatus, Seen, SetAside};
 pub use engine::Storage;
 pub use error::StorageError;
 pub use schema::{Column, ColumnKind, TableSchema};

@@ -304,8 +304,15 @@ fn errors_beyond_the_limit_are_counted() {
 #[test]
 fn the_first_line_may_be_an_agents_header() {
     let header = "# eden agent=pi-7 epoch=18446744073709551615 seq=3 precision=ms";
-    let agent =
-        || Some(AgentHeader { agent: "pi-7".into(), epoch: u64::MAX, seq: 3, precision: Precision::Millisecond });
+    let agent = || {
+        Some(AgentHeader {
+            agent: "pi-7".into(),
+            epoch: u64::MAX,
+            seq: 3,
+            precision: Precision::Millisecond,
+            gaps: Vec::new(),
+        })
+    };
     let check = |body: &str, expected: Option<AgentHeader>, time_us: i64| {
         let decoded = parse_as(Precision::Nanosecond, body.as_bytes());
         assert_eq!(decoded.agent, expected, "{body}");

@@ -1,0 +1,3 @@
+//! Load over MQTT.
+
+fn main() {}

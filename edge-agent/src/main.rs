@@ -1,0 +1,3 @@
+//! `eden-agent`.
+
+fn main() {}
