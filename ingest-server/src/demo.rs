@@ -1,9 +1,10 @@
-//! `eden demo`: a server with ten simulated sensors writing to it over HTTP, and a look at what it stores.
+//! `eden demo`: a server with ten real agents publishing to it over MQTT, and a look at what it stores.
 //!
 //! Owns:     the order of the demo's parts and its summary.
-//! Does not: take short cuts: readings go through the socket, and every number shown comes from SQL.
+//! Does not: take short cuts: readings go through outboxes and sockets. What is shown as stored comes from SQL, what is shown
+//!           as waiting from the agents.
 
-mod sensors;
+mod agents;
 mod view;
 
 use std::io::{self, IsTerminal as _};
@@ -19,10 +20,10 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::serve::{Server, Stopped, Surroundings};
-use sensors::{Sensors, Sent};
+use agents::{Agents, Sent};
 use view::{Look, View};
 
-/// The table that the sensors write.
+/// The table of the sensors' readings.
 const TABLE: &str = "bmp180";
 /// How often the view is renewed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -33,26 +34,33 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// If the server cannot start or stop, or nothing was stored.
 pub async fn run(mut config: Config, surroundings: Surroundings, period: Option<Duration>) -> Result<(), Failure> {
     let mut signals = StopSignals::new()?;
-    let clock = Arc::clone(&surroundings.clock);
-    if let Some(taken) = take_free_port(&mut config) {
+    let Surroundings { disk, clock, rng, .. } = surroundings.clone();
+    for taken in take_free_ports(&mut config) {
         view::print(&format!("{taken} is taken, so the demo listens on a free port\n"));
     }
     let data = config.storage.data.clone();
     let mut server = Server::bind_in(config, surroundings).await?;
     server.open().await?;
     let url = format!("http://{}", server.http_addr());
+    let mqtt = server.mqtt_addr().ok_or_else(|| {
+        Failure::usage("the demo's agents publish over MQTT, and [mqtt] listen is empty: set EDEN_MQTT_LISTEN=127.0.0.1:0")
+    })?;
     let before = blocking({
         let (client, there) = (Client::new(&url), is_there(&server));
         move || if there { count(&client) } else { Ok(0) }
     })
     .await?;
 
-    let mut view = View::new(io::stdout().is_terminal(), &url, &data, before);
+    let mut view = View::new(io::stdout().is_terminal(), &url, &mqtt.to_string(), &data, before);
     view.introduce();
-    let sensors = Sensors::start(&url, &clock)?;
+    let agents = blocking({
+        let (data, disk, clock, rng) = (data.clone(), disk, Arc::clone(&clock), rng);
+        move || Agents::start(mqtt, &data, &disk, &clock, &rng)
+    })
+    .await?;
     let started = clock.monotonic();
-    let ran = watch(&server, &mut signals, &mut view, &clock, period).await;
-    let sent = blocking(move || Ok(sensors.stop())).await?;
+    let ran = watch(&server, &agents, &mut signals, &mut view, &clock, period).await;
+    let sent = signals.or_exit(blocking(move || Ok(agents.stop()))).await?;
     let period = clock.monotonic().saturating_sub(started);
 
     let summary = signals.or_exit(finish(&server, &url, &clock)).await;
@@ -90,14 +98,16 @@ impl Report<'_> {
              rows stored    {} ({before} of earlier runs, {new} new), counted by SQL\n  \
              sensors        {}\n  \
              shards         {} (flushed in {flush:.0} ms)\n  \
-             writes         {} acknowledged, {} failed, slowest {slowest:.0} ms\n  \
+             batches        {} acknowledged over MQTT, slowest {slowest:.0} ms; {} sent again, {} refused, {} wait in outboxes\n  \
              stopped        in {stop:.0} ms{unflushed}\n  \
              data           {}\n",
             summary.rows,
             summary.sensors,
             summary.shards,
             sent.acknowledged,
-            sent.failed,
+            sent.resent,
+            sent.refused,
+            sent.waiting,
             self.data.display()
         )
     }
@@ -107,22 +117,24 @@ fn millis(took: Duration) -> f64 {
     took.as_secs_f64() * 1e3
 }
 
-/// Takes port 0 if the default port is taken; returns the address that is taken.
-fn take_free_port(config: &mut Config) -> Option<String> {
-    let listen = &mut config.http.listen;
-    let is_default = *listen == Config::default().http.listen;
-    match TcpListener::bind(listen.as_str()) {
-        Err(e) if is_default && e.kind() == io::ErrorKind::AddrInUse => {
+/// Takes port 0 where a default port is taken; returns the addresses that are taken.
+fn take_free_ports(config: &mut Config) -> Vec<String> {
+    let default = Config::default();
+    let listens = [(&mut config.http.listen, default.http.listen), (&mut config.mqtt.listen, default.mqtt.listen)];
+    let take = |(listen, default): (&mut String, String)| match TcpListener::bind(listen.as_str()) {
+        Err(e) if *listen == default && e.kind() == io::ErrorKind::AddrInUse => {
             Some(std::mem::replace(listen, "127.0.0.1:0".into()))
         }
         // Anything else is for the server to report.
         _ => None,
-    }
+    };
+    listens.into_iter().filter_map(take).collect()
 }
 
 /// Shows a look each second until a signal or the end of `period`.
 async fn watch(
     server: &Server,
+    agents: &Agents,
     signals: &mut StopSignals,
     view: &mut View,
     clock: &Arc<dyn Clock>,
@@ -156,7 +168,7 @@ async fn watch(
         let client = client.clone();
         let look = blocking(move || Look::take(&client)).await;
         match look {
-            Ok(look) => view.show(&look, clock.monotonic().saturating_sub(started)),
+            Ok(look) => view.show(&look, agents, clock.monotonic().saturating_sub(started)),
             Err(failure) => view.failed(&failure),
         }
     }

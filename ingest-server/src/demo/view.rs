@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::time_text::iso;
 
 use super::TABLE;
+use super::agents::{Agents, Sent};
 
 /// A sensor's latest reading.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +53,7 @@ impl Look {
 pub(super) struct View {
     live: bool,
     url: String,
+    mqtt: String,
     data: PathBuf,
     before: u64,
     last: Option<(Duration, u64)>,
@@ -60,25 +62,28 @@ pub(super) struct View {
 
 impl View {
     /// A view for a terminal if `live`; `before` rows are of earlier runs.
-    pub(super) fn new(live: bool, url: &str, data: &Path, before: u64) -> Self {
-        View { live, url: url.into(), data: data.into(), before, last: None, drawn: 0 }
+    pub(super) fn new(live: bool, url: &str, mqtt: &str, data: &Path, before: u64) -> Self {
+        View { live, url: url.into(), mqtt: mqtt.into(), data: data.into(), before, last: None, drawn: 0 }
     }
 
     /// Says where everything is, and what to paste.
     pub(super) fn introduce(&self) {
         let eden = std::env::args().next().unwrap_or_else(|| "eden".into());
-        let (url, data) = (&self.url, self.data.display());
+        let (url, mqtt, data) = (&self.url, &self.mqtt, self.data.display());
+        let (host, port) = mqtt.rsplit_once(':').unwrap_or((mqtt, "1883"));
         let earlier = match self.before {
             0 => "new".to_owned(),
             rows => format!("{rows} rows were there from earlier runs"),
         };
         print(&format!(
-            "eden demo: ten simulated BMP180 sensors write to {url}\n\
+            "eden demo: ten agents with simulated BMP180 sensors publish to mqtt://{mqtt}; SQL is at {url}\n\
              data folder: {data} ({earlier})\n\
              to paste into another terminal:\n\
              \x20 curl -d 'room,site=here temperature=21.5' '{url}/api/v3/write_lp?db=public'\n\
+             \x20 mosquitto_pub -h {host} -p {port} -q 1 -t lp/room -m 'room,site=there temperature=19.5'\n\
              \x20 {eden} sql --data {data} 'SELECT * FROM room'\n\
              \x20 {eden} sql --data {data} 'SELECT sensor, avg(temperature) FROM {TABLE} GROUP BY sensor ORDER BY sensor'\n\
+             \x20 {eden} sql --data {data} 'SELECT agent, batches, duplicates, gaps, last_seen FROM system.agents'\n\
              \x20 {eden} sql --data {data} 'REFRESH TABLE {TABLE}'\n\
              \x20 duckdb -c \"SELECT count(*) FROM delta_scan('{data}/tables/public/{TABLE}')\"\n\
              metrics: {url}/metrics; Ctrl-C ends the demo\n\n"
@@ -99,7 +104,8 @@ impl View {
     }
 
     /// Shows a look.
-    pub(super) fn show(&mut self, look: &Look, since: Duration) {
+    pub(super) fn show(&mut self, look: &Look, agents: &Agents, since: Duration) {
+        let waiting = |sensor: &str| agents.waiting(sensor);
         let rate = match self.last {
             Some((then, rows)) if since > then => {
                 look.rows.saturating_sub(rows) as f64 / since.saturating_sub(then).as_secs_f64()
@@ -108,9 +114,9 @@ impl View {
         };
         self.last = Some((since, look.rows));
         if self.live {
-            self.redraw(&screen(look, rate, since));
+            self.redraw(&screen(look, &waiting, agents.sent(), rate, since));
         } else {
-            print(&plain(look, rate, since));
+            print(&plain(look, agents.sent(), rate, since));
         }
     }
 
@@ -142,21 +148,35 @@ pub(super) fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn screen(look: &Look, rate: f64, since: Duration) -> String {
-    let mut out = String::from("sensor       temperature     pressure    measured (UTC)\n");
+fn screen(look: &Look, waiting: &dyn Fn(&str) -> u64, sent: Sent, rate: f64, since: Duration) -> String {
+    let mut out = String::from("sensor       temperature     pressure    measured (UTC)           waiting\n");
     for latest in &look.latest {
         let Latest { sensor, celsius, pascal, time_us } = latest;
-        let _ = writeln!(out, "{sensor:<12} {celsius:>8.1} °C {:>9.2} hPa    {}", pascal / 100.0, iso(*time_us));
+        let waiting = waiting(sensor);
+        let _ = writeln!(
+            out,
+            "{sensor:<12} {celsius:>8.1} °C {:>9.2} hPa    {:<23} {waiting:>8}",
+            pascal / 100.0,
+            iso(*time_us)
+        );
     }
-    let _ = writeln!(out, "\n{} rows stored, {rate:.0} rows/s, {} s", look.rows, since.as_secs());
+    let _ = writeln!(
+        out,
+        "\n{} rows stored, {rate:.0} rows/s, {} batches acknowledged, {} waiting, {} s",
+        look.rows,
+        sent.acknowledged,
+        sent.waiting,
+        since.as_secs()
+    );
     out
 }
 
-fn plain(look: &Look, rate: f64, since: Duration) -> String {
+fn plain(look: &Look, sent: Sent, rate: f64, since: Duration) -> String {
     let mut out = format!(
-        "{:>3} s: {} rows stored, {rate:.0} rows/s, {} sensors:",
+        "{:>3} s: {} rows stored, {rate:.0} rows/s, {} batches waiting, {} sensors:",
         since.as_secs(),
         look.rows,
+        sent.waiting,
         look.latest.len()
     );
     for Latest { sensor, celsius, .. } in &look.latest {
@@ -181,23 +201,28 @@ mod tests {
         Look { rows: 240, latest: vec![latest("bmp180-01", 21.5), latest("bmp180-02", -0.5)] }
     }
 
+    fn sent() -> Sent {
+        Sent { acknowledged: 118, waiting: 2, ..Sent::default() }
+    }
+
     #[test]
     fn a_terminal_gets_a_line_a_sensor() {
+        let waiting = |sensor: &str| if sensor == "bmp180-02" { 2 } else { 0 };
         expect![[r#"
-            sensor       temperature     pressure    measured (UTC)
-            bmp180-01        21.5 °C   1013.25 hPa    2026-06-01T00:00:00.5
-            bmp180-02        -0.5 °C   1013.25 hPa    2026-06-01T00:00:00.5
+            sensor       temperature     pressure    measured (UTC)           waiting
+            bmp180-01        21.5 °C   1013.25 hPa    2026-06-01T00:00:00.5          0
+            bmp180-02        -0.5 °C   1013.25 hPa    2026-06-01T00:00:00.5          2
 
-            240 rows stored, 20 rows/s, 12 s
+            240 rows stored, 20 rows/s, 118 batches acknowledged, 2 waiting, 12 s
         "#]]
-        .assert_eq(&screen(&look(), 20.0, Duration::from_secs(12)));
+        .assert_eq(&screen(&look(), &waiting, sent(), 20.0, Duration::from_secs(12)));
     }
 
     #[test]
     fn a_pipe_gets_one_line() {
         assert_eq!(
-            plain(&look(), 20.0, Duration::from_secs(12)),
-            " 12 s: 240 rows stored, 20 rows/s, 2 sensors: 01=21.5 02=-0.5 °C\n"
+            plain(&look(), sent(), 20.0, Duration::from_secs(12)),
+            " 12 s: 240 rows stored, 20 rows/s, 2 batches waiting, 2 sensors: 01=21.5 02=-0.5 °C\n"
         );
     }
 }
