@@ -269,7 +269,7 @@ impl Eden {
                 command.env_remove(name);
             }
         }
-        command.env("EDEN_HTTP_LISTEN", "127.0.0.1:0");
+        command.env("EDEN_HTTP_LISTEN", "127.0.0.1:0").env("EDEN_MQTT_LISTEN", "127.0.0.1:0");
         command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         command
     }
