@@ -146,10 +146,8 @@ impl Agent {
         collector.publish_stats();
         let uplink = Uplink::new(&config, life.clone(), Arc::clone(&exchange), Arc::clone(&clock), rng)
             .map_err(AgentError::Thread)?;
-        let sending = Builder::new()
-            .name("eden-uplink".to_owned())
-            .spawn(move || uplink.run())
-            .map_err(AgentError::Thread)?;
+        let sending =
+            Builder::new().name("eden-uplink".to_owned()).spawn(move || uplink.run()).map_err(AgentError::Thread)?;
         let measuring = Builder::new().name("eden-sensors".to_owned()).spawn(move || collector.run());
         match measuring {
             Ok(measuring) => Ok(Agent { exchange, clock, life, threads: Some((measuring, sending)) }),

@@ -392,8 +392,7 @@ impl Outbox {
     fn holes(&self, state: &State, reason: GapReason) -> Vec<Gap> {
         let mut lives: HashMap<Life, (u64, u64)> =
             HashMap::from([(state.life.clone(), (state.forgotten_seq, state.forgotten_readings))]);
-        let carried: Vec<&Gap> =
-            self.entries.iter().flat_map(|entry| &entry.gaps).chain(self.gaps.0.iter()).collect();
+        let carried: Vec<&Gap> = self.entries.iter().flat_map(|entry| &entry.gaps).chain(self.gaps.0.iter()).collect();
         let mut holes = Vec::new();
         let mut look = |life: &Life, from: (u64, u64), to: (u64, u64)| {
             let mut within: Vec<&Gap> = carried
@@ -575,8 +574,7 @@ impl Outbox {
     /// Takes note that the server has batch `key` for good. Returns false if the batch was not waiting.
     pub fn ack(&mut self, key: BatchKey) -> bool {
         let handed = self.entries.iter_mut().take(self.handed);
-        let Some(entry) = handed.into_iter().find(|entry| entry.life.epoch == key.epoch && entry.seq == key.seq)
-        else {
+        let Some(entry) = handed.into_iter().find(|entry| entry.life.epoch == key.epoch && entry.seq == key.seq) else {
             return false;
         };
         if std::mem::replace(&mut entry.done, true) {
@@ -600,10 +598,15 @@ impl Outbox {
         self.unsaved += 1;
         self.unsaved_by_newest += 1;
         self.backlog_bytes -= u64::from(entry.body_bytes);
+        // A rotation made it durable before a sync did: it must not be appended again after a failure.
+        let is_it = |made: &Made| made.header.life == entry.life && made.header.seq == entry.seq;
+        if self.appended > 0 && self.unsynced.front().is_some_and(is_it) {
+            self.unsynced_bytes -= self.unsynced.pop_front().map_or(0, |made| made.body.len());
+            self.appended -= 1;
+        }
         if entry.life == self.life {
             self.forgotten_seq = self.forgotten_seq.max(entry.seq);
-            self.forgotten_readings =
-                self.forgotten_readings.max(entry.readings_before + u64::from(entry.readings));
+            self.forgotten_readings = self.forgotten_readings.max(entry.readings_before + u64::from(entry.readings));
         }
         Some(entry)
     }

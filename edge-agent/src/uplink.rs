@@ -151,7 +151,11 @@ impl Uplink {
                     End::Stopped => return,
                     End::Preferred => continue 'rounds,
                     End::Failed(reason) if was_useful => {
-                        tracing::warn!(server = url, reason, "the connection ended; unacknowledged batches are sent again");
+                        tracing::warn!(
+                            server = url,
+                            reason,
+                            "the connection ended; unacknowledged batches are sent again"
+                        );
                         // The servers are tried again in their order: this one may have restarted.
                         break;
                     }

@@ -79,7 +79,13 @@ enum Events {
     V5(Box<v5::EventLoop>),
 }
 
-fn open(client_id: &str, host: &str, port: u16, version: MqttVersion, will: Option<(String, Vec<u8>)>) -> (Client, Events) {
+fn open(
+    client_id: &str,
+    host: &str,
+    port: u16,
+    version: MqttVersion,
+    will: Option<(String, Vec<u8>)>,
+) -> (Client, Events) {
     let connect_s = CONNECT_TIME_MAX.as_secs();
     match version {
         MqttVersion::V311 => {
@@ -115,9 +121,7 @@ impl Client {
     fn publish(&self, topic: String, payload: Vec<u8>) -> bool {
         match self {
             Client::V311(client) => client.try_publish(topic, rumqttc::QoS::AtLeastOnce, false, payload).is_ok(),
-            Client::V5(client) => {
-                client.try_publish(topic, v5::mqttbytes::QoS::AtLeastOnce, false, payload).is_ok()
-            }
+            Client::V5(client) => client.try_publish(topic, v5::mqttbytes::QoS::AtLeastOnce, false, payload).is_ok(),
         }
     }
 
@@ -172,11 +176,7 @@ impl Events {
 /// A connection from its beginning to its end.
 pub(super) async fn run(line: &Line<'_>, host: &str, port: u16, version: MqttVersion) -> Ended {
     let topic = format!("eden/v1/{}/status", line.life.agent);
-    let will = format!(
-        r#"{{"online":false,"version":"{}","epoch":{}}}"#,
-        env!("CARGO_PKG_VERSION"),
-        line.life.epoch
-    );
+    let will = format!(r#"{{"online":false,"version":"{}","epoch":{}}}"#, env!("CARGO_PKG_VERSION"), line.life.epoch);
     let (client, mut events) = open(&line.life.agent, host, port, version, Some((topic, will.into_bytes())));
     let failed = |reason: String| Ended { end: End::Failed(reason), was_useful: false };
     loop {
@@ -235,7 +235,12 @@ async fn listen(line: &Line<'_>, events: &mut Events, flight: &RefCell<Flight>, 
                     flight.batches -= 1;
                     let wait = flight.refusals.next(line.rng);
                     flight.hold_until = now + wait;
-                    tracing::warn!(server = line.url, seq = key.seq, reason, "the server did not take a batch; it is sent again later");
+                    tracing::warn!(
+                        server = line.url,
+                        seq = key.seq,
+                        reason,
+                        "the server did not take a batch; it is sent again later"
+                    );
                     line.exchange.put_back(key);
                 }
                 acked.notify_one();
@@ -271,7 +276,10 @@ async fn speak(line: &Line<'_>, client: &Client, flight: &RefCell<Flight>, acked
             continue;
         }
         let holds = now < flight.borrow().hold_until;
-        while !leaves && !holds && let Some(batch) = line.exchange.take() {
+        while !leaves
+            && !holds
+            && let Some(batch) = line.exchange.take()
+        {
             let suffix = if batch.encoding == Encoding::Zstd { "lp.zst" } else { "lp" };
             let topic = format!("eden/v1/{}/{suffix}", batch.life.agent);
             let mut flight = flight.borrow_mut();

@@ -1,1 +1,6 @@
 //! Tests of the agent.
+
+mod config;
+mod model;
+mod outbox;
+mod rig;

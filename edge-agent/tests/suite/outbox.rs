@@ -1,0 +1,1 @@
+//! What an outbox does in single situations.
