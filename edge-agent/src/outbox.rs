@@ -614,9 +614,10 @@ impl Outbox {
     /// Figures.
     pub fn stats(&self) -> OutboxStats {
         let in_memory = self.unsynced.len() - self.appended;
+        let done = self.entries.iter().take(self.handed).filter(|entry| entry.done).count();
         OutboxStats {
             last_seq: self.last_seq,
-            backlog_batches: (self.entries.iter().filter(|entry| !entry.done).count() + in_memory) as u64,
+            backlog_batches: (self.entries.len() - done + in_memory) as u64,
             backlog_bytes: self.backlog_bytes,
             disk_bytes: self.log.bytes_on_disk(),
             failing: self.broken.is_some(),

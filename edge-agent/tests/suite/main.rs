@@ -3,4 +3,6 @@
 mod config;
 mod model;
 mod outbox;
+mod peer;
 mod rig;
+mod uplink;
