@@ -294,7 +294,7 @@ impl Collector {
 
     fn hand_out(&mut self) {
         loop {
-            match self.outbox.next() {
+            match self.outbox.next_batch() {
                 Ok(Some(batch)) => self.exchange.offer(batch),
                 Ok(None) => return,
                 Err(e) => {
