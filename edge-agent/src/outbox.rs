@@ -360,7 +360,8 @@ impl Outbox {
             self.found_gap(gap);
         }
         // A cloned card: the board that it was cloned from goes on with the old epoch, and nothing of it is lost here.
-        let skips = !closed && !(serial_changed && state.life != self.life);
+        let is_clone = serial_changed && state.life != self.life;
+        let skips = !closed && !is_clone;
         if skips {
             let seq = state.last_seq + 1;
             self.found_gap(Gap {
@@ -520,7 +521,7 @@ impl Outbox {
     ///
     /// # Errors
     /// The disk's. Later calls try again, after the log was opened again.
-    pub fn next(&mut self) -> Result<Option<Batch>, OutboxError> {
+    pub fn next_batch(&mut self) -> Result<Option<Batch>, OutboxError> {
         loop {
             if self.handed >= self.config.in_flight || self.handed + self.unsaved >= RESENT_MAX - 1 {
                 return Ok(None);
@@ -553,7 +554,7 @@ impl Outbox {
             self.reader = Some(self.log.reader(start));
         }
         let reader = self.reader.as_mut().expect("it was just made");
-        while let Some(frame) = reader.next() {
+        for frame in reader.by_ref() {
             let frame = frame?;
             if frame.position.offset < start {
                 continue;
@@ -614,9 +615,10 @@ impl Outbox {
     /// Figures.
     pub fn stats(&self) -> OutboxStats {
         let in_memory = self.unsynced.len() - self.appended;
+        let done = self.entries.iter().take(self.handed).filter(|entry| entry.done).count();
         OutboxStats {
             last_seq: self.last_seq,
-            backlog_batches: (self.entries.iter().filter(|entry| !entry.done).count() + in_memory) as u64,
+            backlog_batches: (self.entries.len() - done + in_memory) as u64,
             backlog_bytes: self.backlog_bytes,
             disk_bytes: self.log.bytes_on_disk(),
             failing: self.broken.is_some(),

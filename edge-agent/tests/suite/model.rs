@@ -203,7 +203,7 @@ fn live(
 }
 
 fn hand_out(outbox: &mut Outbox, oracle: &mut Oracle, acked_before: &HashSet<u64>) -> Result<Option<BatchKey>, String> {
-    let Ok(Some(batch)) = outbox.next() else { return Ok(None) };
+    let Ok(Some(batch)) = outbox.next_batch() else { return Ok(None) };
     let seq = batch.seq;
     let text = body(&batch);
     let epoch = *oracle.epoch.get_or_insert(batch.life.epoch);
