@@ -25,6 +25,7 @@ pub mod delta_log;
 pub mod eden;
 pub mod http;
 pub mod oracle;
+pub mod proxy;
 pub mod reading;
 pub mod rng;
 pub mod scenario;
@@ -34,6 +35,7 @@ pub use binary::{Profile, eden_binary, program, workspace};
 pub use eden::{Eden, Rows};
 pub use http::{Client, Outcome};
 pub use oracle::Oracle;
+pub use proxy::{Fault, Proxy, Way};
 pub use reading::{Field, Reading};
 pub use rng::Rng;
 
