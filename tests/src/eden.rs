@@ -66,7 +66,8 @@ impl Options {
                 Home::Temporary(tempfile::Builder::new().prefix(&prefix).tempdir().expect("make a temporary folder"))
             }
         };
-        let mut eden = Eden { options: self, home, process: None, address: String::new(), notes: Vec::new() };
+        let addresses = Addresses::default();
+        let mut eden = Eden { options: self, home, process: None, addresses, notes: Vec::new() };
         eden.spawn();
         eden.wait_until_ready();
         eden
@@ -87,8 +88,15 @@ pub struct Eden {
     options: Options,
     home: Home,
     process: Option<Child>,
-    address: String,
+    addresses: Addresses,
     notes: Vec<String>,
+}
+
+/// What `addresses.json` says.
+#[derive(Debug, Default)]
+struct Addresses {
+    http: String,
+    mqtt: Option<String>,
 }
 
 impl Eden {
@@ -132,7 +140,15 @@ impl Eden {
 
     /// `host:port` of HTTP.
     pub fn address(&self) -> &str {
-        &self.address
+        &self.addresses.http
+    }
+
+    /// `host:port` of MQTT.
+    ///
+    /// # Panics
+    /// When the server does not listen for MQTT.
+    pub fn mqtt_address(&self) -> &str {
+        self.addresses.mqtt.as_deref().expect("the server listens for MQTT")
     }
 
     /// The process id.
@@ -145,7 +161,7 @@ impl Eden {
 
     /// A new connection.
     pub fn client(&self) -> Client {
-        Client::new(&self.address)
+        Client::new(self.address())
     }
 
     /// Writes line protocol, times in ns.
@@ -240,21 +256,22 @@ impl Eden {
             if let Some(status) = process.try_wait().expect("look at the server") {
                 return Some(Err(format!("the server ended while starting: {status}")));
             }
-            let address = self.published_address()?;
-            let response = Client::new(&address).request("GET", "/ready", &[], &[]).ok()?;
-            (response.status == 200).then_some(Ok(address))
+            let addresses = self.published_addresses()?;
+            let response = Client::new(&addresses.http).request("GET", "/ready", &[], &[]).ok()?;
+            (response.status == 200).then_some(Ok(addresses))
         });
         match ready {
-            Some(Ok(address)) => self.address = address,
+            Some(Ok(addresses)) => self.addresses = addresses,
             Some(Err(reason)) => panic!("{reason}"),
             None => panic!("the server was not ready within {READY_WITHIN:?}"),
         }
     }
 
-    fn published_address(&self) -> Option<String> {
+    fn published_addresses(&self) -> Option<Addresses> {
         let text = std::fs::read(self.data().join("addresses.json")).ok()?;
         let addresses: Value = serde_json::from_slice(&text).ok()?;
-        Some(addresses["http"].as_str()?.to_string())
+        let text = |name: &str| addresses[name].as_str().map(str::to_string);
+        Some(Addresses { http: text("http")?, mqtt: text("mqtt") })
     }
 
     fn log_path(&self) -> PathBuf {
@@ -269,7 +286,7 @@ impl Eden {
                 command.env_remove(name);
             }
         }
-        command.env("EDEN_HTTP_LISTEN", "127.0.0.1:0");
+        command.env("EDEN_HTTP_LISTEN", "127.0.0.1:0").env("EDEN_MQTT_LISTEN", "127.0.0.1:0");
         command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         command
     }

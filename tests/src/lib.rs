@@ -24,6 +24,7 @@ pub mod cpu;
 pub mod delta_log;
 pub mod eden;
 pub mod http;
+pub mod mqtt;
 pub mod oracle;
 pub mod proxy;
 pub mod reading;

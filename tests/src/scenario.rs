@@ -1,7 +1,11 @@
 //! Seeded scenarios of the whole system, run short by `cargo test` and long by `cargo xtask soak`.
 
+mod compare;
 mod kills;
+mod mqtt_kills;
 mod read_your_writes;
+mod values;
 
 pub use kills::{KillReport, kills};
+pub use mqtt_kills::{MqttKillReport, mqtt_kills};
 pub use read_your_writes::read_your_writes;
