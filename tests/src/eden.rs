@@ -223,8 +223,7 @@ impl Eden {
     /// When it is down already or does not end.
     pub fn stop(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("the server is down");
-        let pid = Pid::from_child(&process);
-        kill_process(pid, Signal::TERM).expect("send SIGTERM");
+        terminate(&process);
         let status = wait::until(STOPPED_WITHIN, || process.try_wait().expect("wait for the server"));
         status.unwrap_or_else(|| {
             self.process = Some(process);
@@ -343,6 +342,14 @@ impl Drop for Eden {
             let _ = process.wait();
         }
     }
+}
+
+/// Asks a process to stop.
+///
+/// # Panics
+/// When it is not ours to ask.
+pub fn terminate(process: &Child) {
+    kill_process(Pid::from_child(process), Signal::TERM).expect("send SIGTERM");
 }
 
 /// The answer to a SELECT.

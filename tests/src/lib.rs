@@ -24,6 +24,7 @@ pub mod cpu;
 pub mod delta_log;
 pub mod eden;
 pub mod http;
+pub mod limits;
 pub mod mqtt;
 pub mod oracle;
 pub mod proxy;
@@ -33,7 +34,7 @@ pub mod scenario;
 pub mod wait;
 
 pub use binary::{Profile, eden_binary, program, workspace};
-pub use eden::{Eden, Rows};
+pub use eden::{Eden, Rows, terminate};
 pub use http::{Client, Outcome};
 pub use oracle::Oracle;
 pub use proxy::{Fault, Proxy, Way};
