@@ -33,7 +33,7 @@ pub mod rng;
 pub mod scenario;
 pub mod wait;
 
-pub use binary::{Profile, eden_binary, program, workspace};
+pub use binary::{Profile, agent_binary, eden_binary, program, workspace};
 pub use eden::{Eden, Rows, terminate};
 pub use http::{Client, Outcome};
 pub use oracle::Oracle;

@@ -6,7 +6,7 @@
 //! Invariants
 //!  1. Bytes pass in order and unchanged, or the connection ends; nothing is ever left out or doubled.
 //!  2. A fault hits the connections that exist; later ones begin whole. Only [`Proxy::refuse`] and
-//!     [`Proxy::cut_next`] look ahead.
+//!     [`Proxy::fault_next`] look ahead.
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
@@ -49,6 +49,8 @@ pub enum Fault {
     /// After so many further bytes this way, the connection is reset; with `Down` and few bytes an acknowledgement is
     /// lost that the server has sent.
     CutAfter(Way, u64),
+    /// After so many further bytes this way, the rest waits until [`Proxy::heal`], or is lost with the connection.
+    HoldAfter(Way, u64),
     /// Each chunk waits so long in either direction from now on.
     Delay(Duration),
 }
@@ -96,7 +98,7 @@ struct Shared {
 struct State {
     server: String,
     refuses: bool,
-    cut_next: Option<(Way, u64)>,
+    fault_next: Option<Fault>,
     links: Vec<Arc<Link>>,
     pumps: Vec<JoinHandle<()>>,
     accepted: u64,
@@ -139,9 +141,9 @@ impl Proxy {
         self.shared.state().refuses = refuses;
     }
 
-    /// The next connection is reset after so many bytes this way.
-    pub fn cut_next(&self, way: Way, bytes: u64) {
-        self.shared.state().cut_next = Some((way, bytes));
+    /// Does this to the next connection, before its first byte.
+    pub fn fault_next(&self, fault: Fault) {
+        self.shared.state().fault_next = Some(fault);
     }
 
     /// Connections that exist now.
@@ -175,7 +177,7 @@ impl Proxy {
     pub fn heal(&self) {
         let mut state = self.shared.state();
         state.refuses = false;
-        state.cut_next = None;
+        state.fault_next = None;
         for link in state.live_links() {
             link.heal();
         }
@@ -225,11 +227,11 @@ impl Shared {
             let Some(server) = connect(&server) else { continue };
             let mut state = self.state();
             state.accepted += 1;
-            let cut = state.cut_next.take();
+            let fault = state.fault_next.take();
             let Ok(sockets) = Sockets::new(client, server) else { continue };
             let (link, sockets) = (Arc::new(Link::default()), Arc::new(sockets));
-            if let Some((way, bytes)) = cut {
-                link.lane(way).bytes_left = Some(bytes);
+            if let Some(fault) = fault {
+                link.fault(fault);
             }
             for way in [Way::Up, Way::Down] {
                 let (link, sockets) = (link.clone(), sockets.clone());
@@ -287,6 +289,8 @@ struct Lane {
     stalled_until: Option<Instant>,
     delay: Duration,
     bytes_left: Option<u64>,
+    /// When none are left: whether the rest waits, or the connection is reset.
+    holds: bool,
     closes: bool,
     closed: bool,
 }
@@ -313,7 +317,11 @@ impl Link {
                 self.lane(Way::Down).stalled_until = until;
             }
             Fault::HalfClose(way) => self.lane(way).closes = true,
-            Fault::CutAfter(way, bytes) => self.lane(way).bytes_left = Some(bytes),
+            Fault::CutAfter(way, bytes) | Fault::HoldAfter(way, bytes) => {
+                let mut lane = self.lane(way);
+                lane.bytes_left = Some(bytes);
+                lane.holds = matches!(fault, Fault::HoldAfter(..));
+            }
             Fault::Delay(time) => {
                 self.lane(Way::Up).delay = time;
                 self.lane(Way::Down).delay = time;
@@ -370,7 +378,7 @@ impl Link {
                     if !delay.is_zero() {
                         wait::until(delay, || self.ended.load(Ordering::Relaxed).then_some(()));
                     }
-                    self.forward(way, to, &buffer[..bytes]);
+                    self.forward(to, &buffer[..bytes]);
                 }
                 Taken::CloseNow => {
                     let _ = to.shutdown(Shutdown::Write);
@@ -387,10 +395,11 @@ impl Link {
             lane.closed = true;
             return Taken::CloseNow;
         }
-        if lane.bytes_left == Some(0) {
+        let none_left = lane.bytes_left == Some(0);
+        if none_left && !lane.holds {
             self.resets.store(true, Ordering::Relaxed);
         }
-        let stalled = lane.stalled_until.is_some_and(|until| wait::now() < until);
+        let stalled = none_left || lane.stalled_until.is_some_and(|until| wait::now() < until);
         if stalled || lane.closed || self.resets.load(Ordering::Relaxed) {
             return Taken::Held;
         }
@@ -403,42 +412,32 @@ impl Link {
                 let both_are_done = self.lane(way.other()).closed;
                 if both_are_done { Taken::Failed } else { Taken::CloseNow }
             }
-            Ok(_) => match from.read(buffer) {
-                Ok(bytes) => Taken::Bytes(bytes, lane.delay),
-                Err(error) if is_timeout(&error) => Taken::Nothing,
-                Err(_) => Taken::Failed,
-            },
+            Ok(_) => {
+                let may_pass = lane.bytes_left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+                let may_pass = may_pass.min(buffer.len());
+                match from.read(&mut buffer[..may_pass]) {
+                    Ok(bytes) => {
+                        if let Some(left) = &mut lane.bytes_left {
+                            *left -= bytes as u64;
+                        }
+                        Taken::Bytes(bytes, lane.delay)
+                    }
+                    Err(error) if is_timeout(&error) => Taken::Nothing,
+                    Err(_) => Taken::Failed,
+                }
+            }
             Err(error) if is_timeout(&error) => Taken::Nothing,
             Err(_) => Taken::Failed,
         }
     }
 
-    /// Writes what may pass: less than all of it before a cut.
-    fn forward(&self, way: Way, mut to: &TcpStream, bytes: &[u8]) {
-        let passes = {
-            let mut lane = self.lane(way);
-            match &mut lane.bytes_left {
-                None => bytes.len(),
-                Some(left) => {
-                    let passes = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    *left -= passes as u64;
-                    passes
-                }
-            }
-        };
-        let mut rest = &bytes[..passes];
-        while !rest.is_empty() {
-            let stopped = self.ended.load(Ordering::Relaxed) || self.resets.load(Ordering::Relaxed);
-            if stopped {
-                return;
-            }
+    fn forward(&self, mut to: &TcpStream, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() && !self.ended.load(Ordering::Relaxed) && !self.resets.load(Ordering::Relaxed) {
             match to.write(rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(error) if is_timeout(&error) => {}
-                Err(_) => {
-                    self.end();
-                    return;
-                }
+                Err(_) => self.end(),
             }
         }
     }
@@ -564,7 +563,7 @@ mod tests {
     fn a_cut_lets_exactly_so_many_bytes_pass() {
         let (server, seen) = echo();
         let proxy = Proxy::start(&server);
-        proxy.cut_next(Way::Down, 4);
+        proxy.fault_next(Fault::CutAfter(Way::Down, 4));
         let mut stream = client(&proxy);
         stream.write_all(b"123456").unwrap();
         let (mut back, mut buffer) = (Vec::new(), [0; 10]);
@@ -573,6 +572,31 @@ mod tests {
         }
         assert_eq!(back, b"1234");
         assert_eq!(seen.recv_timeout(SOON).unwrap(), b"123456", "the server had it all");
+    }
+
+    #[test]
+    fn what_is_held_passes_later_or_is_lost_with_its_connection() {
+        let (server, _seen) = echo();
+        let proxy = Proxy::start(&server);
+        for passes in [true, false] {
+            proxy.fault_next(Fault::HoldAfter(Way::Down, 4));
+            let mut stream = client(&proxy);
+            stream.write_all(b"123456").unwrap();
+            let mut back = [0; 4];
+            stream.read_exact(&mut back).unwrap();
+            assert_eq!(&back, b"1234");
+            stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            assert!(is_timeout(&stream.read(&mut back).unwrap_err()));
+            stream.set_read_timeout(Some(SOON)).unwrap();
+            if passes {
+                proxy.heal();
+                stream.read_exact(&mut back[..2]).unwrap();
+                assert_eq!(&back[..2], b"56");
+            } else {
+                proxy.fault(Fault::Reset);
+                assert_eq!(stream.read(&mut back).unwrap_or(0), 0);
+            }
+        }
     }
 
     #[test]
