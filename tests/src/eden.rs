@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::binary::{Profile, eden_binary};
+use crate::home::{Home, read_log};
 use crate::http::Client;
 use crate::reading::Reading;
 use crate::wait;
@@ -18,7 +18,6 @@ use crate::wait;
 const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Beyond the server's own grace period.
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
-const LOG_LINES_SHOWN: usize = 60;
 
 /// How to start a server.
 #[derive(Clone, Debug)]
@@ -56,28 +55,13 @@ impl Options {
     /// # Panics
     /// When it does not become ready.
     pub fn start(self) -> Eden {
-        let home = match &self.folder {
-            Some(folder) => {
-                std::fs::create_dir_all(folder).expect("make the folder of the server");
-                Home::Kept(folder.clone())
-            }
-            None => {
-                let prefix = format!("eden-{}-", self.name);
-                Home::Temporary(tempfile::Builder::new().prefix(&prefix).tempdir().expect("make a temporary folder"))
-            }
-        };
+        let home = Home::new(&self.name, self.folder.as_deref());
         let addresses = Addresses::default();
         let mut eden = Eden { options: self, home, process: None, addresses, notes: Vec::new() };
         eden.spawn();
         eden.wait_until_ready();
         eden
     }
-}
-
-#[derive(Debug)]
-enum Home {
-    Temporary(TempDir),
-    Kept(PathBuf),
 }
 
 /// A server process on port 0 with a data folder of its own, killed and removed when dropped.
@@ -117,10 +101,7 @@ impl Eden {
 
     /// The folder that holds data and log.
     pub fn home(&self) -> &Path {
-        match &self.home {
-            Home::Temporary(folder) => folder.path(),
-            Home::Kept(folder) => folder,
-        }
+        self.home.path()
     }
 
     /// The data folder.
@@ -135,7 +116,7 @@ impl Eden {
 
     /// Everything the server has printed so far, over all its starts.
     pub fn log(&self) -> String {
-        std::fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        read_log(&self.log_path())
     }
 
     /// `host:port` of HTTP.
@@ -312,29 +293,13 @@ impl Eden {
             .expect("start eden");
         self.process = Some(process);
     }
-
-    fn print_failure(&self) {
-        eprintln!("--- {} failed; data and log are kept in {}", self.options.name, self.home().display());
-        for note in &self.notes {
-            eprintln!("--- {note}");
-        }
-        let log = self.log();
-        let lines: Vec<_> = log.lines().collect();
-        let skipped = lines.len().saturating_sub(LOG_LINES_SHOWN);
-        eprintln!("--- the server's log, last {} of {} lines:", lines.len() - skipped, lines.len());
-        for line in &lines[skipped..] {
-            eprintln!("{line}");
-        }
-    }
 }
 
 impl Drop for Eden {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            if let Home::Temporary(folder) = &mut self.home {
-                folder.disable_cleanup(true);
-            }
-            self.print_failure();
+            let log = self.log();
+            self.home.keep_for_a_look(&self.options.name, &self.notes, &log);
         }
         if let Some(mut process) = self.process.take() {
             // Dropping must not panic; a process that is gone already is what we want.

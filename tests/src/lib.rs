@@ -19,10 +19,12 @@
 //! A scenario that fails panics with its seed; while it panics, [`Eden`] keeps the data folder and prints where it is
 //! and how the server's log ends.
 
+pub mod agent;
 mod binary;
 pub mod cpu;
 pub mod delta_log;
 pub mod eden;
+mod home;
 pub mod http;
 pub mod limits;
 pub mod mqtt;
@@ -33,6 +35,7 @@ pub mod rng;
 pub mod scenario;
 pub mod wait;
 
+pub use agent::Agent;
 pub use binary::{Profile, agent_binary, eden_binary, program, workspace};
 pub use eden::{Eden, Rows, terminate};
 pub use http::{Client, Outcome};

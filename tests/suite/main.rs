@@ -1,5 +1,6 @@
 //! Whole-system scenarios on the real binary. Each test's name is its claim.
 
+mod agents;
 mod kills;
 mod mqtt_kills;
 mod one_server;
