@@ -1,7 +1,8 @@
-//! The edge: sensors, and their simulated twins that let everything run on a laptop.
+//! The edge: sensors, an outbox, and an uplink; `eden-agent` is these with a command line.
 //!
-//! Owns:     drivers and twins. The outbox and the agent's binary come with the agent's issue.
-//! Does not: know Arrow, SQL or the server.
+//! Owns:     drivers and their simulated twins, the durable queue of batches, and how they reach a server.
+//! Does not: know Arrow, SQL or the server's insides; set up logging, take signals or hold globals: [`Agent`] can run
+//!           many times in one process.
 //!
 //! ```
 //! use edge_agent::Bmp180Twin;
@@ -11,6 +12,16 @@
 //! assert!((300.0..=1100.0).contains(&(f64::from(reading.pressure.0) / 100.0)), "hPa");
 //! ```
 
+pub mod agent;
 pub mod bmp180;
+pub mod cli;
+pub mod config;
+mod exchange;
+pub mod gap;
+pub mod outbox;
+pub mod sensor;
+mod uplink;
 
+pub use agent::{Agent, AgentError, AgentStats, Stopped, Surroundings};
 pub use bmp180::{Bmp180Reading, Bmp180Twin, DeciCelsius, Pascal};
+pub use config::Config;

@@ -1,3 +1,7 @@
-//! `eden-agent`.
+//! `eden-agent`: see [`edge_agent::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    edge_agent::cli::run()
+}

@@ -1,0 +1,212 @@
+//! What an operator may set: one TOML file, overridden by the environment by one rule.
+//!
+//! Owns:     every key, its default and its manual entry (`docs/agent.md` holds the same ones).
+//! Does not: touch a port or a disk other than the file itself.
+//!
+//! Invariants
+//!  1. A key that does not exist is an error that names its place and the closest key that does.
+//!  2. `EDEN_AGENT_<SECTION>_<KEY>` sets `[section] key`, and nothing else does. Lists are in the file only.
+
+mod close_names;
+mod load;
+mod units;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use load::{ConfigError, Setting, Value};
+pub use units::{ByteSize, Period};
+
+/// A section of the configuration.
+pub(crate) trait Section: Default {
+    /// Its name in TOML.
+    const NAME: &'static str;
+    /// The names of its keys.
+    const KEYS: &'static [&'static str];
+    /// Sets one of [`Section::KEYS`].
+    fn set(&mut self, key: &str, value: &Value) -> Result<(), String>;
+}
+
+/// Declares a section once: its struct, its defaults and its parser.
+macro_rules! section {
+    (
+        $(#[doc = $about:literal])+
+        $section:literal $name:ident {
+            $( $(#[doc = $doc:literal])+ $field:ident : $type:ty = $default:expr, )+
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name {
+            $( $(#[doc = $doc])+ pub $field: $type, )+
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $( $field: $default, )+ }
+            }
+        }
+
+        impl Section for $name {
+            const NAME: &'static str = $section;
+            const KEYS: &'static [&'static str] = &[$(stringify!($field)),+];
+
+            fn set(&mut self, key: &str, value: &Value) -> Result<(), String> {
+                match key {
+                    $( stringify!($field) => self.$field = <$type as Setting>::read(value)?, )+
+                    _ => return Err(format!("there is no key {key:?}")),
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+section! {
+    /// The agent itself.
+    "agent" AgentSection {
+        /// The agent's id: its MQTT client id, a part of its topics, and the tag `agent` of its readings. Empty: the
+        /// host's name.
+        id: String = String::new(),
+        /// What is logged to standard error: `error`, `warn`, `info`, `debug` or `trace`, also by part.
+        log: String = "info".into(),
+        /// How long a stop tries to send what waits. What is not sent by then stays in the outbox.
+        grace: Period = Period(Duration::from_secs(5)),
+    }
+}
+
+section! {
+    /// How readings are put together.
+    "batch" BatchSection {
+        /// A batch with so many readings is closed, before the next sync is due.
+        max_readings: u32 = 1_000,
+    }
+}
+
+section! {
+    /// The durable queue of what was not acknowledged.
+    "outbox" OutboxSection {
+        /// Its folder; made if missing. Each agent needs its own.
+        dir: PathBuf = PathBuf::from("./eden-outbox"),
+        /// Bytes of its log at most. When it is full the oldest batches are dropped, and reported.
+        max_bytes: ByteSize = ByteSize(256 << 20),
+        /// The open batch is closed and made durable after this time: a power cut loses at most as much.
+        sync_interval: Period = Period(Duration::from_secs(1)),
+    }
+}
+
+section! {
+    /// How batches are sent.
+    "uplink" UplinkSection {
+        /// Batches sent and not acknowledged at a time, 1 to 64, over MQTT. HTTP sends one after the other.
+        in_flight: u32 = 32,
+        /// Time between two status messages, over MQTT.
+        status_interval: Period = Period(Duration::from_secs(30)),
+    }
+}
+
+section! {
+    /// A server; several are tried in the order in which they stand.
+    "server" ServerSection {
+        /// `mqtt://host:port` or `http://host:port`; without a port 1883 or 4200.
+        url: String = "mqtt://127.0.0.1:1883".into(),
+        /// `3.1.1` or `5`; of no meaning for HTTP.
+        mqtt_version: MqttVersion = MqttVersion::V311,
+    }
+}
+
+section! {
+    /// A sensor.
+    "sensor" SensorSection {
+        /// Its kind: `simulated-bmp180`.
+        driver: String = String::new(),
+        /// Its name, the tag `sensor` of its readings.
+        name: String = String::new(),
+        /// Time between two readings.
+        interval: Period = Period(Duration::from_secs(1)),
+        /// The table of its readings. Empty: the driver's name, `bmp180`.
+        table: String = String::new(),
+        /// Further tags of its readings: `tags = { room = "kitchen" }`.
+        tags: BTreeMap<String, String> = BTreeMap::new(),
+        /// Which invented place a simulated sensor stands at. Without: one that follows from agent and name.
+        seed: Option<u32> = None,
+    }
+}
+
+/// The version of MQTT that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MqttVersion {
+    /// 3.1.1.
+    V311,
+    /// 5.
+    V5,
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// `[agent]`
+    pub agent: AgentSection,
+    /// `[batch]`
+    pub batch: BatchSection,
+    /// `[outbox]`
+    pub outbox: OutboxSection,
+    /// `[uplink]`
+    pub uplink: UplinkSection,
+    /// `[[server]]`, in order of preference; none means the default of one.
+    pub servers: Vec<ServerSection>,
+    /// `[[sensor]]`
+    pub sensors: Vec<SensorSection>,
+}
+
+/// A server's address, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    Mqtt { host: String, port: u16 },
+    /// Without a slash at its end.
+    Http { base: String },
+}
+
+impl ServerSection {
+    /// A server at `url`, spoken to as by default.
+    pub fn new(url: &str) -> Self {
+        ServerSection { url: url.to_owned(), ..ServerSection::default() }
+    }
+
+    pub(crate) fn address(&self) -> Result<Address, String> {
+        let right = "write \"mqtt://host:1883\" or \"http://host:4200\"";
+        let wrong = |what: &str| format!("{:?} {what}; {right}", self.url);
+        let (scheme, rest) = self.url.split_once("://").ok_or_else(|| wrong("is no URL"))?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains(['/', '@', '?', '#', ' ']) {
+            return Err(wrong("has more than a host and a port"));
+        }
+        let is_v6_without_port = rest.ends_with(']');
+        let (host, port) = match rest.rsplit_once(':').filter(|_| !is_v6_without_port) {
+            Some((host, port)) => {
+                (host, Some(port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| wrong("has no such port"))?))
+            }
+            None => (rest, None),
+        };
+        let is_v6 = host.starts_with('[') && host.ends_with(']');
+        if host.is_empty() || (host.contains([':', '[', ']']) && !is_v6) {
+            return Err(wrong("has no host"));
+        }
+        match scheme {
+            "mqtt" => Ok(Address::Mqtt { host: host.to_owned(), port: port.unwrap_or(1883) }),
+            "http" => Ok(Address::Http { base: format!("http://{host}:{}", port.unwrap_or(4200)) }),
+            "mqtts" | "https" => Err(wrong("is TLS, which this release does not speak")),
+            _ => Err(wrong("has an unknown scheme")),
+        }
+    }
+}
+
+/// What is wrong with an agent's id, if anything is.
+pub(crate) fn check_id(id: &str) -> Result<(), String> {
+    model::name::check_name("agent", id).map_err(|e| e.to_string())?;
+    match id.chars().find(|c| matches!(c, '/' | '+' | '#') || c.is_whitespace()) {
+        Some(c) => Err(format!("the agent id {id:?} has {c:?}, which topics do not take; use letters, digits and -")),
+        None => Ok(()),
+    }
+}

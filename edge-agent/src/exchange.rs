@@ -1,0 +1,179 @@
+//! What the agent's two threads share: batches on their way out, and what became of them on their way back.
+//!
+//! Owns:     the window of batches that the outbox handed out, and the signals between outbox and uplink.
+//! Does not: read or write disk or network; its lock is held for a few lines.
+//!
+//! Invariant: a batch in the window leaves it only with an outcome.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::agent::AgentStats;
+use crate::outbox::{Batch, BatchKey};
+
+/// What a server did with a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Acked,
+    /// The server has set it aside for good.
+    Refused,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Exchange {
+    shared: Mutex<Shared>,
+    changed: Condvar,
+    /// The same for the uplink's asynchronous half.
+    pub(crate) notify: Notify,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    window: VecDeque<Slot>,
+    outcomes: Vec<(BatchKey, Outcome)>,
+    /// By when, on the monotonic clock, the uplink must have ended.
+    pub(crate) stop_at: Option<Duration>,
+    /// Whether all that the outbox has was handed out and nothing more will come.
+    pub(crate) is_last: bool,
+    pub(crate) uplink_ended: bool,
+    pub(crate) stats: AgentStats,
+    /// Something changed that the outbox's thread has not seen.
+    news: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    batch: Arc<Batch>,
+    is_sent: bool,
+    sent_before: bool,
+}
+
+impl Exchange {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().expect("no holder of this lock panics")
+    }
+
+    fn tell(&self) {
+        self.changed.notify_all();
+        self.notify.notify_one();
+    }
+
+    /// The outbox hands a batch out.
+    pub(crate) fn offer(&self, batch: Batch) {
+        self.lock().window.push_back(Slot { batch: Arc::new(batch), is_sent: false, sent_before: false });
+        self.tell();
+    }
+
+    /// The outbox's thread waits until there is news for it, at most for `period`; gives what came back.
+    pub(crate) fn wait_for_outcomes(&self, period: Duration) -> Vec<(BatchKey, Outcome)> {
+        let shared = self.lock();
+        let waited = self.changed.wait_timeout_while(shared, period, |shared| !shared.news);
+        let (mut shared, _) = waited.expect("no holder of this lock panics");
+        shared.news = false;
+        std::mem::take(&mut shared.outcomes)
+    }
+
+    /// The uplink's thread waits until there is something to do for it, at most for `period`.
+    pub(crate) fn wait_for_batches(&self, period: Duration) {
+        let shared = self.lock();
+        let is_idle = |shared: &mut Shared| !shared.has_waiting() && shared.stop_at.is_none();
+        drop(self.changed.wait_timeout_while(shared, period, is_idle).expect("no holder of this lock panics"));
+    }
+
+    /// While it stops, the uplink's thread waits until there is a batch, all is done, or the grace may be over.
+    pub(crate) fn wait_for_last(&self) {
+        let shared = self.lock();
+        let waits = |shared: &mut Shared| !shared.has_waiting() && !shared.is_drained();
+        let most = Duration::from_millis(50);
+        drop(self.changed.wait_timeout_while(shared, most, waits).expect("no holder of this lock panics"));
+    }
+
+    /// The uplink's thread waits for `period`, or until it is told to stop.
+    pub(crate) fn wait_for_stop(&self, period: Duration) {
+        let shared = self.lock();
+        let goes_on = |shared: &mut Shared| shared.stop_at.is_none();
+        drop(self.changed.wait_timeout_while(shared, period, goes_on).expect("no holder of this lock panics"));
+    }
+
+    /// The first batch that is not on its way; it is from now on.
+    pub(crate) fn take(&self) -> Option<Arc<Batch>> {
+        let mut shared = self.lock();
+        let slot = shared.window.iter_mut().find(|slot| !slot.is_sent)?;
+        slot.is_sent = true;
+        let is_again = std::mem::replace(&mut slot.sent_before, true);
+        let batch = Arc::clone(&slot.batch);
+        shared.stats.sent += 1;
+        shared.stats.resent += u64::from(is_again);
+        Some(batch)
+    }
+
+    /// A batch has its outcome.
+    pub(crate) fn done(&self, key: BatchKey, outcome: Outcome, took: Duration) {
+        let mut shared = self.lock();
+        let Some(at) = shared.window.iter().position(|slot| slot.batch.key() == key) else { return };
+        shared.window.remove(at);
+        shared.outcomes.push((key, outcome));
+        match outcome {
+            Outcome::Acked => shared.stats.acked += 1,
+            Outcome::Refused => shared.stats.refused += 1,
+        }
+        shared.stats.slowest_ack = shared.stats.slowest_ack.max(took);
+        shared.news = true;
+        drop(shared);
+        self.tell();
+    }
+
+    /// A batch is to be sent again.
+    pub(crate) fn put_back(&self, key: BatchKey) {
+        let mut shared = self.lock();
+        for slot in shared.window.iter_mut().filter(|slot| slot.batch.key() == key) {
+            slot.is_sent = false;
+        }
+    }
+
+    /// A connection ended: what had no outcome counts as not sent.
+    pub(crate) fn put_all_back(&self) {
+        for slot in &mut self.lock().window {
+            slot.is_sent = false;
+        }
+    }
+
+    /// Tells the uplink to end by `stop_at`.
+    pub(crate) fn stop(&self, stop_at: Duration) {
+        let mut shared = self.lock();
+        shared.stop_at = Some(stop_at);
+        shared.news = true;
+        drop(shared);
+        self.tell();
+    }
+
+    /// Nothing more will be handed out.
+    pub(crate) fn set_last(&self) {
+        self.lock().is_last = true;
+        self.tell();
+    }
+
+    /// The uplink has ended.
+    pub(crate) fn end_uplink(&self) {
+        let mut shared = self.lock();
+        shared.uplink_ended = true;
+        shared.news = true;
+        shared.stats.connected = None;
+        drop(shared);
+        self.tell();
+    }
+}
+
+impl Shared {
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.window.iter().any(|slot| !slot.is_sent)
+    }
+
+    /// Whether all has been sent and has its outcome.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.is_last && self.window.is_empty()
+    }
+}

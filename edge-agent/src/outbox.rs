@@ -1,0 +1,990 @@
+//! The agent's durable queue of batches that were not acknowledged yet (P7).
+//!
+//! Owns:     the folder of the outbox: its log, its identity and its lock; seqs, gaps, and what may be forgotten.
+//! Does not: run threads, talk to a server, or decide when to sync: its owner drives it.
+//!
+//! Invariants
+//!  1. A batch is handed out only after it is durable.
+//!  2. It is forgotten only after its acknowledgement, or when the outbox is full: then a gap says so.
+//!  3. A seq that may have been sent never stands for other bytes.
+//!  4. Each seq that was given away is in a batch that is sent, or in a gap that is reported.
+//!  5. After any crash fewer than [`RESENT_MAX`] batches that were acknowledged are sent again.
+//!  6. A disk that fails costs readings only when memory is full too, and then they are counted in a gap.
+//!
+//! The newest record of the log holds the whole state: what is forgotten and which gaps are not reported yet. So
+//! segments go only once a durable record says that they may, and a gap is durable before what it names is dropped.
+
+mod identity;
+mod peek;
+pub(crate) mod record;
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Clock, NodeEpoch, NodeId, Rng};
+use wal::disk::{DiskLock, SharedDisk, create_dir_all};
+use wal::{Certainty, FrameReader, RING_SEGMENT_BYTES, Recovery, RingConfig, RingLog, WalError};
+
+use crate::gap::{Gap, GapReason, Gaps, Life};
+use identity::Identity;
+use record::{Content, Decoded, Header, RecordError, State};
+
+pub use peek::{Waiting, WaitingLife, peek};
+pub use record::Encoding;
+
+/// Batches that may be sent again after a crash although they were acknowledged: fewer than this.
+pub const RESENT_MAX: usize = 128;
+/// The most batches that can be handed out and not forgotten.
+pub const IN_FLIGHT_MAX: usize = 64;
+/// After as many acknowledgements the watermark is made durable.
+const SAVE_AFTER: usize = 64;
+/// A body is not longer than this, so that its record fits any segment; readings beyond begin the next batch.
+pub const BODY_BYTES_MAX: usize = 256 << 10;
+/// Batches kept in memory while the disk fails.
+const MEMORY_BYTES_MAX: usize = 8 << 20;
+/// Room that is kept in a full outbox for records that say what is dropped.
+const SPARE_BYTES: u64 = 16 * BLOCK_BYTES;
+const BLOCK_BYTES: u64 = 4096;
+/// About what a record has besides a body.
+const CURSOR_BYTES: usize = 3 * BLOCK_BYTES as usize;
+/// Every outbox is its log's only node.
+const NODE: NodeId = NodeId(1);
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Level of zstd: bodies are small, and 3 is its default.
+const ZSTD_LEVEL: i32 = 3;
+
+/// Why an outbox did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// Another process has it.
+    #[error("the outbox {} is used by another agent; give each agent an outbox of its own", .dir.display())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A later release wrote it; nothing was changed (P13).
+    #[error("the outbox has format version {version}, newer than this release reads; nothing was changed")]
+    Newer {
+        /// Its version.
+        version: u32,
+    },
+    /// A file beside the log cannot be read or written.
+    #[error("{action} {}", .path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// The log refused.
+    #[error("the outbox's log")]
+    Log(#[from] WalError),
+}
+
+/// Settings of an [`Outbox`].
+#[derive(Clone, Debug)]
+pub struct OutboxConfig {
+    /// Its folder; made if missing.
+    pub dir: PathBuf,
+    /// Bytes of its log at most; two segments at least.
+    pub bytes_max: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// The agent's id.
+    pub agent: Arc<str>,
+    /// The hardware's serial number, if it has one: with another one a new epoch begins.
+    pub serial: Option<String>,
+    /// Batches handed out and not forgotten at most, 1 to [`IN_FLIGHT_MAX`].
+    pub in_flight: usize,
+}
+
+impl OutboxConfig {
+    /// The settings of an outbox in `dir` of at most `bytes_max`.
+    pub fn new(dir: impl Into<PathBuf>, agent: &str, bytes_max: u64) -> Self {
+        OutboxConfig {
+            dir: dir.into(),
+            bytes_max,
+            segment_bytes: RING_SEGMENT_BYTES,
+            agent: agent.into(),
+            serial: None,
+            in_flight: 32,
+        }
+    }
+
+    fn log_dir(&self) -> PathBuf {
+        log_dir(&self.dir)
+    }
+}
+
+fn log_dir(dir: &Path) -> PathBuf {
+    dir.join("log")
+}
+
+/// A batch's name for its agent: no two batches of an outbox have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchKey {
+    /// The agent epoch.
+    pub epoch: u64,
+    /// Its number in it.
+    pub seq: u64,
+}
+
+/// A durable batch, ready to be sent. The same batch has the same bytes at every attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Under which id and epoch it is sent.
+    pub life: Life,
+    /// Its number.
+    pub seq: u64,
+    /// Its readings.
+    pub readings: u32,
+    /// How the body is packed.
+    pub encoding: Encoding,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Batch {
+    /// Its name.
+    pub fn key(&self) -> BatchKey {
+        BatchKey { epoch: self.life.epoch, seq: self.seq }
+    }
+}
+
+/// Figures of an outbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutboxStats {
+    /// Batches made since it was opened.
+    pub made: u64,
+    /// Readings in them.
+    pub readings: u64,
+    /// The last seq given away.
+    pub last_seq: u64,
+    /// Batches that wait, in the log and in memory.
+    pub backlog_batches: u64,
+    /// Bytes of their bodies, as they are kept.
+    pub backlog_bytes: u64,
+    /// Bytes of the log's files.
+    pub disk_bytes: u64,
+    /// Gaps found since it was opened.
+    pub gaps: u64,
+    /// Readings known to lie in them.
+    pub gap_readings: u64,
+    /// Times that the log had to be opened again after a failure.
+    pub reopened: u64,
+    /// Whether the disk fails just now.
+    pub failing: bool,
+}
+
+/// A batch in the log that is not forgotten.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) life: Life,
+    pub(crate) seq: u64,
+    pub(crate) readings: u32,
+    pub(crate) readings_before: u64,
+    pub(crate) time_us: i64,
+    pub(crate) body_bytes: u32,
+    /// Offset of its frame in the log.
+    start: u64,
+    end: u64,
+    /// Frames that follow each other without a step: at most one segment.
+    run: u64,
+    pub(crate) gaps: Vec<Gap>,
+    /// Acknowledged, while one before it is not.
+    done: bool,
+}
+
+/// A batch that is not known to be durable.
+#[derive(Debug)]
+struct Made {
+    header: Header,
+    body: Vec<u8>,
+}
+
+/// What the log held when it was opened.
+pub(crate) struct Scan {
+    pub(crate) entries: VecDeque<Entry>,
+    /// The newest record's state and whether it closed the outbox.
+    newest: Option<(State, bool)>,
+    last_end: u64,
+    run: u64,
+}
+
+/// The queue; see the module.
+#[derive(Debug)]
+pub struct Outbox {
+    disk: SharedDisk,
+    clock: Arc<dyn Clock>,
+    config: OutboxConfig,
+    identity: Identity,
+    /// Poisoned or not, it can be read.
+    log: RingLog,
+    reader: Option<FrameReader>,
+    /// When the failed log is to be opened again; `None` if it works.
+    broken: Option<Broken>,
+    life: Life,
+    last_seq: u64,
+    readings_made: u64,
+    forgotten_seq: u64,
+    forgotten_readings: u64,
+    gaps: Gaps,
+    entries: VecDeque<Entry>,
+    /// Of `entries`, from the front.
+    handed: usize,
+    unsynced: VecDeque<Made>,
+    /// Of `unsynced`, from the front, that were appended since the log was opened.
+    appended: usize,
+    unsynced_bytes: usize,
+    /// Batches forgotten that no durable record says are.
+    unsaved: usize,
+    /// Of these, those that the newest record does not say either.
+    unsaved_by_newest: usize,
+    /// Where the newest record begins, and what it says is forgotten.
+    newest: (u64, u64),
+    /// The same of the newest durable one.
+    durable: (u64, u64),
+    /// Offset behind the newest frame, and the run it is in.
+    last_end: u64,
+    run: u64,
+    stats: OutboxStats,
+    backlog_bytes: u64,
+    _lock: Box<dyn DiskLock>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Broken {
+    retry_at: Duration,
+    wait: Duration,
+}
+
+impl Outbox {
+    /// Opens the outbox in the folder, or makes one.
+    ///
+    /// # Errors
+    /// See [`OutboxError`]. Nothing that waits is lost by it.
+    pub fn open(
+        disk: SharedDisk,
+        clock: Arc<dyn Clock>,
+        rng: &dyn Rng,
+        config: OutboxConfig,
+    ) -> Result<Outbox, OutboxError> {
+        assert!((1..=IN_FLIGHT_MAX).contains(&config.in_flight), "the configuration was checked");
+        let in_dir = |action| {
+            let path = config.dir.clone();
+            move |source| OutboxError::Io { action, path, source }
+        };
+        create_dir_all(&*disk, &config.dir).map_err(in_dir("make"))?;
+        let note = format!("eden-agent {}, process {}\n", config.agent, std::process::id());
+        let lock = match disk.lock(&config.dir.join("lock"), &note) {
+            Ok(lock) => lock,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(OutboxError::Locked { dir: config.dir }),
+            Err(e) => return Err(in_dir("lock")(e)),
+        };
+        let found = Identity::read(&*disk, &config.dir)?;
+        let life = found.as_ref().map_or(0, |identity| identity.life) + 1;
+        let (log, recovery, life) = open_log(&disk, &config, life)?;
+        let scan = scan(&log)?;
+        for loss in recovery.losses.iter().filter(|loss| loss.certainty == Certainty::Certain) {
+            tracing::error!(%loss, "the outbox's log is damaged");
+        }
+
+        let serial_changed = found.as_ref().is_some_and(|identity| {
+            identity.serial.is_some() && config.serial.is_some() && identity.serial != config.serial
+        });
+        let state = scan.newest.as_ref().map(|(state, _)| state);
+        let goes_on = state.filter(|state| {
+            !serial_changed
+                && state.life.agent == config.agent
+                && found.as_ref().is_some_and(|identity| identity.epoch == state.life.epoch)
+        });
+        let epoch = goes_on.map_or_else(|| rng.next_u64().max(1), |state| state.life.epoch);
+        let serial = config.serial.clone().or(found.and_then(|identity| identity.serial));
+        let identity = Identity::new(&config.agent, epoch, life, serial);
+        identity.write(&*disk, &config.dir)?;
+
+        let own = Life { agent: Arc::clone(&config.agent), epoch };
+        let durable_to = log.durable();
+        let mut outbox = Outbox {
+            disk,
+            clock,
+            config,
+            identity,
+            log,
+            reader: None,
+            broken: None,
+            life: own,
+            last_seq: 0,
+            readings_made: 0,
+            forgotten_seq: 0,
+            forgotten_readings: 0,
+            gaps: Gaps::default(),
+            entries: VecDeque::new(),
+            handed: 0,
+            unsynced: VecDeque::new(),
+            appended: 0,
+            unsynced_bytes: 0,
+            unsaved: 0,
+            unsaved_by_newest: 0,
+            // Until this life has a durable record of its own nothing may be truncated.
+            newest: (0, 0),
+            durable: (0, 0),
+            last_end: durable_to,
+            run: scan.run + 1,
+            stats: OutboxStats::default(),
+            backlog_bytes: 0,
+            _lock: lock,
+        };
+        outbox.resume(scan, &recovery, serial_changed);
+        outbox.write_state(Content::Cursor)?;
+        outbox.truncate();
+        Ok(outbox)
+    }
+
+    /// Takes over what an earlier life left.
+    fn resume(&mut self, scan: Scan, recovery: &Recovery, serial_changed: bool) {
+        self.entries = scan.entries;
+        self.backlog_bytes = self.entries.iter().map(|entry| u64::from(entry.body_bytes)).sum();
+        let Some((state, closed)) = scan.newest else { return };
+        let is_damaged = recovery.losses.iter().any(|loss| loss.certainty == Certainty::Certain);
+        let reason = if closed || is_damaged { GapReason::Damaged } else { GapReason::UncleanStop };
+        self.gaps = Gaps(state.gaps.clone());
+        for gap in self.holes(&state, reason) {
+            self.found_gap(gap);
+        }
+        // A cloned card: the board that it was cloned from goes on with the old epoch, and nothing of it is lost here.
+        let skips = !closed && !(serial_changed && state.life != self.life);
+        if skips {
+            let seq = state.last_seq + 1;
+            self.found_gap(Gap {
+                life: state.life.clone(),
+                first_seq: seq,
+                last_seq: seq,
+                readings: None,
+                reason: GapReason::UncleanStop,
+                time_us: self.clock.now_us(),
+            });
+        }
+        if state.life == self.life {
+            self.last_seq = state.last_seq + u64::from(skips);
+            self.readings_made = state.readings_made;
+            self.forgotten_seq = state.forgotten_seq;
+            self.forgotten_readings = state.forgotten_readings;
+        } else {
+            tracing::warn!(
+                old_agent = %state.life.agent,
+                old_epoch = state.life.epoch,
+                epoch = self.life.epoch,
+                waiting = self.entries.len(),
+                "another board or another id: a new epoch begins; what waits is sent under the old one"
+            );
+        }
+    }
+
+    /// Seqs that were given away and are neither here, nor forgotten, nor in a gap.
+    fn holes(&self, state: &State, reason: GapReason) -> Vec<Gap> {
+        let mut lives: HashMap<Life, (u64, u64)> =
+            HashMap::from([(state.life.clone(), (state.forgotten_seq, state.forgotten_readings))]);
+        let carried: Vec<&Gap> =
+            self.entries.iter().flat_map(|entry| &entry.gaps).chain(self.gaps.0.iter()).collect();
+        let mut holes = Vec::new();
+        let mut look = |life: &Life, from: (u64, u64), to: (u64, u64)| {
+            let mut within: Vec<&Gap> = carried
+                .iter()
+                .copied()
+                .filter(|gap| gap.life == *life && gap.last_seq > from.0 && gap.first_seq < to.0)
+                .collect();
+            within.sort_by_key(|gap| gap.first_seq);
+            let mut missing = Vec::new();
+            let mut next = from.0 + 1;
+            for gap in &within {
+                if next < gap.first_seq {
+                    missing.push((next, gap.first_seq - 1));
+                }
+                next = next.max(gap.last_seq + 1);
+            }
+            if next < to.0 {
+                missing.push((next, to.0 - 1));
+            }
+            let elsewhere: u64 = within.iter().filter_map(|gap| gap.readings).sum();
+            let readings = to.1.saturating_sub(from.1).saturating_sub(elsewhere);
+            let is_one = missing.len() == 1;
+            holes.extend(missing.into_iter().map(|(first_seq, last_seq)| Gap {
+                life: life.clone(),
+                first_seq,
+                last_seq,
+                readings: is_one.then_some(readings),
+                reason,
+                time_us: self.clock.now_us(),
+            }));
+        };
+        for entry in &self.entries {
+            let here = (entry.seq, entry.readings_before);
+            if let Some(before) = lives.get(&entry.life) {
+                look(&entry.life, *before, here);
+            }
+            let behind = (entry.seq, entry.readings_before + u64::from(entry.readings));
+            lives.insert(entry.life.clone(), behind);
+        }
+        look(&state.life, lives[&state.life], (state.last_seq + 1, state.readings_made));
+        holes
+    }
+
+    /// Makes a batch of `readings` readings, whose lines of line protocol are `lines`, and appends it. It is durable
+    /// after the next [`Outbox::sync`] that returns well. While the disk fails it waits in memory.
+    pub fn put(&mut self, lines: &str, readings: u32) {
+        assert!(lines.len() <= BODY_BYTES_MAX, "a batch is closed before it is so long");
+        while let Some(foreign) = self.gaps.0.iter().find(|gap| gap.life != self.life).map(|gap| gap.life.clone()) {
+            self.close_old(foreign);
+        }
+        self.last_seq += 1;
+        let life = self.life.clone();
+        let gaps = self.gaps.take_of(&life);
+        self.make(life, self.last_seq, lines, readings, self.readings_made, gaps);
+        self.readings_made += u64::from(readings);
+        self.stats.made += 1;
+        self.stats.readings += u64::from(readings);
+        if self.broken.is_none() {
+            let appended = self.append_waiting();
+            // Said there; `sync` tells the owner.
+            let _ = self.note_failure(appended);
+        }
+        self.bound_memory();
+    }
+
+    /// Reports the gaps of an earlier life in one more batch of it.
+    fn close_old(&mut self, life: Life) {
+        let gaps = self.gaps.take_of(&life);
+        let here = self.entries.iter().filter(|entry| entry.life == life);
+        let made = self.unsynced.iter().map(|made| &made.header).filter(|header| header.life == life);
+        let (mut seq, mut readings_before) = (0, 0);
+        for (last, behind) in here
+            .map(|entry| (entry.seq, entry.readings_before + u64::from(entry.readings)))
+            .chain(made.map(|header| (header.seq, header.readings_before + u64::from(header.readings))))
+            .chain(gaps.iter().map(|gap| (gap.last_seq, 0)))
+        {
+            seq = seq.max(last);
+            readings_before = readings_before.max(behind);
+        }
+        self.make(life, seq + 1, "", 0, readings_before, gaps);
+    }
+
+    fn make(&mut self, life: Life, seq: u64, lines: &str, readings: u32, readings_before: u64, gaps: Vec<Gap>) {
+        let mut text = String::with_capacity(lines.len() + 128);
+        let Life { agent, epoch } = &life;
+        let _ = writeln!(text, "# eden agent={agent} epoch={epoch} seq={seq} precision=us");
+        for gap in &gaps {
+            let _ = writeln!(text, "{gap}");
+        }
+        text.push_str(lines);
+        let (encoding, body) = match zstd::bulk::compress(text.as_bytes(), ZSTD_LEVEL) {
+            Ok(packed) if packed.len() < text.len() => (Encoding::Zstd, packed),
+            _ => (Encoding::Plain, text.into_bytes()),
+        };
+        let header = Header { life, seq, readings, readings_before, time_us: self.clock.now_us(), gaps, encoding };
+        self.unsynced_bytes += body.len();
+        self.backlog_bytes += body.len() as u64;
+        self.unsynced.push_back(Made { header, body });
+    }
+
+    /// Makes everything durable that was put. While the disk fails, tries to open the log again when it is time to.
+    ///
+    /// # Errors
+    /// The disk's; what is not durable stays in memory, up to a bound, and is tried again by later calls.
+    pub fn sync(&mut self) -> Result<(), OutboxError> {
+        if let Some(broken) = self.broken {
+            if self.clock.monotonic() < broken.retry_at {
+                return Ok(());
+            }
+            let reopened = self.reopen();
+            self.note_failure(reopened)?;
+        }
+        let synced = self.append_waiting().and_then(|()| self.sync_log());
+        self.note_failure(synced)?;
+        self.truncate();
+        Ok(())
+    }
+
+    /// Whether something was put that is not durable.
+    pub fn needs_sync(&self) -> bool {
+        !self.unsynced.is_empty() || self.broken.is_some()
+    }
+
+    /// The next durable batch that was not handed out, if as many are in flight as may.
+    ///
+    /// # Errors
+    /// The disk's. Later calls try again, after the log was opened again.
+    pub fn next(&mut self) -> Result<Option<Batch>, OutboxError> {
+        loop {
+            if self.handed >= self.config.in_flight || self.handed + self.unsaved >= RESENT_MAX - 1 {
+                return Ok(None);
+            }
+            let Some(entry) = self.entries.get(self.handed) else { return Ok(None) };
+            if entry.end > self.log.durable() {
+                return Ok(None);
+            }
+            if entry.done {
+                self.handed += 1;
+                continue;
+            }
+            match self.read(self.handed) {
+                Ok(batch) => {
+                    self.handed += 1;
+                    return Ok(Some(batch));
+                }
+                Err(e) => {
+                    self.reader = None;
+                    return self.note_failure(Err(e));
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, index: usize) -> Result<Batch, OutboxError> {
+        let Entry { life, seq, start, .. } = self.entries[index].clone();
+        let is_behind = self.reader.as_ref().is_some_and(|reader| reader.progress() <= start);
+        if !is_behind {
+            self.reader = Some(self.log.reader(start));
+        }
+        let reader = self.reader.as_mut().expect("it was just made");
+        while let Some(frame) = reader.next() {
+            let frame = frame?;
+            if frame.position.offset < start {
+                continue;
+            }
+            if frame.position.offset > start {
+                break;
+            }
+            let found = frame.records().next().map(record::decode);
+            let Some(Ok((_, Decoded::Batch(header, body)))) = found else { break };
+            // In pairs: what was looked up is what was asked for.
+            assert!(header.life == life && header.seq == seq, "the outbox's index names another batch");
+            let Header { life, seq, readings, encoding, .. } = header;
+            return Ok(Batch { life, seq, readings, encoding, body: body.to_vec() });
+        }
+        Err(OutboxError::Log(WalError::Corrupt { file: format!("the frame at offset {start}"), at: 0 }))
+    }
+
+    /// Takes note that the server has batch `key` for good. Returns false if the batch was not waiting.
+    pub fn ack(&mut self, key: BatchKey) -> bool {
+        let handed = self.entries.iter_mut().take(self.handed);
+        let Some(entry) = handed.into_iter().find(|entry| entry.life.epoch == key.epoch && entry.seq == key.seq)
+        else {
+            return false;
+        };
+        if std::mem::replace(&mut entry.done, true) {
+            return false;
+        }
+        while self.entries.front().is_some_and(|entry| entry.done) {
+            self.forget_first();
+        }
+        if self.unsaved >= SAVE_AFTER && self.broken.is_none() {
+            let saved = self.write_state(Content::Cursor);
+            if self.note_failure(saved).is_ok() {
+                self.truncate();
+            }
+        }
+        true
+    }
+
+    fn forget_first(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        self.handed = self.handed.saturating_sub(1);
+        self.unsaved += 1;
+        self.unsaved_by_newest += 1;
+        self.backlog_bytes -= u64::from(entry.body_bytes);
+        if entry.life == self.life {
+            self.forgotten_seq = self.forgotten_seq.max(entry.seq);
+            self.forgotten_readings =
+                self.forgotten_readings.max(entry.readings_before + u64::from(entry.readings));
+        }
+        Some(entry)
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> OutboxStats {
+        let in_memory = self.unsynced.len() - self.appended;
+        OutboxStats {
+            last_seq: self.last_seq,
+            backlog_batches: (self.entries.iter().filter(|entry| !entry.done).count() + in_memory) as u64,
+            backlog_bytes: self.backlog_bytes,
+            disk_bytes: self.log.bytes_on_disk(),
+            failing: self.broken.is_some(),
+            ..self.stats
+        }
+    }
+
+    /// Under which id and epoch new batches are made.
+    pub fn life(&self) -> &Life {
+        &self.life
+    }
+
+    /// Whether all that is there was handed out.
+    pub fn is_handed_out(&self) -> bool {
+        self.unsynced.is_empty() && self.handed == self.entries.len()
+    }
+
+    /// Closes the outbox in order: syncs, and notes that nothing is missing behind its end.
+    ///
+    /// # Errors
+    /// The disk's; the outbox is as safe as after a crash.
+    pub fn close(mut self) -> Result<(), OutboxError> {
+        if let Some(broken) = &mut self.broken {
+            broken.retry_at = Duration::ZERO;
+        }
+        self.sync()?;
+        self.write_state(Content::Closed)?;
+        self.truncate();
+        self.log.close()?;
+        Ok(())
+    }
+
+    fn state(&self) -> State {
+        let carried = self.unsynced.iter().flat_map(|made| &made.header.gaps);
+        State {
+            life: self.life.clone(),
+            last_seq: self.last_seq,
+            readings_made: self.readings_made,
+            forgotten_to: self.entries.front().map_or(self.last_end, |entry| entry.start),
+            forgotten_seq: self.forgotten_seq,
+            forgotten_readings: self.forgotten_readings,
+            gaps: self.gaps.0.iter().chain(carried).cloned().collect(),
+        }
+    }
+
+    /// Appends a record of the state alone and syncs.
+    fn write_state(&mut self, content: Content<'_>) -> Result<(), OutboxError> {
+        self.make_room(CURSOR_BYTES)?;
+        self.append(content)?;
+        self.sync_log()
+    }
+
+    /// Appends the batches that are in memory only.
+    fn append_waiting(&mut self) -> Result<(), OutboxError> {
+        while let Some(made) = self.unsynced.get(self.appended) {
+            self.make_room(made.body.len() + CURSOR_BYTES)?;
+            let made = self.unsynced.remove(self.appended).expect("it was just there");
+            let appended = self.append(Content::Batch(&made.header, &made.body));
+            if let Err(OutboxError::Log(e @ WalError::RecordTooLarge { .. })) = appended {
+                tracing::error!(error = %e, "a batch is too long for the outbox: a bug");
+                self.lose_made(made);
+                continue;
+            }
+            let header = made.header.clone();
+            let body_bytes = made.body.len() as u32;
+            self.unsynced.insert(self.appended, made);
+            let (start, end) = appended?;
+            self.appended += 1;
+            let Header { life, seq, readings, readings_before, time_us, gaps, .. } = header;
+            let run = self.run;
+            let entry =
+                Entry { life, seq, readings, readings_before, time_us, body_bytes, start, end, run, gaps, done: false };
+            self.entries.push_back(entry);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, content: Content<'_>) -> Result<(u64, u64), OutboxError> {
+        let mut state = self.state();
+        if let Content::Batch(header, _) = content {
+            // It is not among those that wait while it is appended.
+            state.gaps.extend(header.gaps.iter().cloned());
+        }
+        let appended = self.log.append(&record::encode(&state, content));
+        let dropped = match &appended {
+            Ok(appended) => appended.dropped,
+            Err(_) => self.log.take_dropped(),
+        };
+        while let Some(dropped) = dropped
+            && self.entries.front().is_some_and(|entry| entry.start < dropped.to)
+        {
+            // Room is made before, so this is a bug or a folder that something else writes to. No gap is silent.
+            tracing::error!(?dropped, "the log dropped a batch by itself");
+            self.drop_first();
+        }
+        let appended = appended?;
+        let start = appended.position.offset;
+        if start != self.last_end {
+            self.run += 1;
+        }
+        self.last_end = appended.end;
+        self.newest = (start, state.forgotten_to);
+        self.unsaved_by_newest = 0;
+        Ok((start, appended.end))
+    }
+
+    fn sync_log(&mut self) -> Result<(), OutboxError> {
+        self.log.sync()?;
+        self.durable = self.newest;
+        self.unsaved = self.unsaved_by_newest;
+        for made in self.unsynced.drain(..self.appended) {
+            self.unsynced_bytes -= made.body.len();
+        }
+        self.appended = 0;
+        Ok(())
+    }
+
+    /// Gives back the space of what a durable record says is forgotten; the newest durable record stays.
+    fn truncate(&mut self) {
+        let (start, forgotten_to) = self.durable;
+        if let Err(e) = self.log.truncate_behind(start.min(forgotten_to)) {
+            tracing::warn!(error = %e, "space of the outbox could not be given back yet");
+        }
+    }
+
+    /// Drops the oldest segments until a record of `bytes` fits. Says so, durably, before it does.
+    fn make_room(&mut self, bytes: usize) -> Result<(), OutboxError> {
+        // As a frame, on a rotation with two header blocks and an end frame.
+        let needed = (bytes as u64 + 84).next_multiple_of(BLOCK_BYTES) + 3 * BLOCK_BYTES + SPARE_BYTES;
+        while self.log.bytes_on_disk() + needed > self.config.bytes_max {
+            if self.unsaved == 0 {
+                let Some(run) = self.entries.front().map(|entry| entry.run).filter(|run| *run != self.run) else {
+                    break;
+                };
+                while self.entries.front().is_some_and(|entry| entry.run == run) {
+                    self.drop_first();
+                }
+            }
+            self.append(Content::Cursor)?;
+            self.sync_log()?;
+            let (start, forgotten_to) = self.durable;
+            self.log.truncate_behind(start.min(forgotten_to))?;
+        }
+        Ok(())
+    }
+
+    /// Drops the oldest batch, to be reported unless it was acknowledged.
+    fn drop_first(&mut self) {
+        let Some(entry) = self.forget_first() else { return };
+        if entry.done {
+            return;
+        }
+        let gap = Gap {
+            life: entry.life,
+            first_seq: entry.seq,
+            last_seq: entry.seq,
+            readings: Some(u64::from(entry.readings)),
+            reason: GapReason::OutboxFull,
+            time_us: self.clock.now_us(),
+        };
+        self.lost(gap, entry.gaps);
+    }
+
+    /// A batch is lost, and what it would have reported is to be reported again.
+    fn lost(&mut self, gap: Gap, carried: Vec<Gap>) {
+        for carried in carried {
+            self.gaps.add(carried);
+        }
+        self.found_gap(gap);
+    }
+
+    fn found_gap(&mut self, gap: Gap) {
+        self.stats.gaps += 1;
+        self.stats.gap_readings += gap.readings.unwrap_or(0);
+        self.gaps.add(gap);
+    }
+
+    /// While the disk fails: drops the oldest of what is in memory only, when it is too much.
+    fn bound_memory(&mut self) {
+        while self.unsynced_bytes > MEMORY_BYTES_MAX && self.appended < self.unsynced.len() {
+            let Some(made) = self.unsynced.remove(self.appended) else { break };
+            self.lose_made(made);
+        }
+    }
+
+    fn lose_made(&mut self, made: Made) {
+        self.unsynced_bytes -= made.body.len();
+        self.backlog_bytes -= made.body.len() as u64;
+        let Header { life, seq, readings, gaps, .. } = made.header;
+        let gap = Gap {
+            life,
+            first_seq: seq,
+            last_seq: seq,
+            readings: Some(u64::from(readings)),
+            reason: GapReason::OutboxFull,
+            time_us: self.clock.now_us(),
+        };
+        self.lost(gap, gaps);
+    }
+
+    /// Passes `result` on; after a failure the log is opened again, later and later.
+    fn note_failure<T>(&mut self, result: Result<T, OutboxError>) -> Result<T, OutboxError> {
+        if let Err(e) = &result {
+            let wait = self.broken.map_or(RETRY_MIN, |broken| (broken.wait * 2).min(RETRY_MAX));
+            if self.broken.is_none() {
+                tracing::error!(error = %chain(e), "the outbox's disk fails; readings wait in memory");
+                self.forget_appended();
+            }
+            self.broken = Some(Broken { retry_at: self.clock.monotonic() + wait, wait });
+        }
+        result
+    }
+
+    /// After a failure, what was appended and not synced is nowhere for certain: it counts as in memory only.
+    fn forget_appended(&mut self) {
+        let durable = self.log.durable();
+        self.entries.retain(|entry| entry.end <= durable);
+        // Rotation syncs too: what lies in the segment before is durable.
+        let in_log = self.unsynced.iter().take(self.appended).take_while(|made| {
+            let is_made = |entry: &&Entry| entry.life == made.header.life && entry.seq == made.header.seq;
+            self.entries.iter().rev().find(is_made).is_some()
+        });
+        let count = in_log.count();
+        for made in self.unsynced.drain(..count) {
+            self.unsynced_bytes -= made.body.len();
+        }
+        self.appended = 0;
+    }
+
+    /// Opens the log again after a failure, and makes out what of it was kept.
+    fn reopen(&mut self) -> Result<(), OutboxError> {
+        let (log, recovery, life) = open_log(&self.disk, &self.config, self.identity.life + 1)?;
+        self.identity.life = life;
+        self.identity.write(&*self.disk, &self.config.dir)?;
+        let scan = scan(&log)?;
+        self.reader = None;
+        self.log = log;
+        self.run = scan.run.max(self.run) + 1;
+        self.last_end = self.log.durable();
+        self.newest = (0, 0);
+        self.durable = (0, 0);
+        self.stats.reopened += 1;
+        self.rejoin(scan, &recovery);
+        self.write_state(Content::Cursor)?;
+        self.broken = None;
+        tracing::info!("the outbox's disk works again");
+        Ok(())
+    }
+
+    /// Makes what the log holds and what memory knows one again.
+    fn rejoin(&mut self, scan: Scan, recovery: &Recovery) {
+        let known = std::mem::take(&mut self.entries);
+        let handed = std::mem::take(&mut self.handed);
+        let mut found: HashMap<(Life, u64), Entry> =
+            scan.entries.into_iter().map(|entry| ((entry.life.clone(), entry.seq), entry)).collect();
+        let mut entries = Vec::new();
+        for (index, old) in known.into_iter().enumerate() {
+            match found.remove(&(old.life.clone(), old.seq)) {
+                Some(entry) => {
+                    self.handed += usize::from(index < handed);
+                    entries.push(Entry { done: old.done, ..entry });
+                }
+                None if old.done => self.backlog_bytes -= u64::from(old.body_bytes),
+                None => {
+                    tracing::error!(seq = old.seq, losses = ?recovery.losses, "a batch in the outbox is damaged");
+                    self.backlog_bytes -= u64::from(old.body_bytes);
+                    let gap = Gap {
+                        life: old.life,
+                        first_seq: old.seq,
+                        last_seq: old.seq,
+                        readings: Some(u64::from(old.readings)),
+                        reason: GapReason::Damaged,
+                        time_us: self.clock.now_us(),
+                    };
+                    self.lost(gap, old.gaps);
+                }
+            }
+        }
+        // Appended, and not known to be durable until now.
+        self.unsynced.retain(|made| {
+            let Some(entry) = found.remove(&(made.header.life.clone(), made.header.seq)) else { return true };
+            entries.push(entry);
+            self.unsynced_bytes -= made.body.len();
+            false
+        });
+        entries.sort_by_key(|entry| entry.start);
+        self.entries = entries.into();
+    }
+}
+
+/// Opens the log for `life` or a later one.
+fn open_log(disk: &SharedDisk, config: &OutboxConfig, life: u64) -> Result<(RingLog, Recovery, u64), OutboxError> {
+    let ring = |life| RingConfig {
+        segment_size_bytes: config.segment_bytes,
+        ..RingConfig::outbox(config.log_dir(), NODE, NodeEpoch(life), config.bytes_max)
+    };
+    match RingLog::open(Arc::clone(disk), ring(life)) {
+        // The identity was lost, or a crash came between the log and it: the lock says that nobody else writes here.
+        Err(WalError::Fenced { found: NodeEpoch(found), .. }) => {
+            let life = found + 1;
+            let (log, recovery) = RingLog::open(Arc::clone(disk), ring(life))?;
+            Ok((log, recovery, life))
+        }
+        opened => opened.map(|(log, recovery)| (log, recovery, life)).map_err(OutboxError::Log),
+    }
+}
+
+/// Reads the whole log: its newest state and the batches that this says are waiting.
+pub(crate) fn scan(log: &RingLog) -> Result<Scan, OutboxError> {
+    let mut scan = Scan { entries: VecDeque::new(), newest: None, last_end: 0, run: 0 };
+    for frame in log.reader(0) {
+        let frame = frame?;
+        let start = frame.position.offset;
+        if start != scan.last_end {
+            scan.run += 1;
+        }
+        scan.last_end = frame.end;
+        for bytes in frame.records() {
+            let (state, decoded) = match record::decode(bytes) {
+                Ok(decoded) => decoded,
+                Err(RecordError::Newer(version)) => return Err(OutboxError::Newer { version: version.into() }),
+                Err(RecordError::Malformed) => {
+                    tracing::error!(offset = start, "a record of the outbox is malformed");
+                    continue;
+                }
+            };
+            scan.newest = Some((state, decoded == Decoded::Closed));
+            let Decoded::Batch(header, body) = decoded else { continue };
+            let Header { life, seq, readings, readings_before, time_us, gaps, .. } = header;
+            scan.entries.push_back(Entry {
+                life,
+                seq,
+                readings,
+                readings_before,
+                time_us,
+                body_bytes: body.len() as u32,
+                start,
+                end: frame.end,
+                run: scan.run,
+                gaps,
+                done: false,
+            });
+        }
+    }
+    if let Some((state, _)) = &mut scan.newest {
+        // A gap that a batch carries stands in the states of that time too: the batch may be lost, and the gap not.
+        let entries: Vec<Entry> = scan.entries.drain(..).filter(|entry| entry.start >= state.forgotten_to).collect();
+        let (own, reported): (Vec<Gap>, Vec<Gap>) = std::mem::take(&mut state.gaps)
+            .into_iter()
+            .partition(|gap| !entries.iter().any(|entry| entry.gaps.contains(gap)));
+        let own = Gaps(own);
+        let (dropped, kept): (Vec<Entry>, Vec<Entry>) =
+            entries.into_iter().partition(|entry| own.cover(&entry.life, entry.seq));
+        let lost = reported.into_iter().filter(|gap| dropped.iter().any(|entry| entry.gaps.contains(gap)));
+        let mut gaps = own.clone();
+        for gap in lost {
+            gaps.add(gap);
+        }
+        state.gaps = gaps.0;
+        scan.entries = kept.into();
+    }
+    Ok(scan)
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}

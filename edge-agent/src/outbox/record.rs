@@ -1,0 +1,306 @@
+//! One record of the outbox's log.
+//!
+//! Owns:     the bytes of a record, as `docs/formats/outbox.md` lays them out.
+//! Does not: know files or frames (`wal`), nor what a record means for what waits (`outbox`).
+//!
+//! Invariant: what [`encode`] writes, [`decode`] reads; anything else is an error, never a panic.
+
+use std::sync::Arc;
+
+use crate::gap::{Gap, GapReason, Life};
+
+/// The version that this release writes, and the newest it reads.
+pub(crate) const VERSION: u8 = 1;
+
+const UNKNOWN: u64 = u64::MAX;
+
+/// Where the outbox stands. Every record carries it whole, so the newest record is enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    /// The present life.
+    pub(crate) life: Life,
+    /// The last seq that was given away in it.
+    pub(crate) last_seq: u64,
+    /// Readings of all batches made in it.
+    pub(crate) readings_made: u64,
+    /// Frames that begin below this offset of the log are forgotten: acknowledged, or dropped and reported.
+    pub(crate) forgotten_to: u64,
+    /// The newest batch of this life that was forgotten.
+    pub(crate) forgotten_seq: u64,
+    /// Readings of the batches up to it.
+    pub(crate) forgotten_readings: u64,
+    /// Gaps that are in no batch that was durable when this was written.
+    pub(crate) gaps: Vec<Gap>,
+}
+
+/// How a batch's body is kept and sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Line protocol.
+    Plain,
+    /// Line protocol in one zstd frame.
+    Zstd,
+}
+
+/// A batch's part of its record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) life: Life,
+    pub(crate) seq: u64,
+    pub(crate) readings: u32,
+    /// Readings of all batches of its life made before it.
+    pub(crate) readings_before: u64,
+    /// When it was closed, microseconds since 1970-01-01 UTC.
+    pub(crate) time_us: i64,
+    /// What it reports.
+    pub(crate) gaps: Vec<Gap>,
+    pub(crate) encoding: Encoding,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content<'a> {
+    /// The state and nothing else.
+    Cursor,
+    /// The outbox was closed in order; nothing follows in this life of the process.
+    Closed,
+    Batch(&'a Header, &'a [u8]),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decoded<'a> {
+    Cursor,
+    Closed,
+    Batch(Header, &'a [u8]),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RecordError {
+    /// A later release wrote it.
+    Newer(u8),
+    /// It is not what any release writes.
+    Malformed,
+}
+
+pub(crate) fn encode(state: &State, content: Content<'_>) -> Vec<u8> {
+    let body_bytes = if let Content::Batch(_, body) = content { body.len() } else { 0 };
+    let mut out = Writer(Vec::with_capacity(256 + body_bytes));
+    out.0.push(VERSION);
+    out.0.push(match content {
+        Content::Cursor => 1,
+        Content::Closed => 2,
+        Content::Batch(..) => 3,
+    });
+    out.0.push(match content {
+        Content::Batch(Header { encoding: Encoding::Zstd, .. }, _) => 1,
+        _ => 0,
+    });
+    out.0.push(0);
+    out.life(&state.life);
+    for number in
+        [state.last_seq, state.readings_made, state.forgotten_to, state.forgotten_seq, state.forgotten_readings]
+    {
+        out.u64(number);
+    }
+    out.gaps(&state.gaps);
+    if let Content::Batch(header, body) = content {
+        out.life(&header.life);
+        out.u64(header.seq);
+        out.u64(u64::from(header.readings));
+        out.u64(header.readings_before);
+        out.u64(header.time_us.cast_unsigned());
+        out.gaps(&header.gaps);
+        out.0.extend_from_slice(body);
+    }
+    out.0
+}
+
+pub(crate) fn decode(record: &[u8]) -> Result<(State, Decoded<'_>), RecordError> {
+    let (&[version, kind, encoding, reserved], rest) =
+        record.split_first_chunk().ok_or(RecordError::Malformed)?;
+    if version > VERSION {
+        return Err(RecordError::Newer(version));
+    }
+    if version != VERSION || reserved != 0 {
+        return Err(RecordError::Malformed);
+    }
+    let mut input = Reader(rest);
+    parse(&mut input, kind, encoding).ok_or(RecordError::Malformed)
+}
+
+fn parse<'a>(input: &mut Reader<'a>, kind: u8, encoding: u8) -> Option<(State, Decoded<'a>)> {
+    let state = State {
+        life: input.life()?,
+        last_seq: input.u64()?,
+        readings_made: input.u64()?,
+        forgotten_to: input.u64()?,
+        forgotten_seq: input.u64()?,
+        forgotten_readings: input.u64()?,
+        gaps: input.gaps()?,
+    };
+    let decoded = match (kind, encoding) {
+        (1, 0) => Decoded::Cursor,
+        (2, 0) => Decoded::Closed,
+        (3, 0 | 1) => {
+            let header = Header {
+                life: input.life()?,
+                seq: input.u64()?,
+                readings: input.u64()?.try_into().ok()?,
+                readings_before: input.u64()?,
+                time_us: input.u64()?.cast_signed(),
+                gaps: input.gaps()?,
+                encoding: if encoding == 1 { Encoding::Zstd } else { Encoding::Plain },
+            };
+            return Some((state, Decoded::Batch(header, input.0)));
+        }
+        _ => return None,
+    };
+    input.0.is_empty().then_some((state, decoded))
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn u64(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn life(&mut self, life: &Life) {
+        let len = u8::try_from(life.agent.len()).expect("an agent's id is a name of at most 80 bytes");
+        self.0.push(len);
+        self.0.extend_from_slice(life.agent.as_bytes());
+        self.u64(life.epoch);
+    }
+
+    fn gaps(&mut self, gaps: &[Gap]) {
+        let count = u16::try_from(gaps.len()).expect("gaps are merged long before");
+        self.0.extend_from_slice(&count.to_le_bytes());
+        for gap in gaps {
+            self.life(&gap.life);
+            self.u64(gap.first_seq);
+            self.u64(gap.last_seq);
+            self.u64(gap.readings.unwrap_or(UNKNOWN));
+            self.u64(gap.time_us.cast_unsigned());
+            self.0.push(match gap.reason {
+                GapReason::OutboxFull => 1,
+                GapReason::UncleanStop => 2,
+                GapReason::Damaged => 3,
+            });
+        }
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn life(&mut self) -> Option<Life> {
+        let [len] = self.take()?;
+        let (agent, rest) = self.0.split_at_checked(usize::from(len))?;
+        self.0 = rest;
+        let agent: Arc<str> = std::str::from_utf8(agent).ok()?.into();
+        Some(Life { agent, epoch: self.u64()? })
+    }
+
+    fn gaps(&mut self) -> Option<Vec<Gap>> {
+        let count = u16::from_le_bytes(self.take()?);
+        (0..count).map(|_| self.gap()).collect()
+    }
+
+    fn gap(&mut self) -> Option<Gap> {
+        let life = self.life()?;
+        let (first_seq, last_seq) = (self.u64()?, self.u64()?);
+        let readings = Some(self.u64()?).filter(|readings| *readings != UNKNOWN);
+        let time_us = self.u64()?.cast_signed();
+        let reason = match self.take()? {
+            [1] => GapReason::OutboxFull,
+            [2] => GapReason::UncleanStop,
+            [3] => GapReason::Damaged,
+            _ => return None,
+        };
+        (first_seq <= last_seq).then_some(Gap { life, first_seq, last_seq, readings, reason, time_us })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Rng, SplitMix64};
+
+    use super::*;
+
+    fn sample() -> (State, Header) {
+        let life = Life { agent: "pi-7".into(), epoch: u64::MAX };
+        let gap = |first_seq, readings| Gap {
+            life: Life { agent: "pi-6".into(), epoch: 4 },
+            first_seq,
+            last_seq: 9,
+            readings,
+            reason: GapReason::Damaged,
+            time_us: -1,
+        };
+        let state = State {
+            life: life.clone(),
+            last_seq: 12,
+            readings_made: 1200,
+            forgotten_to: 4096,
+            forgotten_seq: 3,
+            forgotten_readings: 300,
+            gaps: vec![gap(1, None), gap(2, Some(7))],
+        };
+        let header = Header {
+            life,
+            seq: 12,
+            readings: 100,
+            readings_before: 1100,
+            time_us: 1_780_272_000_000_000,
+            gaps: vec![gap(3, Some(1))],
+            encoding: Encoding::Zstd,
+        };
+        (state, header)
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (state, header) = sample();
+        let record = encode(&state, Content::Batch(&header, b"body"));
+        assert_eq!(decode(&record), Ok((state.clone(), Decoded::Batch(header, b"body"))));
+        for (content, decoded) in [(Content::Cursor, Decoded::Cursor), (Content::Closed, Decoded::Closed)] {
+            assert_eq!(decode(&encode(&state, content)), Ok((state.clone(), decoded)));
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_told_apart_from_damage() {
+        let mut record = encode(&sample().0, Content::Cursor);
+        record[0] = 2;
+        assert_eq!(decode(&record), Err(RecordError::Newer(2)));
+        record[0] = 0;
+        assert_eq!(decode(&record), Err(RecordError::Malformed));
+    }
+
+    #[test]
+    fn mutated_and_cut_records_do_not_panic() {
+        let (state, header) = sample();
+        let record = encode(&state, Content::Batch(&header, b"body"));
+        let rng = SplitMix64::new(7);
+        for len in 0..record.len() {
+            let _ = decode(&record[..len]);
+        }
+        for _ in 0..20_000 {
+            let mut record = record.clone();
+            for _ in 0..1 + rng.below(4) {
+                let at = rng.below(record.len() as u64) as usize;
+                record[at] = rng.next_u64() as u8;
+            }
+            let _ = decode(&record);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Whether a server can be reached, for `eden-agent check`.
+
+use std::time::Duration;
+
+use super::{http, mqtt, runtime};
+use crate::config::{Address, ServerSection};
+
+/// Tries to reach a server, as agent `agent` would, under an MQTT client id of its own so that a running agent keeps
+/// its connection.
+///
+/// # Errors
+/// Says in one line why it cannot be used.
+pub(crate) fn probe(agent: &str, server: &ServerSection) -> Result<(), String> {
+    match server.address()? {
+        Address::Mqtt { host, port } => {
+            let runtime = runtime().map_err(|e| e.to_string())?;
+            runtime.block_on(mqtt::try_out(&format!("{agent}-check"), &host, port, server.mqtt_version))
+        }
+        Address::Http { base } => {
+            let request = http::client().get(format!("{base}/health"));
+            let answer = request.config().timeout_global(Some(Duration::from_secs(10))).build().call();
+            match answer {
+                Ok(answer) if answer.status().is_success() => Ok(()),
+                Ok(answer) => Err(format!("/health answers {}", answer.status())),
+                Err(e) => Err(e.to_string()),
+            }
+        }
+    }
+}
