@@ -1,4 +1,5 @@
-//! The bytes of one log record: decoded columns and where they came from, so that replay never parses again.
+//! The bytes of one log record: decoded columns and where they came from, so that replay never parses again; and
+//! what is known of agents ([`AgentState`] and its neighbours).
 //!
 //! Owns:     the layout of `docs/formats/record.md`, both directions.
 //! Does not: checksum (the log's frame does), know what was logged before, or judge names: rules about names may
@@ -10,15 +11,28 @@
 //!  3. `decode(encode_batch(x))` is `x` but for `lines`, which are not logged; a record that decodes encodes to the
 //!     same bytes again.
 
+mod agent;
+
 use std::collections::HashSet;
 
 use crate::batch::{bits_of_bools, bools_of_bits};
 use crate::{FieldColumn, FieldType, FieldValues, SeriesKey, TableBatch, TableId, TableName, TextColumn, Validity};
 
-/// The version that [`encode_batch`] writes and the newest that [`decode`] reads.
+pub use agent::{
+    AgentBatchRecord, AgentCounters, AgentEpoch, AgentGap, AgentState, AgentStatusRecord, EpochGap, Seen,
+    encode_agent_batch, encode_agent_state, encode_agent_status, is_agent_state,
+};
+
+/// The version that is written and the newest that [`decode`] reads.
 const VERSION: u8 = 1;
 /// The kind of [`Record::Batch`].
 const KIND_BATCH: u8 = 1;
+/// The kind of [`Record::AgentBatch`].
+const KIND_AGENT_BATCH: u8 = 2;
+/// The kind of [`Record::AgentStatus`].
+const KIND_AGENT_STATUS: u8 = 3;
+/// The kind of [`Record::AgentState`].
+const KIND_AGENT_STATE: u8 = 4;
 
 /// Validity of a column: a bit a row follows.
 const SOME_VALID: u8 = 0;
@@ -37,13 +51,21 @@ pub enum Record {
         /// The readings. `lines` are all 0: they are not logged.
         batch: TableBatch,
     },
+    /// A batch of an agent, by its name; its readings are in the records before.
+    AgentBatch(AgentBatchRecord),
+    /// What an agent said of itself.
+    AgentStatus(AgentStatusRecord),
+    /// All that was known of one agent, so that older records of it may be truncated away.
+    AgentState(AgentState),
 }
 
 /// Why bytes are no record that this version can read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RecordError {
     /// Written by a newer version: refuse to start rather than skip it (P13).
-    #[error("record has version {version}, kind {kind}; this version reads version {VERSION}, kind {KIND_BATCH}")]
+    #[error(
+        "record has version {version}, kind {kind}; this version reads version {VERSION}, kinds {KIND_BATCH} to {KIND_AGENT_STATE}"
+    )]
     NewerFormat {
         /// The record's version.
         version: u8,
@@ -118,10 +140,21 @@ pub fn encode_batch(table: TableId, source: &str, batch: &TableBatch, out: &mut 
 pub fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
     let mut reader = Reader { bytes, at: 0 };
     let [version, kind] = reader.chunk()?;
-    if version != VERSION || kind != KIND_BATCH {
+    let record = match (version, kind) {
+        (VERSION, KIND_BATCH) => decode_batch(&mut reader)?,
+        (VERSION, KIND_AGENT_BATCH) => Record::AgentBatch(agent::decode_agent_batch(&mut reader)?),
+        (VERSION, KIND_AGENT_STATUS) => Record::AgentStatus(agent::decode_agent_status(&mut reader)?),
+        (VERSION, KIND_AGENT_STATE) => Record::AgentState(agent::decode_agent_state(&mut reader)?),
         // No version 0 and no kind 0 were ever written, but a name for that would help nobody.
-        return Err(RecordError::NewerFormat { version, kind });
+        _ => return Err(RecordError::NewerFormat { version, kind }),
+    };
+    if reader.at != bytes.len() {
+        return Err(reader.malformed("bytes after the last field"));
     }
+    Ok(record)
+}
+
+fn decode_batch(reader: &mut Reader<'_>) -> Result<Record, RecordError> {
     let table = TableId(reader.chunk()?);
     let source = reader.text()?.to_owned();
     let name = TableName::new(reader.text()?, reader.text()?);
@@ -182,9 +215,6 @@ pub fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
             return Err(reader.malformed("two fields have the same name and type"));
         }
         batch.fields.push(FieldColumn { name: name.into(), values, valid });
-    }
-    if reader.at != bytes.len() {
-        return Err(reader.malformed("bytes after the last field"));
     }
     Ok(Record::Batch { table, source, batch })
 }

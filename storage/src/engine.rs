@@ -21,13 +21,15 @@ use wal::disk::{self, DiskLock, SharedDisk};
 use wal::{Group, Loss, Outcome, Wal};
 
 use crate::admit::{TimeLimit, admit};
+use crate::agents::{AgentEvent, Agents, is_agents_table};
 use crate::catalog::{Catalog, SYSTEM};
 use crate::context::{Context, Counters};
 use crate::disk_store::DiskStore;
-use crate::flusher::{Flusher, Work};
+use crate::flusher::{Flusher, Pace, Work};
+use crate::set_aside::Rejected;
 use crate::shard::index::IndexCache;
 use crate::table::Table;
-use crate::write::{Ack, InFlight, Memory, PendingWrite, Token};
+use crate::write::{Ack, InFlight, Memory, PendingWrite, Subject, Token};
 use crate::{
     RejectedRow, ReplayProgress, StorageConfig, StorageError, StorageStats, TableInfo, TableSnapshot, identity,
     recovery,
@@ -45,7 +47,8 @@ const ROOM_WAIT: Duration = Duration::from_secs(10);
 /// The storage of one data folder.
 #[derive(Debug)]
 pub struct Storage {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) rejected: Rejected,
     config: StorageConfig,
     losses: Vec<Loss>,
     threads: Mutex<Option<Threads>>,
@@ -57,14 +60,26 @@ pub struct Storage {
 pub(crate) struct Shared {
     pub(crate) context: Arc<Context>,
     pub(crate) catalog: Catalog,
+    pub(crate) agents: Arc<Agents>,
     /// Taken out when the storage is closed.
     pub(crate) wal: RwLock<Option<Wal<Token>>>,
     pub(crate) store: DiskStore,
     pub(crate) in_flight: Arc<InFlight>,
     /// See the module, invariant 2.
     pub(crate) applied: AtomicU64,
+    /// Held by the one truncation of the log at a time.
+    pub(crate) truncating: Mutex<()>,
+    /// From the configuration: bytes of the log that need not be given back at once.
+    pub(crate) log_slack_bytes: LogSlack,
     closing: AtomicBool,
     poisoned: AtomicBool,
+}
+
+/// How much log may wait to be truncated rather than have the states of all agents written to it again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogSlack {
+    pub(crate) min: u64,
+    pub(crate) max: u64,
 }
 
 #[derive(Debug)]
@@ -104,10 +119,15 @@ impl Storage {
         let (groups, applied_groups) = sync_channel(GROUPS_WAITING_MAX);
         let (wal, recovered) =
             recovery::open_log(&config, &life, &context, &catalog, move |outcome| send(&groups, outcome))?;
-        recovery::replay(&config, &wal, &recovered, &catalog, progress)?;
+        let agents = Arc::new(Agents::default());
+        recovery::replay(&config, &wal, &recovered, &catalog, &agents, clock.monotonic(), progress)?;
+        let rejected = Rejected::new(Arc::clone(&disk), config.data.join("rejected"), life.node, life.epoch);
         let shared = Arc::new(Shared {
             context,
             catalog,
+            agents,
+            truncating: Mutex::new(()),
+            log_slack_bytes: LogSlack { min: config.log_segment_bytes, max: config.log_bytes_max / 4 },
             applied: AtomicU64::new(recovered.end),
             wal: RwLock::new(Some(wal)),
             store: DiskStore::new(disk, tables_dir),
@@ -125,6 +145,7 @@ impl Storage {
         };
         let storage = Arc::new(Storage {
             shared,
+            rejected,
             config,
             losses: recovered.losses,
             threads: Mutex::new(Some(Threads { applier, flusher })),
@@ -140,24 +161,36 @@ impl Storage {
     /// # Errors
     /// Nothing was stored after [`StorageError::Invalid`], `Busy`, `Closed` and `Poisoned`.
     pub fn write(&self, batches: Vec<TableBatch>, source: &str) -> Result<PendingWrite, StorageError> {
-        if let Some(batch) = batches.iter().find(|batch| &*batch.table.schema == SYSTEM) {
-            let message =
-                format!("schema {SYSTEM:?} is written by the server only; choose another db for {}", batch.table);
-            return Err(StorageError::Invalid(message));
-        }
-        self.write_any(batches, source)
+        Storage::check_schemas(&batches)?;
+        self.append(self.admit(batches, source)?, None)
     }
 
-    fn write_any(&self, batches: Vec<TableBatch>, source: &str) -> Result<PendingWrite, StorageError> {
+    pub(crate) fn check_schemas(batches: &[TableBatch]) -> Result<(), StorageError> {
+        match batches.iter().find(|batch| &*batch.table.schema == SYSTEM) {
+            None => Ok(()),
+            Some(batch) => Err(StorageError::Invalid(format!(
+                "schema {SYSTEM:?} is written by the server only; choose another db for {}",
+                batch.table
+            ))),
+        }
+    }
+
+    /// The latest time that is stored now.
+    pub(crate) fn time_limit(&self) -> TimeLimit {
+        let max_future_us = i64::try_from(self.config.max_future.as_micros()).unwrap_or(i64::MAX);
+        let max_us = self.shared.context.clock.now_us().saturating_add(max_future_us);
+        TimeLimit { max_us, max_future: self.config.max_future }
+    }
+
+    /// Checks rows against schema and limits, commits new tables and columns, encodes the rest.
+    pub(crate) fn admit(&self, batches: Vec<TableBatch>, source: &str) -> Result<Admitted, StorageError> {
         let shared = &self.shared;
         shared.check_open()?;
         if !shared.context.memory.wait_for_room(ROOM_WAIT) {
             let reason = "rows in memory are at their bound ([storage] memory) and the disk does not keep up";
             return Err(StorageError::Busy { reason, retry_after: Duration::from_secs(5) });
         }
-        let max_future_us = i64::try_from(self.config.max_future.as_micros()).unwrap_or(i64::MAX);
-        let max_us = shared.context.clock.now_us().saturating_add(max_future_us);
-        let limit = TimeLimit { max_us, max_future: self.config.max_future };
+        let limit = self.time_limit();
         let mut rejected = Vec::new();
         let mut admitted = Vec::with_capacity(batches.len());
         for batch in batches {
@@ -177,7 +210,15 @@ impl Storage {
             encode(&table, source, batch, bytes_max, &mut records, &mut rejected);
         }
         shared.context.counters.rows_rejected.add(rejected.len() as u64);
-        let accepted = records.iter().map(|(_, token)| token.1.len()).sum();
+        rejected.sort_by_key(|row| row.line);
+        Ok(Admitted { rejected, records })
+    }
+
+    /// Hands what was admitted to the log, and `last` behind it: both are acknowledged together.
+    pub(crate) fn append(&self, admitted: Admitted, last: Option<AgentEvent>) -> Result<PendingWrite, StorageError> {
+        let shared = &self.shared;
+        let accepted = admitted.accepted();
+        let Admitted { rejected, records } = admitted;
         let (mut ack, mut durable) = Ack::new(&shared.in_flight);
         let mut waiting_bytes = 0;
         for (bytes, (table, batch)) in records {
@@ -189,19 +230,29 @@ impl Storage {
                 waiting_bytes = 0;
             }
             waiting_bytes += bytes.len();
-            shared.append(bytes, Token { table, batch, ack: ack.share() })?;
+            shared.append(bytes, Token { subject: Subject::Rows(table, batch), ack: ack.share() })?;
+        }
+        if let Some(event) = last {
+            self.append_event(event, &ack)?;
         }
         ack.durable();
-        rejected.sort_by_key(|row| row.line);
         Ok(PendingWrite { rejected, accepted, durable })
     }
 
-    /// All tables in order of their names.
+    /// All tables in order of their names, with `system.rejected`, which is none on disk.
     pub fn tables(&self) -> Vec<TableInfo> {
+        let mut tables = self.stored_tables();
+        let rejected = Storage::rejected_info();
+        let place = tables.partition_point(|table| table.name < rejected.name);
+        tables.insert(place, rejected);
+        tables
+    }
+
+    fn stored_tables(&self) -> Vec<TableInfo> {
         self.shared.catalog.all().iter().map(|table| table.info()).collect()
     }
 
-    /// One table.
+    /// One table of those on disk.
     pub fn table(&self, name: &TableName) -> Option<TableInfo> {
         self.shared.catalog.get(name).map(|table| table.info())
     }
@@ -211,7 +262,17 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Corrupt`] names a shard that had to be read and could not be (P11).
     pub fn snapshot(&self, name: &TableName) -> Result<Option<TableSnapshot>, StorageError> {
-        self.shared.catalog.get(name).map(|table| table.snapshot()).transpose()
+        if let Some(rejected) = self.rejected_snapshot(name)? {
+            return Ok(Some(rejected));
+        }
+        let Some(table) = self.shared.catalog.get(name) else { return Ok(None) };
+        if is_agents_table(name) {
+            let growth = self.shared.agents.project();
+            if growth.live_bytes >= self.config.table_memory_bytes_max {
+                self.with_work(|work| work.flush(&table));
+            }
+        }
+        table.snapshot().map(Some)
     }
 
     /// Flushes one table: its rows in memory go to shards. Blocks until committed.
@@ -222,10 +283,15 @@ impl Storage {
         let table = self.shared.catalog.get(name);
         let table = table.ok_or_else(|| StorageError::Invalid(format!("there is no table {name}")))?;
         let flushed = self.shared.flush(&table)?;
-        if let Some(threads) = &*self.threads.lock().expect("no holder of this lock panics") {
-            threads.flusher.work().flushed(&table, flushed);
-        }
+        self.with_work(|work| work.flushed(&table, flushed));
         Ok(())
+    }
+
+    /// Asks the flusher for something, unless the storage is closed.
+    fn with_work(&self, ask: impl FnOnce(&Work)) {
+        if let Some(threads) = &*self.threads.lock().expect("no holder of this lock panics") {
+            ask(&threads.flusher.work());
+        }
     }
 
     /// The shards as an object store rooted at `DATA/tables`; `Shard::path` is a location in it.
@@ -246,7 +312,8 @@ impl Storage {
     /// Counters and gauges.
     pub fn stats(&self) -> StorageStats {
         let counters = &self.shared.context.counters;
-        let tables = self.tables();
+        let tables = self.stored_tables();
+        let agents = &self.shared.agents;
         StorageStats {
             rows_stored_total: counters.rows_stored.get(),
             rows_rejected_total: counters.rows_rejected.get(),
@@ -260,6 +327,12 @@ impl Storage {
             memory_bytes: self.shared.context.memory.bytes() as u64,
             memory_rows: tables.iter().map(|table| table.memory_rows).sum(),
             tables: tables.len() as u64,
+            agents: agents.count(),
+            agents_forgotten_total: agents.forgotten.get(),
+            agent_duplicates_total: agents.duplicates.get(),
+            agent_conflicts_total: agents.conflicts.get(),
+            set_aside_total: self.rejected.kept.get(),
+            set_aside_dropped_total: self.rejected.dropped.get(),
             wal: self.shared.with_wal(Wal::stats).unwrap_or_default(),
         }
     }
@@ -293,7 +366,8 @@ impl Storage {
                 result = result.and(Err(e));
             }
         }
-        result = result.and(self.shared.truncate());
+        result = result.and(self.shared.truncate(Pace::Now));
+        self.rejected.close();
         let wal = self.shared.wal.write().expect("no holder of this lock panics").take();
         if let Some(wal) = wal {
             result = result.and(wal.close().map_err(StorageError::Wal));
@@ -310,7 +384,7 @@ impl Storage {
             tracing::error!(%loss, "the log has lost something");
         }
         match recovery::loss_rows(&self.losses, &self.shared.catalog, self.shared.context.clock.now_us())? {
-            Some(batch) => self.write_any(vec![batch], "recovery")?.wait(),
+            Some(batch) => self.append(self.admit(vec![batch], "recovery")?, None)?.wait(),
             None => Ok(()),
         }
     }
@@ -330,10 +404,12 @@ impl Drop for Storage {
 }
 
 impl Shared {
-    fn check_open(&self) -> Result<(), StorageError> {
-        if self.closing.load(Ordering::SeqCst) {
-            return Err(StorageError::Closed);
-        }
+    pub(crate) fn check_not_closing(&self) -> Result<(), StorageError> {
+        if self.closing.load(Ordering::SeqCst) { Err(StorageError::Closed) } else { Ok(()) }
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), StorageError> {
+        self.check_not_closing()?;
         if self.is_poisoned() { Err(StorageError::Poisoned) } else { Ok(()) }
     }
 
@@ -346,7 +422,7 @@ impl Shared {
         self.wal.read().expect("no holder of this lock panics").as_ref().map(f)
     }
 
-    fn append(&self, bytes: Vec<u8>, token: Token) -> Result<(), StorageError> {
+    pub(crate) fn append(&self, bytes: Vec<u8>, token: Token) -> Result<(), StorageError> {
         let wal = self.wal.read().expect("no holder of this lock panics");
         let appended = wal.as_ref().map(|wal| wal.append(bytes, token));
         match appended {
@@ -370,6 +446,20 @@ impl Shared {
 
 /// A record and what it is about.
 type Encoded = (Vec<u8>, (Arc<Table>, Box<TableBatch>));
+
+/// What of a request may be stored.
+pub(crate) struct Admitted {
+    /// Rows that may not, in order of lines.
+    pub(crate) rejected: Vec<RejectedRow>,
+    records: Vec<Encoded>,
+}
+
+impl Admitted {
+    /// Rows that are stored once the log has them.
+    pub(crate) fn accepted(&self) -> usize {
+        self.records.iter().map(|(_, (_, batch))| batch.len()).sum()
+    }
+}
 
 /// Encodes a batch as records of at most `bytes_max` bytes, halving it as often as that takes.
 fn encode(
@@ -419,15 +509,27 @@ fn apply_groups(shared: &Shared, groups: &Receiver<Outcome<Token>>, work: &Work,
 fn apply_group(shared: &Shared, group: Group<Token>, work: &Work, config: &StorageConfig) {
     let counters = &shared.context.counters;
     let mut acks = Vec::with_capacity(group.records.len());
-    for (bytes, token) in group.records {
+    let mut events = Vec::new();
+    for (bytes, Token { subject, ack }) in group.records {
         drop(bytes);
-        let growth = token.table.apply(&token.batch, group.position);
-        counters.rows_stored.add(token.batch.len() as u64);
-        counters.rows_merged.add(growth.merged);
-        if growth.live_bytes >= config.table_memory_bytes_max {
-            work.flush(&token.table);
+        match subject {
+            Subject::Rows(table, batch) => {
+                let growth = table.apply(&batch, group.position);
+                counters.rows_stored.add(batch.len() as u64);
+                counters.rows_merged.add(growth.merged);
+                if growth.live_bytes >= config.table_memory_bytes_max {
+                    work.flush(&table);
+                }
+            }
+            Subject::Agent(event) => events.push(*event),
+            Subject::State => {}
         }
-        acks.push(token.ack);
+        acks.push(ack);
+    }
+    if !events.is_empty() {
+        // Behind all readings of the group: a batch is known only once it is visible.
+        let now = shared.context.clock.monotonic();
+        acks.extend(shared.agents.apply(events, group.position, group.end, now));
     }
     shared.applied.store(group.end, Ordering::SeqCst);
     if shared.context.memory.is_pressing() {

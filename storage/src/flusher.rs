@@ -16,10 +16,18 @@ use std::time::Duration;
 use model::TableId;
 use wal::Wal;
 
+use crate::agents::is_agents_table;
 use crate::engine::Shared;
 use crate::flush::Flushed;
 use crate::table::Table;
+use crate::write::{Ack, Subject, Token};
 use crate::{StorageConfig, StorageError, checkpoint};
+
+/// Bytes of states of agents that are on their way to the log at once.
+const STATE_BYTES_WAITING_MAX: usize = 1 << 20;
+
+/// The log is truncated behind states of agents once that frees so many times the bytes of the new states.
+const LOG_FREED_BY_STATE_BYTES: u64 = 4;
 
 /// How often age, log and failed flushes are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -30,6 +38,15 @@ enum Request {
     Relieve,
     Checkpoint(TableId),
     Stop,
+}
+
+/// How soon the log is to be truncated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// When it frees much more than it costs.
+    Worthwhile,
+    /// As far as it may be.
+    Now,
 }
 
 /// The flusher thread.
@@ -148,6 +165,14 @@ impl Loop {
                 self.flush(&table);
             }
         }
+        let agents = &self.shared.agents;
+        let waits = agents.changed_since().is_some_and(|since| now.saturating_sub(since) >= self.config.flush_max_age);
+        if agents.has_departed() {
+            agents.project();
+        }
+        if waits && let Some(tables) = agents.tables() {
+            self.flush(&Arc::clone(&tables.agents));
+        }
         let log_bytes = self.shared.with_wal(Wal::stats).map_or(0, |stats| stats.bytes_on_disk);
         if log_bytes > self.config.log_bytes_max {
             let tables = self.shared.catalog.all();
@@ -184,21 +209,65 @@ impl Loop {
 impl Shared {
     /// Flushes a table and frees the log behind it.
     pub(crate) fn flush(&self, table: &Table) -> Result<Option<Flushed>, StorageError> {
-        let flushed = table.flush(&|| self.applied.load(Ordering::SeqCst))?;
+        let flushed = table.flush(&|| {
+            // Read before the rows of agents are made: what lies below it is in them.
+            let applied = self.applied.load(Ordering::SeqCst);
+            if is_agents_table(&table.name) {
+                self.agents.project();
+            }
+            applied
+        })?;
         if let Some(flushed) = &flushed {
             tracing::debug!(table = %table.name, rows = flushed.rows, shards = flushed.shards, "flushed");
         }
-        self.truncate()?;
+        self.truncate(Pace::Worthwhile)?;
         Ok(flushed)
     }
 
-    /// Removes the segments of the log that no table needs.
-    pub(crate) fn truncate(&self) -> Result<(), StorageError> {
+    /// Removes the segments of the log that no table and no agent needs.
+    pub(crate) fn truncate(&self, pace: Pace) -> Result<(), StorageError> {
+        let _one = self.truncating.lock().expect("no holder of this lock panics");
         // Read first: what is applied after this lies behind it, even in a table that was empty when asked.
         let applied = self.applied.load(Ordering::SeqCst);
         let oldest = self.catalog.all().iter().filter_map(|table| table.oldest_unflushed()).min();
         let behind = oldest.map_or(applied, |oldest| oldest.min(applied));
+        let behind = self.cover_agents(behind, pace);
         self.with_wal(|wal| wal.truncate_behind(behind)).transpose()?;
         Ok(())
+    }
+
+    /// Writes what is known of agents to the log again, as far as the log is to be truncated behind `behind`.
+    /// Returns how far it may be. The caller holds `truncating` and no other lock: this waits for the log.
+    fn cover_agents(&self, behind: u64, pace: Pace) -> u64 {
+        let Some(uncovered) = self.agents.uncovered(behind) else { return behind };
+        let first = self.with_wal(Wal::first).unwrap_or(0);
+        let freed = behind.saturating_sub(uncovered.oldest.max(first));
+        let slack = (uncovered.bytes * LOG_FREED_BY_STATE_BYTES).max(self.log_slack_bytes.min);
+        if pace == Pace::Worthwhile && freed < slack.min(self.log_slack_bytes.max) {
+            return uncovered.oldest;
+        }
+        loop {
+            let applied = self.applied.load(Ordering::SeqCst);
+            let mut states = self.agents.states(behind, applied, STATE_BYTES_WAITING_MAX);
+            if states.records.is_empty() {
+                return behind;
+            }
+            match self.append_states(std::mem::take(&mut states.records)) {
+                Ok(()) => self.agents.covered(&states),
+                Err(e) => {
+                    tracing::warn!(error = %e, "what is known of agents was not written again; the log stays longer");
+                    return self.agents.uncovered(behind).map_or(behind, |uncovered| uncovered.oldest);
+                }
+            }
+        }
+    }
+
+    fn append_states(&self, records: Vec<Vec<u8>>) -> Result<(), StorageError> {
+        let (ack, durable) = Ack::new(&self.in_flight);
+        for bytes in records {
+            self.append(bytes, Token { subject: Subject::State, ack: ack.share() })?;
+        }
+        ack.durable();
+        durable.blocking_recv().unwrap_or(Err(StorageError::Closed))
     }
 }

@@ -24,6 +24,7 @@ mod memtable;
 mod recovery;
 mod rows;
 pub mod schema;
+mod set_aside;
 mod settle;
 pub mod shard;
 pub mod snapshot;
@@ -36,7 +37,7 @@ use std::time::Duration;
 
 use model::{TableId, TableName};
 
-pub use agents::{AgentBatch, AgentGap, AgentStatus, Seen, SetAside};
+pub use agents::{AgentBatch, AgentGap, AgentStatus, GAPS_PER_BATCH_MAX, Seen, SetAside};
 pub use engine::Storage;
 pub use error::StorageError;
 pub use schema::{Column, ColumnKind, TableSchema};
@@ -143,6 +144,18 @@ pub struct StorageStats {
     pub memory_rows: u64,
     /// Tables.
     pub tables: u64,
+    /// Agents that are known.
+    pub agents: u64,
+    /// Agents that were forgotten because there were too many.
+    pub agents_forgotten_total: u64,
+    /// Batches that came again and were not applied.
+    pub agent_duplicates_total: u64,
+    /// Batches whose number another batch of their agent had.
+    pub agent_conflicts_total: u64,
+    /// Payloads set aside.
+    pub set_aside_total: u64,
+    /// Payloads that had to go because newer ones were set aside.
+    pub set_aside_dropped_total: u64,
     /// The log.
     pub wal: WalStats,
 }

@@ -4,16 +4,21 @@
 //!           `system.data_loss`.
 //! Does not: find frames or judge damage: `wal` does.
 //!
+//! What is known of agents is found first, in states that may lie anywhere in the log: a state has what was logged
+//! before its `as_of`, and replay adds what was logged since.
+//!
 //! Replay applies records in the order of the log, through the same code as live writes. A record below its table's
 //! watermark is in shards already and is skipped; one that was flushed without moving the watermark is applied again,
 //! which changes nothing: settling drops what a shard holds with the same values.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::record::{self, Record, RecordError};
 use model::{FieldType, SeriesKey, TableBatch, TableName, Value};
 use wal::{Loss, Outcome, Recovery, Wal, WalConfig};
 
+use crate::agents::{AgentEvent, Agents};
 use crate::catalog::{Catalog, SYSTEM};
 use crate::context::Context;
 use crate::identity::Identity;
@@ -49,8 +54,11 @@ pub(crate) fn replay(
     wal: &Wal<Token>,
     recovery: &Recovery,
     catalog: &Catalog,
+    agents: &Agents,
+    now: Duration,
     progress: &dyn Fn(ReplayProgress),
 ) -> Result<(), StorageError> {
+    load_agents(config, wal, recovery, catalog, agents)?;
     let total_bytes = recovery.end.saturating_sub(recovery.first);
     let mut reader = wal.reader(recovery.first);
     let mut frames = 0_usize;
@@ -59,8 +67,20 @@ pub(crate) fn replay(
         if frame.position.offset >= recovery.end {
             break;
         }
+        let mut events = Vec::new();
         for bytes in frame.records() {
-            let Record::Batch { table, batch, .. } = record::decode(bytes).map_err(|e| unreadable(config, e))?;
+            let (table, batch) = match record::decode(bytes).map_err(|e| unreadable(config, e))? {
+                Record::Batch { table, batch, .. } => (table, batch),
+                Record::AgentBatch(batch) => {
+                    events.push(AgentEvent::Batch(batch, None));
+                    continue;
+                }
+                Record::AgentStatus(status) => {
+                    events.push(AgentEvent::Status(status));
+                    continue;
+                }
+                Record::AgentState(_) => continue,
+            };
             let Some(table) = catalog.by_id(table) else {
                 // Tables are committed before their first row is logged, so this one's folder was taken away.
                 tracing::error!(table = %batch.table, rows = batch.len(), "rows of a table that is no longer there");
@@ -75,12 +95,40 @@ pub(crate) fn replay(
                 }
             }
         }
+        if !events.is_empty() {
+            agents.open_tables(catalog)?;
+            agents.apply(events, frame.position, frame.end, now);
+        }
         frames += 1;
         if frames.is_multiple_of(FRAMES_BETWEEN_REPORTS) {
             progress(ReplayProgress { done_bytes: reader.progress().saturating_sub(recovery.first), total_bytes });
         }
     }
+    agents.replayed(now);
     progress(ReplayProgress { done_bytes: total_bytes, total_bytes });
+    Ok(())
+}
+
+/// Reads the states of agents, wherever they are.
+fn load_agents(
+    config: &StorageConfig,
+    wal: &Wal<Token>,
+    recovery: &Recovery,
+    catalog: &Catalog,
+    agents: &Agents,
+) -> Result<(), StorageError> {
+    for frame in wal.reader(recovery.first) {
+        let frame = frame?;
+        if frame.position.offset >= recovery.end {
+            break;
+        }
+        for bytes in frame.records().filter(|bytes| record::is_agent_state(bytes)) {
+            if let Record::AgentState(state) = record::decode(bytes).map_err(|e| unreadable(config, e))? {
+                agents.open_tables(catalog)?;
+                agents.load(state, frame.position);
+            }
+        }
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use model::TableBatch;
 use tokio::sync::oneshot;
 
+use crate::agents::AgentEvent;
 use crate::table::Table;
 use crate::{RejectedRow, StorageError};
 
@@ -48,10 +49,20 @@ impl PendingWrite {
 /// What travels with a record through the log.
 #[derive(Debug)]
 pub(crate) struct Token {
-    pub(crate) table: Arc<Table>,
-    pub(crate) batch: Box<TableBatch>,
+    pub(crate) subject: Subject,
     /// Kept until the record is applied or has failed.
     pub(crate) ack: Ack,
+}
+
+/// What a record is about.
+#[derive(Debug)]
+pub(crate) enum Subject {
+    /// Rows of a table.
+    Rows(Arc<Table>, Box<TableBatch>),
+    /// A named batch, or what an agent says of itself.
+    Agent(Box<AgentEvent>),
+    /// What is known of an agent already.
+    State,
 }
 
 /// One record's share in the acknowledgement of its request. The request is answered when the last share is gone,

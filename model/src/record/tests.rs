@@ -112,9 +112,9 @@ fn the_layout_is_the_documented_one() {
 #[test]
 fn a_newer_version_or_kind_is_told_apart_from_damage() {
     let bytes = encoded(&seeded(1));
-    for (at, newer) in [(0, (2, 1)), (1, (1, 2))] {
+    for (at, newer) in [(0, (2, 1)), (1, (1, 5))] {
         let mut bytes = bytes.clone();
-        bytes[at] += 1;
+        bytes[at] = if at == 0 { newer.0 } else { newer.1 };
         assert_eq!(decode(&bytes), Err(RecordError::NewerFormat { version: newer.0, kind: newer.1 }));
     }
 }
@@ -196,10 +196,11 @@ fn a_batch_that_breaks_its_invariants_is_not_logged() {
 
 #[test]
 fn hostile_bytes_neither_panic_nor_pass_for_what_they_are_not() {
-    let originals: Vec<Vec<u8>> = (0..40).map(|seed| encoded(&seeded(seed))).collect();
-    for seed in 0..20_000 {
+    let mut originals: Vec<Vec<u8>> = (0..40).map(|seed| encoded(&seeded(seed))).collect();
+    originals.extend((0..30).map(|seed| again(&about_agent(seed))));
+    for seed in 0..40_000 {
         let rng = SplitMix64::new(seed);
-        let mut bytes = originals[rng.below(40) as usize].clone();
+        let mut bytes = originals[rng.below(70) as usize].clone();
         for _ in 0..=rng.below(3) {
             let at = rng.below(bytes.len() as u64) as usize;
             match rng.below(6) {
@@ -219,22 +220,182 @@ fn hostile_bytes_neither_panic_nor_pass_for_what_they_are_not() {
             }
         }
         // Everything that is read back is what the bytes said, to the bit.
-        if let Ok(Record::Batch { table, source, batch }) = decode(&bytes) {
-            batch.assert_sound();
-            let mut again = Vec::new();
-            encode_batch(table, &source, &batch, &mut again);
-            assert!(again == bytes, "seed {seed}: decoded, but encodes to other bytes");
+        if let Ok(record) = decode(&bytes) {
+            if let Record::Batch { batch, .. } = &record {
+                batch.assert_sound();
+            }
+            assert!(again(&record) == bytes, "seed {seed}: decoded, but encodes to other bytes");
         }
+    }
+}
+
+/// The bytes of any record.
+fn again(record: &Record) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match record {
+        Record::Batch { table, source, batch } => encode_batch(*table, source, batch, &mut bytes),
+        Record::AgentBatch(batch) => encode_agent_batch(batch, &mut bytes),
+        Record::AgentStatus(status) => encode_agent_status(status, &mut bytes),
+        Record::AgentState(state) => encode_agent_state(state, &mut bytes),
+    }
+    bytes
+}
+
+/// A record about an agent, of each kind in turn.
+fn about_agent(seed: u64) -> Record {
+    let rng = SplitMix64::new(seed);
+    let maybe = |rng: &SplitMix64| (rng.below(2) == 0).then(|| rng.next_u64());
+    let agent = pick(&rng, &["pi-7", "Fühler 3", "x"]).into();
+    match seed % 3 {
+        0 => Record::AgentBatch(AgentBatchRecord {
+            agent,
+            epoch: rng.next_u64(),
+            seq: 1 + rng.below(1000),
+            crc: rng.next_u64() as u32,
+            seen: [Seen::New, Seen::Duplicate, Seen::Conflict][rng.below(3) as usize],
+            received_us: rng.next_u64() as i64,
+            readings: rng.below(1000),
+            gaps: (0..rng.below(4))
+                .map(|_| {
+                    let first_seq = 1 + rng.below(1000);
+                    AgentGap {
+                        first_seq,
+                        last_seq: first_seq + rng.below(1000),
+                        readings: maybe(&rng),
+                        reason: pick(&rng, &["outbox_full", ""]).into(),
+                        time_us: rng.next_u64() as i64,
+                    }
+                })
+                .collect(),
+        }),
+        1 => Record::AgentStatus(AgentStatusRecord {
+            agent,
+            received_us: rng.next_u64() as i64,
+            online: rng.below(2) == 0,
+            version: (rng.below(2) == 0).then(|| "0.1.0".into()),
+            epoch: maybe(&rng),
+            seq: maybe(&rng),
+            backlog_batches: maybe(&rng),
+            backlog_bytes: maybe(&rng),
+        }),
+        _ => Record::AgentState(AgentState {
+            agent,
+            as_of: rng.next_u64(),
+            first_seen_us: rng.next_u64() as i64,
+            last_seen_us: rng.next_u64() as i64,
+            online: [None, Some(false), Some(true)][rng.below(3) as usize],
+            version: (rng.below(2) == 0).then(|| "0.1.0".into()),
+            backlog_batches: maybe(&rng),
+            backlog_bytes: maybe(&rng),
+            counters: AgentCounters { batches: rng.next_u64(), readings: 2, gaps: 3, duplicates: 4, conflicts: 5 },
+            epochs: (0..rng.below(3))
+                .map(|epoch| AgentEpoch {
+                    epoch,
+                    highest: rng.next_u64(),
+                    accounted: (0..rng.below(5)).map(|i| (1 + 10 * i, 1 + 10 * i + rng.below(9))).collect(),
+                    recent: (0..rng.below(20)).map(|_| (1 + rng.below(99), rng.next_u64() as u32)).collect(),
+                    gaps: (0..rng.below(3))
+                        .map(|i| EpochGap {
+                            first_seq: 1 + i,
+                            last_seq: 1 + i + rng.below(9),
+                            received: rng.below(2),
+                            time_us: rng.next_u64() as i64,
+                            reported: rng.below(2) == 0,
+                        })
+                        .collect(),
+                })
+                .collect(),
+        }),
+    }
+}
+
+#[test]
+fn what_is_logged_of_agents_reads_back_and_every_cut_of_it_is_an_error() {
+    for seed in 0..300 {
+        let record = about_agent(seed);
+        let mut bytes = again(&record);
+        assert_eq!(decode(&bytes), Ok(record), "seed {seed}");
+        for len in 0..bytes.len() {
+            assert!(matches!(decode(&bytes[..len]), Err(RecordError::Malformed { .. })), "{seed}: cut to {len} bytes");
+        }
+        bytes.push(0);
+        assert!(matches!(decode(&bytes), Err(RecordError::Malformed { what: "bytes after the last field", .. })));
+    }
+}
+
+/// The examples of `docs/formats/record.md`: these bytes are what released versions wrote (P13).
+#[test]
+fn the_layout_of_records_about_agents_is_the_documented_one() {
+    let gap = AgentGap { first_seq: 2, last_seq: 3, readings: Some(9), reason: "damaged".into(), time_us: -1 };
+    let batch = AgentBatchRecord {
+        agent: "pi".into(),
+        epoch: 7,
+        seq: 4,
+        crc: 0x0102_0304,
+        seen: Seen::New,
+        received_us: 5,
+        readings: 6,
+        gaps: vec![gap],
+    };
+    let expected = [
+        &[1, 2, 2, 0, 0, 0, b'p', b'i'][..],
+        &[7, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 4, 3, 2, 1, 1],
+        &[5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+        &[2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1, 9, 0, 0, 0, 0, 0, 0, 0],
+        &[7, 0, 0, 0, b'd', b'a', b'm', b'a', b'g', b'e', b'd'],
+        &[255, 255, 255, 255, 255, 255, 255, 255],
+    ];
+    assert_eq!(again(&Record::AgentBatch(batch)), expected.concat());
+    let status = AgentStatusRecord {
+        agent: "pi".into(),
+        received_us: 5,
+        online: true,
+        version: Some("1".into()),
+        epoch: Some(7),
+        seq: None,
+        backlog_batches: None,
+        backlog_bytes: None,
+    };
+    let expected = [
+        &[1, 3, 2, 0, 0, 0, b'p', b'i', 5, 0, 0, 0, 0, 0, 0, 0, 1][..],
+        &[1, 1, 0, 0, 0, b'1', 1, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    ];
+    assert_eq!(again(&Record::AgentStatus(status)), expected.concat());
+}
+
+#[test]
+fn broken_records_about_agents_are_named() {
+    let Record::AgentState(mut state) = about_agent(2) else { panic!("a state") };
+    let epoch = |accounted: &[(u64, u64)]| AgentEpoch { accounted: accounted.to_vec(), ..AgentEpoch::default() };
+    for (good, accounted) in [
+        (true, &[(1_u64, 2_u64), (4, 4)][..]),
+        (true, &[(1, u64::MAX)]),
+        (false, &[(0, 2)]),
+        (false, &[(3, 2)]),
+        (false, &[(1, 2), (3, 4)]),
+        (false, &[(1, u64::MAX), (5, 6)]),
+    ] {
+        state.epochs = vec![epoch(&[(1, 2); 2][..accounted.len()])];
+        state.epochs[0].accounted = vec![(1, 1), (9, 9)][..accounted.len()].to_vec();
+        let mut bytes = again(&Record::AgentState(state.clone()));
+        let end = bytes.len() - 8;
+        for (i, (first, last)) in accounted.iter().rev().enumerate() {
+            let at = end - 16 * (i + 1);
+            bytes[at..at + 8].copy_from_slice(&first.to_le_bytes());
+            bytes[at + 8..at + 16].copy_from_slice(&last.to_le_bytes());
+        }
+        assert_eq!(decode(&bytes).is_ok(), good, "{accounted:?}");
     }
 }
 
 #[test]
 fn a_count_beyond_the_bytes_allocates_nothing() {
-    let bytes = encoded(&seeded(2));
-    // Each u32 of the record in turn becomes 4 billion; an allocation of that many entries would abort.
-    for at in 18..bytes.len() - 4 {
-        let mut bytes = bytes.clone();
-        bytes[at..at + 4].fill(0xff);
-        let _ = decode(&bytes);
+    for bytes in [encoded(&seeded(2)), again(&about_agent(0)), again(&about_agent(1)), again(&about_agent(5))] {
+        // Each u32 of the record in turn becomes 4 billion; an allocation of that many entries would abort.
+        for at in 2..bytes.len() - 4 {
+            let mut bytes = bytes.clone();
+            bytes[at..at + 4].fill(0xff);
+            let _ = decode(&bytes);
+        }
     }
 }

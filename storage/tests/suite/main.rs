@@ -1,6 +1,7 @@
 //! The storage room against its promises, on real and on simulated disks.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
+mod agents;
 mod correct;
 mod damage;
 mod power;
