@@ -17,6 +17,9 @@ use wal::disk::{Disk, LocalDisk, Replace, SharedDisk, read_file, write_whole};
 pub struct Addresses {
     /// Host and port of the HTTP endpoint.
     pub http: String,
+    /// Host and port of the MQTT listener; absent if it is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mqtt: Option<String>,
 }
 
 /// The file's path in the data folder `data`.
@@ -25,6 +28,11 @@ pub fn path(data: &Path) -> PathBuf {
 }
 
 impl Addresses {
+    /// Of a server that listens there.
+    pub fn new(http: SocketAddr, mqtt: Option<SocketAddr>) -> Self {
+        Addresses { http: http.to_string(), mqtt: mqtt.map(|mqtt| mqtt.to_string()) }
+    }
+
     /// Reads the file of `data` on this machine's disk; `None` if there is none or it is not one of ours.
     pub fn read(data: &Path) -> Option<Self> {
         serde_json::from_slice(&read_file(&LocalDisk, &path(data)).ok()?).ok()
@@ -49,12 +57,6 @@ impl Addresses {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         }
-    }
-}
-
-impl From<SocketAddr> for Addresses {
-    fn from(http: SocketAddr) -> Self {
-        Addresses { http: http.to_string() }
     }
 }
 
@@ -103,7 +105,7 @@ mod tests {
     #[test]
     fn a_stale_file_is_gone_and_another_servers_file_comes_back() {
         let dir = tempfile::tempdir().unwrap();
-        let addresses = Addresses { http: "127.0.0.1:4200".into() };
+        let addresses = Addresses { http: "127.0.0.1:4200".into(), mqtt: None };
         addresses.write(&LocalDisk, dir.path()).unwrap();
         assert_eq!(fs::read_to_string(path(dir.path())).unwrap(), "{\"http\":\"127.0.0.1:4200\"}\n");
 
@@ -115,5 +117,9 @@ mod tests {
 
         take().forget();
         assert_eq!(Addresses::read(dir.path()), None);
+
+        let both = Addresses { http: "127.0.0.1:4200".into(), mqtt: Some("127.0.0.1:1883".into()) };
+        both.write(&LocalDisk, dir.path()).unwrap();
+        assert_eq!(Addresses::read(dir.path()), Some(both));
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use storage::StorageConfig;
 
-pub use load::{ConfigError, Setting, Value};
+pub use load::{ConfigError, Setting, TopicFilters, Value};
 pub use manual::{manual, show};
 pub use units::{ByteSize, Period};
 
@@ -110,6 +110,28 @@ section! {
 }
 
 section! {
+    /// The MQTT listener: MQTT 3.1, 3.1.1 and 5. It takes readings; it is no broker.
+    "mqtt" Mqtt {
+        /// Address and port to listen on; an empty text switches it off. Port 0 takes a free one; it
+        /// is logged and written to `addresses.json`. There are no users and passwords yet: listen on
+        /// other addresses than this machine's own in a trusted network only.
+        listen: String = "127.0.0.1:1883".into(),
+        /// Topics whose messages are plain line protocol with times in nanoseconds, as filters with
+        /// the wildcards `+` and `#`. By the environment: separated by commas. The topics of agents,
+        /// `eden/v1/...`, are taken whatever stands here.
+        line_protocol: TopicFilters = TopicFilters(vec!["lp/#".into()]),
+        /// Connections at a time; further ones wait in the system's queue.
+        connections_max: u32 = 10_000,
+        /// Largest packet, which is a message with its topic; a larger one ends its connection.
+        max_packet_bytes: ByteSize = ByteSize(1 << 20),
+        /// Messages with QoS 1 or 2 that an MQTT 5 client may have in flight (Receive Maximum).
+        receive_max: u32 = 128,
+        /// Messages that are being received and stored, in all; above it nothing more is read.
+        messages_memory: ByteSize = ByteSize(64 << 20),
+    }
+}
+
+section! {
     /// What is accepted.
     "ingest" Ingest {
         /// A reading later than now by more than this is refused: its clock is wrong.
@@ -167,6 +189,8 @@ section! {
 pub struct Config {
     /// `[http]`
     pub http: Http,
+    /// `[mqtt]`
+    pub mqtt: Mqtt,
     /// `[ingest]`
     pub ingest: Ingest,
     /// `[storage]`

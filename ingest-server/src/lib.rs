@@ -13,6 +13,7 @@
 //! # async fn example() -> Result<(), ingest_server::failure::Failure> {
 //! let mut config = Config::default();
 //! config.http.listen = "127.0.0.1:0".into();
+//! config.mqtt.listen = "127.0.0.1:0".into();
 //! let mut server = Server::bind(config).await?;
 //! server.open().await?;
 //! println!("http://{}", server.http_addr());
@@ -31,6 +32,7 @@ pub mod demo;
 pub mod failure;
 pub mod http;
 pub mod metrics;
+pub mod mqtt;
 pub mod serve;
 pub mod sql_shell;
 pub mod stop_flag;

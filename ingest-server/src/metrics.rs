@@ -74,6 +74,32 @@ catalogue! {
     Counter INGEST_LINES = "eden_ingest_lines_total";
     /// Lines refused because they could not be parsed.
     Counter INGEST_LINES_REFUSED = "eden_ingest_lines_refused_total";
+    /// MQTT connections that are open.
+    Gauge MQTT_CONNECTIONS = "eden_mqtt_connections";
+    /// MQTT connections accepted from the system, refused ones included.
+    Counter MQTT_CONNECTIONS_TOTAL = "eden_mqtt_connections_total";
+    /// MQTT connections refused at CONNECT, by reason.
+    Counter MQTT_REFUSED = "eden_mqtt_connections_refused_total";
+    /// MQTT connections ended because another one came with the same client id.
+    Counter MQTT_TAKEN_OVER = "eden_mqtt_connections_taken_over_total";
+    /// MQTT connections ended because of what the client did, by reason.
+    Counter MQTT_BROKEN = "eden_mqtt_connections_broken_total";
+    /// Bytes received by MQTT.
+    Counter MQTT_BYTES = "eden_mqtt_received_bytes_total";
+    /// MQTT messages received, by QoS, repeated ones included.
+    Counter MQTT_MESSAGES = "eden_mqtt_messages_total";
+    /// MQTT messages received again with a packet identifier in use; not stored again.
+    Counter MQTT_DUPLICATES = "eden_mqtt_messages_repeated_total";
+    /// PUBACK and PUBREC sent.
+    Counter MQTT_ACKS = "eden_mqtt_acks_total";
+    /// MQTT messages of which something could not be stored: it is set aside, and the message acknowledged.
+    Counter MQTT_SET_ASIDE = "eden_mqtt_messages_set_aside_total";
+    /// Commands to agents, by what became of them: `sent`, `nobody` or `full`.
+    Counter MQTT_COMMANDS = "eden_mqtt_commands_total";
+    /// Times that an MQTT connection was not read because `[mqtt] messages_memory` was used up.
+    Counter MQTT_PAUSES = "eden_mqtt_pauses_total";
+    /// Times that MQTT messages waited because storage was busy.
+    Counter MQTT_BUSY = "eden_mqtt_storage_busy_total";
     /// Rows made durable.
     Counter STORAGE_ROWS_STORED = "eden_storage_rows_stored_total";
     /// Rows refused by a table's schema or by time limits.
@@ -163,7 +189,87 @@ pub struct Metrics {
     pub lines: AtomicU64,
     /// See [`INGEST_LINES_REFUSED`].
     pub lines_refused: AtomicU64,
+    /// Of the MQTT listener.
+    pub mqtt: MqttMetrics,
     endpoints: Mutex<BTreeMap<&'static str, Endpoint>>,
+}
+
+/// The counters of the MQTT listener.
+#[derive(Default)]
+pub struct MqttMetrics {
+    /// See [`MQTT_CONNECTIONS`].
+    pub connections: AtomicU64,
+    /// See [`MQTT_CONNECTIONS_TOTAL`].
+    pub connections_total: AtomicU64,
+    /// See [`MQTT_TAKEN_OVER`].
+    pub taken_over: AtomicU64,
+    /// See [`MQTT_BYTES`].
+    pub bytes: AtomicU64,
+    /// See [`MQTT_MESSAGES`]; by QoS.
+    pub messages: [AtomicU64; 3],
+    /// See [`MQTT_DUPLICATES`].
+    pub duplicates: AtomicU64,
+    /// See [`MQTT_ACKS`].
+    pub acks: AtomicU64,
+    /// See [`MQTT_SET_ASIDE`].
+    pub set_aside: AtomicU64,
+    /// See [`MQTT_PAUSES`].
+    pub pauses: AtomicU64,
+    /// See [`MQTT_BUSY`].
+    pub busy: AtomicU64,
+    refused: Counts,
+    broken: Counts,
+    commands: Counts,
+}
+
+impl MqttMetrics {
+    /// Counts a connection that was refused.
+    pub fn count_refused(&self, reason: &'static str) {
+        count(&self.refused, reason);
+    }
+
+    /// Counts a connection that was ended for what its client did.
+    pub fn count_broken(&self, reason: &'static str) {
+        count(&self.broken, reason);
+    }
+
+    /// Counts a command.
+    pub fn count_command(&self, result: &'static str) {
+        count(&self.commands, result);
+    }
+
+    fn write(&self, page: &mut Page) {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        page.one(&MQTT_CONNECTIONS, get(&self.connections));
+        page.one(&MQTT_CONNECTIONS_TOTAL, get(&self.connections_total));
+        labelled(page, &MQTT_REFUSED, "reason", &self.refused);
+        page.one(&MQTT_TAKEN_OVER, get(&self.taken_over));
+        labelled(page, &MQTT_BROKEN, "reason", &self.broken);
+        page.one(&MQTT_BYTES, get(&self.bytes));
+        page.head(&MQTT_MESSAGES);
+        for (qos, messages) in self.messages.iter().enumerate() {
+            page.sample(MQTT_MESSAGES.name, &format!("{{qos=\"{qos}\"}}"), get(messages));
+        }
+        page.one(&MQTT_DUPLICATES, get(&self.duplicates));
+        page.one(&MQTT_ACKS, get(&self.acks));
+        page.one(&MQTT_SET_ASIDE, get(&self.set_aside));
+        labelled(page, &MQTT_COMMANDS, "result", &self.commands);
+        page.one(&MQTT_PAUSES, get(&self.pauses));
+        page.one(&MQTT_BUSY, get(&self.busy));
+    }
+}
+
+type Counts = Mutex<BTreeMap<&'static str, u64>>;
+
+fn count(counts: &Counts, label: &'static str) {
+    *counts.lock().expect("no holder of this lock panics").entry(label).or_default() += 1;
+}
+
+fn labelled(page: &mut Page, metric: &Metric, label: &str, counts: &Counts) {
+    page.head(metric);
+    for (value, count) in counts.lock().expect("no holder of this lock panics").iter() {
+        page.sample(metric.name, &format!("{{{label}=\"{value}\"}}"), *count as f64);
+    }
 }
 
 impl Metrics {
@@ -191,6 +297,7 @@ impl Metrics {
         page.one(&INGEST_BODY_BYTES, get(&self.body_bytes));
         page.one(&INGEST_LINES, get(&self.lines));
         page.one(&INGEST_LINES_REFUSED, get(&self.lines_refused));
+        self.mqtt.write(page);
 
         let endpoints = self.endpoints.lock().expect("no holder of this lock panics");
         page.head(&HTTP_REQUESTS);

@@ -25,7 +25,7 @@ use crate::addresses::{Addresses, Stale};
 use crate::app::{App, Parts, Phase, share};
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::http;
+use crate::{http, mqtt};
 
 /// How long statements that nobody waits for any more may take to end.
 const QUERY_GRACE: Duration = Duration::from_secs(1);
@@ -61,9 +61,11 @@ pub struct Server {
     app: Arc<App>,
     surroundings: Surroundings,
     http_addr: SocketAddr,
+    mqtt_addr: Option<SocketAddr>,
     connections: TaskTracker,
     stop: CancellationToken,
     accepting: JoinHandle<()>,
+    accepting_mqtt: Option<JoinHandle<()>>,
     stale: Option<Stale>,
 }
 
@@ -93,14 +95,21 @@ impl Server {
     pub async fn bind_in(config: Config, surroundings: Surroundings) -> Result<Self, Failure> {
         let disk = Arc::clone(&surroundings.disk);
         let stale = Stale::take(disk, &config.storage.data).map_err(|e| unusable(&config.storage.data, &e))?;
-        let listen = config.http.listen.clone();
-        let listener = TcpListener::bind(&listen).await.map_err(|e| cannot_listen(&listen, &e))?;
-        let http_addr = listener.local_addr().map_err(|e| cannot_listen(&listen, &e))?;
+        let (listener, http_addr) = listen(&config.http.listen, "http", "4200").await?;
+        let mqtt = match &*config.mqtt.listen {
+            "" => None,
+            address => Some(listen(address, "mqtt", "1883").await?),
+        };
         let app = App::new(config, Arc::clone(&surroundings.clock), Arc::clone(&surroundings.panics));
         let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
         let accept = http::accept(listener, Arc::clone(&app), connections.clone(), stop.clone());
         let accepting = connections.spawn(accept);
-        Ok(Server { app, surroundings, http_addr, connections, stop, accepting, stale: Some(stale) })
+        let mqtt_addr = mqtt.as_ref().map(|(_, addr)| *addr);
+        let accepting_mqtt = mqtt.map(|(listener, _)| {
+            connections.spawn(mqtt::accept(listener, Arc::clone(&app), connections.clone(), stop.clone()))
+        });
+        let stale = Some(stale);
+        Ok(Server { app, surroundings, http_addr, mqtt_addr, connections, stop, accepting, accepting_mqtt, stale })
     }
 
     /// Takes the folder's lock, replays the log and gets ready.
@@ -123,10 +132,13 @@ impl Server {
             stale.forget();
         }
         let data = &self.app.config.storage.data;
-        Addresses::from(self.http_addr).write(&*self.surroundings.disk, data).map_err(|e| unusable(data, &e))?;
+        Addresses::new(self.http_addr, self.mqtt_addr)
+            .write(&*self.surroundings.disk, data)
+            .map_err(|e| unusable(data, &e))?;
         self.app.enter(Phase::Ready(parts));
         let version = env!("CARGO_PKG_VERSION");
-        tracing::info!(version, http = %self.http_addr, data = %data.display(), "ready");
+        let mqtt = self.mqtt_addr.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
+        tracing::info!(version, http = %self.http_addr, %mqtt, data = %data.display(), "ready");
         Ok(())
     }
 
@@ -135,14 +147,25 @@ impl Server {
         self.http_addr
     }
 
+    /// Where MQTT listens; `None` if it is off.
+    pub fn mqtt_addr(&self) -> Option<SocketAddr> {
+        self.mqtt_addr
+    }
+
     /// What the request handlers share.
     pub fn app(&self) -> &Arc<App> {
         &self.app
     }
 
-    /// Returns when the listener has died, which is a bug. Cancel safe.
+    /// Returns when a listener has died, which is a bug. Cancel safe.
     pub async fn listener_died(&mut self) {
-        let _ = (&mut self.accepting).await;
+        match &mut self.accepting_mqtt {
+            Some(mqtt) => tokio::select! {
+                _ = &mut self.accepting => {}
+                _ = mqtt => {}
+            },
+            None => drop((&mut self.accepting).await),
+        }
     }
 
     /// Stops within the grace period.
@@ -247,16 +270,27 @@ impl ReplayLog {
     }
 }
 
-fn cannot_listen(listen: &str, error: &io::Error) -> Failure {
+async fn listen(address: &str, section: &str, port: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+    let failed = |e| cannot_listen(address, section, port, &e);
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn cannot_listen(listen: &str, section: &str, port: &str, error: &io::Error) -> Failure {
+    let variable = format!("EDEN_{}_LISTEN", section.to_uppercase());
+    let off = if section == "mqtt" { ", an empty text switches MQTT off" } else { "" };
     Failure::usage(match error.kind() {
         io::ErrorKind::AddrInUse => format!(
             "{listen} is taken by another program (perhaps another eden); stop it, or choose another address: \
-             EDEN_HTTP_LISTEN=127.0.0.1:0 takes a free port"
+             {variable}=127.0.0.1:0 takes a free port{off}"
         ),
         io::ErrorKind::PermissionDenied => {
-            format!("{listen} may not be listened on: {error}; choose a port above 1023 in [http] listen")
+            format!("{listen} may not be listened on: {error}; choose a port above 1023 in [{section}] listen")
         }
-        _ => format!("{listen} cannot be listened on: {error}; [http] listen takes host:port such as 127.0.0.1:4200"),
+        _ => format!(
+            "{listen} cannot be listened on: {error}; [{section}] listen takes host:port such as 127.0.0.1:{port}{off}"
+        ),
     })
 }
 

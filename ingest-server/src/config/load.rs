@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{ByteSize, Config, Http, Ingest, Period, Process, Query, Section, StorageSection};
+use super::{ByteSize, Config, Http, Ingest, Mqtt, Period, Process, Query, Section, StorageSection};
 use crate::close_names::closest;
+use crate::mqtt::topic::is_filter;
 
 /// What is wrong with the configuration; one line that says where and what to do.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub enum Value {
     Text(String),
     /// A TOML integer.
     Integer(i64),
+    /// A TOML list of strings.
+    Texts(Vec<String>),
     /// A value of the environment, which has no types.
     Untyped(String),
     /// A TOML value that no key takes; its type's name.
@@ -69,6 +72,7 @@ fn text<'a>(value: &'a Value, wanted: &str) -> Result<&'a str, String> {
     match value {
         Value::Text(text) | Value::Untyped(text) => Ok(text),
         Value::Integer(number) => Err(format!("{number} needs quotes: this key takes {wanted}")),
+        Value::Texts(_) => Err(format!("this key takes {wanted}, not a list")),
         Value::Other(kind) => Err(format!("this key takes {wanted}, not {kind}")),
     }
 }
@@ -125,13 +129,40 @@ impl Setting for u32 {
         match value {
             Value::Integer(number) => u32::try_from(*number).ok(),
             Value::Untyped(text) => text.trim().parse().ok(),
-            Value::Text(_) | Value::Other(_) => None,
+            Value::Text(_) | Value::Texts(_) | Value::Other(_) => None,
         }
         .ok_or_else(|| "this key takes a whole number without quotes".into())
     }
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+/// MQTT topic filters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicFilters(pub Vec<String>);
+
+impl Setting for TopicFilters {
+    fn read(value: &Value) -> Result<Self, String> {
+        let filters = match value {
+            Value::Texts(texts) => texts.clone(),
+            Value::Untyped(text) => {
+                text.split(',').map(str::trim).filter(|filter| !filter.is_empty()).map(str::to_owned).collect()
+            }
+            Value::Text(_) | Value::Integer(_) | Value::Other(_) => {
+                return Err("this key takes a list of topic filters such as [\"lp/#\"]".into());
+            }
+        };
+        match filters.iter().find(|filter| !is_filter(filter)) {
+            Some(bad) => Err(format!("{bad:?} is not a topic filter; `+` stands for one level, `#` for the rest")),
+            None => Ok(TopicFilters(filters)),
+        }
+    }
+
+    fn show(&self) -> String {
+        let filters: Vec<String> = self.0.iter().map(|filter| quoted(filter)).collect();
+        format!("[{}]", filters.join(", "))
     }
 }
 
@@ -200,6 +231,7 @@ impl Config {
     fn part(&mut self, section: &str) -> Option<Part<'_>> {
         Some(match section {
             Http::NAME => Part::of(&mut self.http),
+            Mqtt::NAME => Part::of(&mut self.mqtt),
             Ingest::NAME => Part::of(&mut self.ingest),
             StorageSection::NAME => Part::of(&mut self.storage),
             Query::NAME => Part::of(&mut self.query),
@@ -209,7 +241,7 @@ impl Config {
     }
 }
 
-const SECTIONS: &[&str] = &[Http::NAME, Ingest::NAME, StorageSection::NAME, Query::NAME, Process::NAME];
+const SECTIONS: &[&str] = &[Http::NAME, Mqtt::NAME, Ingest::NAME, StorageSection::NAME, Query::NAME, Process::NAME];
 
 fn unknown(what: &str, name: &str, known: &[&str]) -> String {
     match closest(name, known.iter().copied()) {
@@ -257,6 +289,9 @@ fn untyped(value: &Spanned<DeValue<'_>>) -> Value {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Integer(number) => i64::from_str_radix(&number.as_str().replace('_', ""), number.radix())
             .map_or(Value::Other("so large a number"), Value::Integer),
+        DeValue::Array(values) if values.iter().all(|value| value.get_ref().is_str()) => {
+            Value::Texts(values.iter().filter_map(|value| value.get_ref().as_str().map(str::to_owned)).collect())
+        }
         other => Value::Other(match other {
             DeValue::Boolean(_) => "true or false",
             DeValue::Float(_) => "a fraction",

@@ -8,6 +8,7 @@ use super::{Config, Section};
 pub fn show(config: &Config) -> String {
     let mut out = String::new();
     section(&mut out, &config.http);
+    section(&mut out, &config.mqtt);
     section(&mut out, &config.ingest);
     section(&mut out, &config.storage);
     section(&mut out, &config.query);

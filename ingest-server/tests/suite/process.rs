@@ -28,6 +28,8 @@ pub(crate) fn command(dir: &Path, args: &[&str]) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EDEN_")) {
         command.env_remove(name);
     }
+    // The default port is one for a machine, and tests run side by side.
+    command.env("EDEN_MQTT_LISTEN", "127.0.0.1:0");
     command
 }
 

@@ -1,0 +1,511 @@
+//! What publishes say, on its way to storage: the part that works or blocks.
+//!
+//! Owns:     which payload is parsed how, what is set aside, and which acknowledgement waits for which write.
+//! Does not: read or write packets, or know of connections.
+//!
+//! Consecutive payloads of plain line protocol are parsed and written as one: that is what makes small messages
+//! cheap. If a line of them is refused, each payload is parsed alone, so that what a message says never depends on
+//! its neighbours.
+//!
+//! Invariants
+//!  1. An item's acknowledgement is in a [`Group`] that waits for everything the item stores, and what is set aside
+//!     of it is durable before (P1).
+//!  2. Items are written in the order in which they came; so are their groups.
+
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use decode::line_protocol::{self, Decoded, Options, Precision};
+use model::name::{PUBLIC, check_name};
+use serde::Deserialize;
+use storage::{AgentBatch, AgentGap, AgentStatus, PendingWrite, SetAside, Storage, StorageError};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::topic::{self, Kind};
+use crate::app::App;
+use crate::metrics::Metrics;
+
+/// What an agent's batch begins with.
+const AGENT_HEADER_START: &[u8] = b"# eden agent=";
+/// Refused lines that are looked at for one payload; the others are counted.
+const ERRORS_MAX: usize = 100;
+/// Bytes of a payload that are set aside.
+const SET_ASIDE_BYTES_MAX: usize = 64 << 10;
+/// Memory that a zstd frame may ask for, as a power of two.
+const ZSTD_WINDOW_LOG_MAX: u32 = 24;
+/// How long a batch waits before it is tried again, whatever storage says.
+const BUSY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A joined body is parsed as long as it is smaller: the parser's limits are those of one body.
+const JOINED_BYTES_MAX: usize = 256 << 10;
+/// Between a payload that may hold an open text and the next one: a comment that no text can hold, since it is not
+/// UTF-8.
+const FENCE: &[u8] = b"#\xff\n";
+
+/// An acknowledgement to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The packet's id.
+    pub id: u16,
+    /// 1 or 2.
+    pub qos: u8,
+    /// The reason code of MQTT 5.
+    pub code: u8,
+    /// The reason string of MQTT 5.
+    pub reason: Option<Box<str>>,
+}
+
+/// One message.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    kind: What,
+    topic: u32,
+    start: u32,
+    end: u32,
+    id: u16,
+    qos: u8,
+    code: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// Line protocol without an agent's header.
+    Plain,
+    /// Anything else with a topic.
+    Message(Kind),
+    /// Nothing to do but to acknowledge in its turn.
+    Settled,
+}
+
+/// Messages in order of receipt.
+#[derive(Debug, Default)]
+pub struct Batch {
+    data: Vec<u8>,
+    items: Vec<Item>,
+    topics: Vec<Box<str>>,
+    /// Its share of the budget.
+    pub budget: Option<OwnedSemaphorePermit>,
+}
+
+impl Batch {
+    /// Adds a message. `qos` 0 has `id` 0.
+    pub fn add(&mut self, kind: Kind, topic: &str, payload: &[u8], id: u16, qos: u8) {
+        let kind = match kind {
+            Kind::Lines if !payload.starts_with(AGENT_HEADER_START) => What::Plain,
+            kind => What::Message(kind),
+        };
+        if self.topics.last().is_none_or(|last| **last != *topic) {
+            self.topics.push(topic.into());
+        }
+        let start = self.data.len() as u32;
+        self.data.extend_from_slice(payload);
+        let end = self.data.len() as u32;
+        if kind == What::Plain {
+            if payload.last() != Some(&b'\n') {
+                self.data.push(b'\n');
+            }
+            if payload.contains(&b'"') {
+                self.data.extend_from_slice(FENCE);
+            }
+        }
+        self.items.push(Item { kind, topic: self.topics.len() as u32 - 1, start, end, id, qos, code: 0 });
+    }
+
+    /// Adds an acknowledgement that waits for nothing but its turn.
+    pub fn add_settled(&mut self, id: u16, qos: u8, code: u8) {
+        let at = self.data.len() as u32;
+        self.items.push(Item { kind: What::Settled, topic: 0, start: at, end: at, id, qos, code });
+    }
+
+    /// Messages.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// True without messages.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Memory that it takes.
+    pub fn bytes(&self) -> usize {
+        self.data.len() + self.items.len() * size_of::<Item>()
+    }
+
+    fn payload(&self, item: &Item) -> &[u8] {
+        &self.data[item.start as usize..item.end as usize]
+    }
+
+    fn topic(&self, item: &Item) -> &str {
+        &self.topics[item.topic as usize]
+    }
+}
+
+/// A write on its way to the disk.
+pub type Durable = Pin<Box<dyn Future<Output = Result<(), StorageError>> + Send>>;
+
+/// Acknowledgements, and the write that they wait for.
+#[derive(Default)]
+pub struct Group {
+    /// In order of receipt.
+    pub acks: Vec<Ack>,
+    /// Messages that it settles, those without an acknowledgement included.
+    pub messages: usize,
+    /// Bytes that they took.
+    pub bytes: usize,
+    /// Must be done first.
+    pub durable: Option<Durable>,
+    /// Given back when it is settled.
+    pub budget: Option<OwnedSemaphorePermit>,
+}
+
+/// A batch being worked on.
+pub struct Work {
+    app: Arc<App>,
+    storage: Arc<Storage>,
+    source: Arc<str>,
+    batch: Batch,
+    next: usize,
+    groups: Vec<Group>,
+    /// What was set aside, for people: how many messages, and why the last one was.
+    pub complaint: Option<(u64, String)>,
+}
+
+impl Work {
+    /// Begins on `batch`, which came from `source`.
+    pub fn new(app: Arc<App>, storage: Arc<Storage>, source: Arc<str>, batch: Batch) -> Self {
+        Work { app, storage, source, batch, next: 0, groups: Vec::new(), complaint: None }
+    }
+
+    /// Works off the batch: off the runtime's threads, a few batches of all connections at a time.
+    ///
+    /// # Errors
+    /// If storage can take nothing any more. What is in [`Work::groups`] is on its way all the same. Without a
+    /// `Work`, a bug was hit, and told by the panic hook.
+    pub async fn drive(self) -> (Option<Self>, Result<(), StorageError>) {
+        let mut work = self;
+        loop {
+            let parser = Arc::clone(&work.app.parsers).acquire_owned().await.expect("the semaphore is never closed");
+            let running = tokio::task::spawn_blocking(move || {
+                let _parser = parser;
+                let result = work.run();
+                (work, result)
+            });
+            let Ok((back, result)) = running.await else { return (None, Err(StorageError::Closed)) };
+            work = back;
+            match result {
+                Err(StorageError::Busy { retry_after, .. }) => {
+                    // A timer that is a feature: storage says when it is worth trying again, and the client is held
+                    // back meanwhile.
+                    Metrics::add(&work.app.metrics.mqtt.busy, 1);
+                    tokio::time::sleep_until(Instant::now() + retry_after.min(BUSY_PAUSE_MAX)).await;
+                }
+                result => return (Some(work), result),
+            }
+        }
+    }
+
+    /// The groups, in order; the last one gives back the batch's budget.
+    pub fn groups(&mut self) -> Vec<Group> {
+        let mut groups = std::mem::take(&mut self.groups);
+        if let Some(last) = groups.last_mut() {
+            last.budget = self.batch.budget.take();
+        }
+        groups
+    }
+
+    fn run(&mut self) -> Result<(), StorageError> {
+        while self.next < self.batch.items.len() {
+            let first = self.next;
+            let mut end = first;
+            while let Some(item) = self.batch.items.get(end) {
+                let bytes = item.end - self.batch.items[first].start;
+                if item.kind != What::Plain || end > first && bytes as usize > JOINED_BYTES_MAX {
+                    break;
+                }
+                end += 1;
+            }
+            let done = if end > first { self.plain(first..end)? } else { first + 1 };
+            if end == first {
+                self.single(first)?;
+            }
+            self.next = done;
+        }
+        Ok(())
+    }
+
+    /// Stores plain payloads, joined if all is well with them; says how many are dealt with.
+    fn plain(&mut self, range: Range<usize>) -> Result<usize, StorageError> {
+        let items = &self.batch.items;
+        let (start, last) = (items[range.start].start as usize, &items[range.end - 1]);
+        // Up to the next payload: with the line break that was added.
+        let end = items.get(range.end).map_or(self.batch.data.len(), |next| next.start as usize);
+        let decoded = self.parse(&self.batch.data[start..end.max(last.end as usize)]);
+        if decoded.errors_total == 0 || range.len() == 1 {
+            self.store(range.clone(), start, decoded, None)?;
+            return Ok(range.end);
+        }
+        // One of them, at least, is bad, and may have swallowed others.
+        let decoded = self.parse(self.batch.payload(&self.batch.items[range.start]));
+        self.store(range.start..range.start + 1, start, decoded, None)?;
+        self.next = range.start + 1;
+        for index in range.start + 1..range.end {
+            let item = self.batch.items[index];
+            let decoded = self.parse(self.batch.payload(&item));
+            self.store(index..index + 1, item.start as usize, decoded, None)?;
+            self.next = index + 1;
+        }
+        Ok(range.end)
+    }
+
+    fn parse(&self, body: &[u8]) -> Decoded {
+        let options = Options {
+            schema: PUBLIC,
+            precision: Precision::Nanosecond,
+            now_us: self.app.clock.now_us(),
+            errors_max: ERRORS_MAX,
+        };
+        line_protocol::parse(body, &options)
+    }
+
+    /// Stores what was parsed of the items `range`, whose data begin at `start`; `body` if it is not their payload.
+    fn store(
+        &mut self,
+        range: Range<usize>,
+        start: usize,
+        decoded: Decoded,
+        body: Option<&[u8]>,
+    ) -> Result<(), StorageError> {
+        let Decoded { batches, errors, errors_total, lines, agent, .. } = decoded;
+        let written = match agent {
+            Some(header) => {
+                let gap = |gap: line_protocol::Gap| AgentGap {
+                    first_seq: gap.first_seq,
+                    last_seq: gap.last_seq,
+                    readings: gap.readings,
+                    reason: gap.reason.into(),
+                    time_us: gap.time_us,
+                };
+                let batch = AgentBatch {
+                    agent: header.agent.into(),
+                    epoch: header.epoch,
+                    seq: header.seq,
+                    crc: crc32c::crc32c(body.unwrap_or_default()),
+                    gaps: header.gaps.into_iter().map(gap).collect(),
+                };
+                self.storage.write_of_agent(batches, &batch, &self.source).map(|(pending, _)| pending)
+            }
+            None => self.storage.write(batches, &self.source),
+        };
+        let metrics = &self.app.metrics;
+        let mut pending = match written {
+            Ok(pending) => pending,
+            Err(StorageError::Invalid(reason)) => {
+                // The request as a whole: each of its messages is set aside.
+                for index in range {
+                    self.refuse(index, body, &reason)?;
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        Metrics::add(&metrics.lines, lines);
+        Metrics::add(&metrics.lines_refused, errors_total);
+        let mut refused: Vec<(u32, String)> = errors.into_iter().map(|error| (error.line, error.message)).collect();
+        let unnamed = errors_total - refused.len() as u64;
+        refused.extend(std::mem::take(&mut pending.rejected).into_iter().map(|row| (row.line, row.reason)));
+        refused.sort_by_key(|(line, _)| *line);
+        let notes = if refused.is_empty() { Vec::new() } else { self.note(&range, start, body, &refused, unnamed)? };
+        self.push_group(range, Some(pending), notes);
+        Ok(())
+    }
+
+    /// Sets refused lines aside; says which items they are of, and why.
+    fn note(
+        &mut self,
+        range: &Range<usize>,
+        start: usize,
+        body: Option<&[u8]>,
+        refused: &[(u32, String)],
+        unnamed: u64,
+    ) -> Result<Vec<(usize, String)>, StorageError> {
+        let mut notes: Vec<(usize, String)> = Vec::new();
+        let mut texts: Vec<Vec<u8>> = Vec::new();
+        let data = body.unwrap_or(&self.batch.data[start..]);
+        let mut lines = data.split(|byte| *byte == b'\n').scan(0, |at, line| {
+            let begins = *at;
+            *at += line.len() + 1;
+            Some((begins, line))
+        });
+        let mut number = 0;
+        let mut line = (0, &b""[..]);
+        for (wanted, reason) in refused {
+            while number < *wanted {
+                line = lines.next().unwrap_or((data.len(), b""));
+                number += 1;
+            }
+            let at = start + line.0;
+            let index = if body.is_some() {
+                range.start
+            } else {
+                let items = &self.batch.items[range.clone()];
+                range.start + items.partition_point(|item| item.start as usize <= at).max(1) - 1
+            };
+            if notes.last().is_none_or(|(last, _)| *last != index) {
+                notes.push((index, format!("line refused: {reason}")));
+                texts.push(Vec::new());
+            }
+            if let Some(text) = texts.last_mut().filter(|text| text.len() + line.1.len() < SET_ASIDE_BYTES_MAX) {
+                text.extend_from_slice(line.1);
+                text.push(b'\n');
+            }
+        }
+        if unnamed > 0
+            && let Some((_, reason)) = notes.last_mut()
+        {
+            let _ = write!(reason, "; {unnamed} more lines are refused");
+        }
+        let aside: Vec<SetAside> = notes
+            .iter()
+            .zip(texts)
+            .map(|((index, reason), payload)| self.set_aside(*index, reason.clone(), payload))
+            .collect();
+        self.keep(&aside)?;
+        Ok(notes)
+    }
+
+    /// Deals with one item that is not plain.
+    fn single(&mut self, index: usize) -> Result<(), StorageError> {
+        let item = self.batch.items[index];
+        match item.kind {
+            What::Plain => self.plain(index..index + 1).map(|_| ()),
+            What::Settled => {
+                self.push_group(index..index + 1, None, Vec::new());
+                Ok(())
+            }
+            What::Message(Kind::Lines) => {
+                let body = self.batch.payload(&item).to_vec();
+                self.agents(index, &body)
+            }
+            What::Message(Kind::Zstd) => {
+                let limit = self.app.config.http.max_body_bytes;
+                match decompress(self.batch.payload(&item), limit.0) {
+                    Ok(body) => self.agents(index, &body),
+                    Err(reason) => self.refuse(index, None, &reason),
+                }
+            }
+            What::Message(Kind::Status) => match self.status(&item) {
+                Ok(status) => {
+                    let pending = self.storage.note_agent(&status, &self.source)?;
+                    self.push_group(index..index + 1, Some(pending), Vec::new());
+                    Ok(())
+                }
+                Err(reason) => self.refuse(index, None, &reason),
+            },
+            What::Message(Kind::Unknown | Kind::Own | Kind::Command) => {
+                self.refuse(index, None, "no rule of this server takes this topic")
+            }
+        }
+    }
+
+    /// A body that may name its agent.
+    fn agents(&mut self, index: usize, body: &[u8]) -> Result<(), StorageError> {
+        let decoded = self.parse(body);
+        let named = topic::agent(self.batch.topic(&self.batch.items[index])).map(|(agent, _)| agent);
+        if let (Some(named), Some(header)) = (named, &decoded.agent)
+            && named != header.agent
+        {
+            let reason = format!("the topic names the agent {named:?}, the payload {:?}", header.agent);
+            return self.refuse(index, Some(body), &reason);
+        }
+        self.store(index..index + 1, 0, decoded, Some(body))
+    }
+
+    fn status(&self, item: &Item) -> Result<AgentStatus, String> {
+        #[derive(Deserialize)]
+        struct Text {
+            online: bool,
+            version: Option<String>,
+            epoch: Option<u64>,
+            seq: Option<u64>,
+            backlog_batches: Option<u64>,
+            backlog_bytes: Option<u64>,
+        }
+        let agent = topic::agent(self.batch.topic(item)).map_or("", |(agent, _)| agent);
+        check_name("agent", agent).map_err(|e| e.to_string())?;
+        let text: Text = serde_json::from_slice(self.batch.payload(item))
+            .map_err(|e| format!("it is not an agent's status: {e}"))?;
+        Ok(AgentStatus {
+            agent: agent.into(),
+            online: text.online,
+            version: text.version.map(Into::into),
+            epoch: text.epoch,
+            seq: text.seq,
+            backlog_batches: text.backlog_batches,
+            backlog_bytes: text.backlog_bytes,
+        })
+    }
+
+    /// Sets a whole item aside, and has it acknowledged.
+    fn refuse(&mut self, index: usize, body: Option<&[u8]>, reason: &str) -> Result<(), StorageError> {
+        let payload = body.unwrap_or_else(|| self.batch.payload(&self.batch.items[index]));
+        let payload = payload[..payload.len().min(SET_ASIDE_BYTES_MAX)].to_vec();
+        self.keep(&[self.set_aside(index, reason.to_owned(), payload)])?;
+        self.push_group(index..index + 1, None, vec![(index, reason.to_owned())]);
+        Ok(())
+    }
+
+    fn set_aside(&self, index: usize, reason: String, payload: Vec<u8>) -> SetAside {
+        SetAside {
+            time_us: self.app.clock.now_us(),
+            source: self.source.to_string(),
+            topic: self.batch.topic(&self.batch.items[index]).to_owned(),
+            reason,
+            payload,
+        }
+    }
+
+    fn keep(&mut self, aside: &[SetAside]) -> Result<(), StorageError> {
+        self.storage.set_aside(aside)?;
+        Metrics::add(&self.app.metrics.mqtt.set_aside, aside.len() as u64);
+        if let Some(last) = aside.last() {
+            let before = self.complaint.as_ref().map_or(0, |(count, _)| *count);
+            self.complaint = Some((before + aside.len() as u64, format!("{}: {}", last.topic, last.reason)));
+        }
+        Ok(())
+    }
+
+    fn push_group(&mut self, range: Range<usize>, pending: Option<PendingWrite>, notes: Vec<(usize, String)>) {
+        let mut notes = notes.into_iter().peekable();
+        let mut acks = Vec::with_capacity(range.len());
+        let messages = range.len();
+        let bytes_of =
+            |index: usize| self.batch.items.get(index).map_or(self.batch.data.len(), |item| item.start as usize);
+        let bytes = bytes_of(range.end) - bytes_of(range.start) + messages * size_of::<Item>();
+        for index in range {
+            let Item { id, qos, code, .. } = self.batch.items[index];
+            let reason = notes.next_if(|(at, _)| *at == index).map(|(_, reason)| reason.into());
+            if qos > 0 {
+                acks.push(Ack { id, qos, code, reason });
+            }
+        }
+        let durable = pending.map(|pending| Box::pin(pending.durable()) as Durable);
+        self.groups.push(Group { acks, messages, bytes, durable, budget: None });
+    }
+}
+
+fn decompress(bytes: &[u8], limit: u64) -> Result<Vec<u8>, String> {
+    let malformed = |e: std::io::Error| format!("it is not zstd: {e}");
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(malformed)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(malformed)?;
+    let mut body = Vec::new();
+    decoder.take(limit.saturating_add(1)).read_to_end(&mut body).map_err(malformed)?;
+    if body.len() as u64 > limit {
+        return Err(format!("decompressed it is larger than {limit} bytes; raise [http] max_body_bytes"));
+    }
+    Ok(body)
+}
