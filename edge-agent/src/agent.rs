@@ -20,6 +20,10 @@ use crate::outbox::{BODY_BYTES_MAX, Outbox, OutboxConfig, OutboxError, chain};
 use crate::sensor::Station;
 use crate::uplink::Uplink;
 
+/// The outbox is closed so long after the grace at the latest, although the uplink has not ended: what it may still
+/// hear is sent again by the next life.
+const LATE: Duration = Duration::from_secs(3);
+
 /// What an agent is given besides its settings.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
@@ -146,10 +150,8 @@ impl Agent {
         collector.publish_stats();
         let uplink = Uplink::new(&config, life.clone(), Arc::clone(&exchange), Arc::clone(&clock), rng)
             .map_err(AgentError::Thread)?;
-        let sending = Builder::new()
-            .name("eden-uplink".to_owned())
-            .spawn(move || uplink.run())
-            .map_err(AgentError::Thread)?;
+        let sending =
+            Builder::new().name("eden-uplink".to_owned()).spawn(move || uplink.run()).map_err(AgentError::Thread)?;
         let measuring = Builder::new().name("eden-sensors".to_owned()).spawn(move || collector.run());
         match measuring {
             Ok(measuring) => Ok(Agent { exchange, clock, life, threads: Some((measuring, sending)) }),
@@ -182,9 +184,10 @@ impl Agent {
     fn end(&mut self, grace: Duration) -> bool {
         let Some((measuring, sending)) = self.threads.take() else { return false };
         self.exchange.stop(self.clock.monotonic() + grace);
-        let sent = sending.join();
         let closed = measuring.join();
-        if sent.is_err() || closed.is_err() {
+        // An uplink that hangs in a request ends by itself when that times out; it has nothing to do any more.
+        let is_sound = !self.exchange.lock().uplink_ended || sending.join().is_ok();
+        if !is_sound || closed.is_err() {
             tracing::error!("a thread of the agent panicked: a bug");
         }
         closed.unwrap_or(false)
@@ -291,7 +294,7 @@ impl Collector {
 
     fn hand_out(&mut self) {
         loop {
-            match self.outbox.next() {
+            match self.outbox.next_batch() {
                 Ok(Some(batch)) => self.exchange.offer(batch),
                 Ok(None) => return,
                 Err(e) => {
@@ -311,12 +314,11 @@ impl Collector {
     fn publish_stats(&self) {
         let outbox = self.outbox.stats();
         let mut shared = self.exchange.lock();
+        shared.set_backlog(outbox.backlog_batches, outbox.backlog_bytes);
         let stats = &mut shared.stats;
         stats.readings = self.readings_made;
         stats.sensor_failures = self.sensor_failures;
         stats.made = outbox.made;
-        stats.backlog_batches = outbox.backlog_batches;
-        stats.backlog_bytes = outbox.backlog_bytes;
         stats.disk_bytes = outbox.disk_bytes;
         stats.gaps = outbox.gaps;
         stats.gap_readings = outbox.gap_readings;
@@ -335,10 +337,13 @@ impl Collector {
             if self.outbox.is_handed_out() {
                 self.exchange.set_last();
             }
-            if self.exchange.lock().uplink_ended {
+            let shared = self.exchange.lock();
+            let late_at = shared.stop_at.unwrap_or_default() + LATE;
+            if shared.uplink_ended || self.clock.monotonic() >= late_at {
                 break;
             }
-            self.take_outcomes(self.sync_interval);
+            drop(shared);
+            self.take_outcomes(late_at.saturating_sub(self.clock.monotonic()).min(self.sync_interval));
         }
         self.take_outcomes(Duration::ZERO);
         self.publish_stats();

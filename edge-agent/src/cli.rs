@@ -30,7 +30,9 @@ const DEFAULT_FILE: &str = "agent.toml";
 /// Measures, keeps what it measured until a server has it for certain, and sends it.
 #[derive(Debug, Parser)]
 #[command(name = "eden-agent", version, arg_required_else_help = true)]
-#[command(after_help = "Configuration: docs/agent.md. Exit codes: 0 done, 1 something did not work, 2 usage or configuration.")]
+#[command(
+    after_help = "Configuration: docs/agent.md. Exit codes: 0 done, 1 something did not work, 2 usage or configuration."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -118,9 +120,8 @@ fn load(args: &ConfigArgs) -> Result<Config, Failure> {
     if args.config.is_none() && !file.exists() {
         return Err(Failure::usage("there is no ./agent.toml; name a configuration with --config FILE"));
     }
-    let environment = std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
-    });
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
     Config::load(Some(&file), environment, &host_name()).map_err(|e| Failure::usage(e.to_string()))
 }
 
@@ -134,10 +135,8 @@ fn prepare_logging(log: &str) -> Result<(), Failure> {
     // The library's own lines about reconnects say less than ours.
     let filter = EnvFilter::try_new(format!("rumqttc=error,{log}"))
         .map_err(|e| Failure::usage(format!("[agent] log: {log:?}: {e}; write info or info,edge_agent=debug")))?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     // A test that runs two commands in one process has it already.
     let _ = subscriber.try_init();
     Ok(())
@@ -337,13 +336,22 @@ fn waiting_as_text(dir: &Path, waiting: &Waiting) -> String {
     let Waiting { life, last_seq, readings_made, lives, gaps, losses, disk_bytes, closed } = waiting;
     let mut text = String::new();
     let _ = writeln!(text, "outbox     {} ({disk_bytes} bytes on disk)", dir.display());
-    let _ = writeln!(text, "agent      {}, epoch {}, last seq {last_seq}, {readings_made} readings made", life.agent, life.epoch);
-    let _ = writeln!(text, "closed     {}", if *closed { "yes" } else { "no: an agent runs, or the last one was cut off" });
+    let _ = writeln!(
+        text,
+        "agent      {}, epoch {}, last seq {last_seq}, {readings_made} readings made",
+        life.agent, life.epoch
+    );
+    let _ =
+        writeln!(text, "closed     {}", if *closed { "yes" } else { "no: an agent runs, or the last one was cut off" });
     if lives.is_empty() {
         let _ = writeln!(text, "waiting    nothing");
     }
     for waits in lives {
-        let old = if waits.life == *life { String::new() } else { format!(" of agent {}, epoch {}", waits.life.agent, waits.life.epoch) };
+        let old = if waits.life == *life {
+            String::new()
+        } else {
+            format!(" of agent {}, epoch {}", waits.life.agent, waits.life.epoch)
+        };
         let _ = writeln!(
             text,
             "waiting    {} batches{old}: seq {} to {}, {} readings, {} bytes, the oldest from {}",
@@ -379,13 +387,17 @@ fn waiting_as_json(waiting: &Waiting) -> serde_json::Value {
             "last_seq": gap.last_seq, "readings": gap.readings, "reason": gap.reason.word(), "time_us": gap.time_us,
         })
     };
-    let lives: Vec<_> = waiting.lives.iter().map(|waits| {
-        serde_json::json!({
-            "agent": waits.life.agent.as_ref(), "epoch": waits.life.epoch, "first_seq": waits.first_seq,
-            "last_seq": waits.last_seq, "batches": waits.batches, "readings": waits.readings, "bytes": waits.bytes,
-            "oldest_us": waits.oldest_us, "gaps": waits.gaps.iter().map(gap).collect::<Vec<_>>(),
+    let lives: Vec<_> = waiting
+        .lives
+        .iter()
+        .map(|waits| {
+            serde_json::json!({
+                "agent": waits.life.agent.as_ref(), "epoch": waits.life.epoch, "first_seq": waits.first_seq,
+                "last_seq": waits.last_seq, "batches": waits.batches, "readings": waits.readings, "bytes": waits.bytes,
+                "oldest_us": waits.oldest_us, "gaps": waits.gaps.iter().map(gap).collect::<Vec<_>>(),
+            })
         })
-    }).collect();
+        .collect();
     serde_json::json!({
         "agent": waiting.life.agent.as_ref(),
         "epoch": waiting.life.epoch,

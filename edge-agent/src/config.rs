@@ -163,9 +163,14 @@ pub struct Config {
 /// A server's address, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
-    Mqtt { host: String, port: u16 },
+    Mqtt {
+        host: String,
+        port: u16,
+    },
     /// Without a slash at its end.
-    Http { base: String },
+    Http {
+        base: String,
+    },
 }
 
 impl ServerSection {
@@ -184,9 +189,10 @@ impl ServerSection {
         }
         let is_v6_without_port = rest.ends_with(']');
         let (host, port) = match rest.rsplit_once(':').filter(|_| !is_v6_without_port) {
-            Some((host, port)) => {
-                (host, Some(port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| wrong("has no such port"))?))
-            }
+            Some((host, port)) => (
+                host,
+                Some(port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| wrong("has no such port"))?),
+            ),
             None => (rest, None),
         };
         let is_v6 = host.starts_with('[') && host.ends_with(']');

@@ -34,6 +34,8 @@ pub(crate) struct Exchange {
 pub(crate) struct Shared {
     window: VecDeque<Slot>,
     outcomes: Vec<(BatchKey, Outcome)>,
+    /// Bytes of the batches in `outcomes`.
+    untold_bytes: u64,
     /// By when, on the monotonic clock, the uplink must have ended.
     pub(crate) stop_at: Option<Duration>,
     /// Whether all that the outbox has was handed out and nothing more will come.
@@ -73,6 +75,7 @@ impl Exchange {
         let waited = self.changed.wait_timeout_while(shared, period, |shared| !shared.news);
         let (mut shared, _) = waited.expect("no holder of this lock panics");
         shared.news = false;
+        shared.untold_bytes = 0;
         std::mem::take(&mut shared.outcomes)
     }
 
@@ -114,7 +117,10 @@ impl Exchange {
     pub(crate) fn done(&self, key: BatchKey, outcome: Outcome, took: Duration) {
         let mut shared = self.lock();
         let Some(at) = shared.window.iter().position(|slot| slot.batch.key() == key) else { return };
-        shared.window.remove(at);
+        let bytes = shared.window.remove(at).map_or(0, |slot| slot.batch.body.len() as u64);
+        shared.untold_bytes += bytes;
+        shared.stats.backlog_batches = shared.stats.backlog_batches.saturating_sub(1);
+        shared.stats.backlog_bytes = shared.stats.backlog_bytes.saturating_sub(bytes);
         shared.outcomes.push((key, outcome));
         match outcome {
             Outcome::Acked => shared.stats.acked += 1,
@@ -170,6 +176,12 @@ impl Exchange {
 impl Shared {
     pub(crate) fn has_waiting(&self) -> bool {
         self.window.iter().any(|slot| !slot.is_sent)
+    }
+
+    /// Takes over the outbox's figures of what waits, of which it does not know yet what has an outcome.
+    pub(crate) fn set_backlog(&mut self, batches: u64, bytes: u64) {
+        self.stats.backlog_batches = batches.saturating_sub(self.outcomes.len() as u64);
+        self.stats.backlog_bytes = bytes.saturating_sub(self.untold_bytes);
     }
 
     /// Whether all has been sent and has its outcome.

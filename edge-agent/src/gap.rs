@@ -91,7 +91,8 @@ impl Gaps {
             |before| before + 1,
         );
         self.0.insert(at, gap);
-        let is_same = |a: &Gap, b: &Gap| touches(a, b) && a.reason == b.reason && a.readings.is_some() == b.readings.is_some();
+        let is_same =
+            |a: &Gap, b: &Gap| touches(a, b) && a.reason == b.reason && a.readings.is_some() == b.readings.is_some();
         self.merge(is_same);
         if self.0.len() > GAPS_MAX {
             self.merge(touches);

@@ -360,7 +360,8 @@ impl Outbox {
             self.found_gap(gap);
         }
         // A cloned card: the board that it was cloned from goes on with the old epoch, and nothing of it is lost here.
-        let skips = !closed && !(serial_changed && state.life != self.life);
+        let is_clone = serial_changed && state.life != self.life;
+        let skips = !closed && !is_clone;
         if skips {
             let seq = state.last_seq + 1;
             self.found_gap(Gap {
@@ -392,8 +393,7 @@ impl Outbox {
     fn holes(&self, state: &State, reason: GapReason) -> Vec<Gap> {
         let mut lives: HashMap<Life, (u64, u64)> =
             HashMap::from([(state.life.clone(), (state.forgotten_seq, state.forgotten_readings))]);
-        let carried: Vec<&Gap> =
-            self.entries.iter().flat_map(|entry| &entry.gaps).chain(self.gaps.0.iter()).collect();
+        let carried: Vec<&Gap> = self.entries.iter().flat_map(|entry| &entry.gaps).chain(self.gaps.0.iter()).collect();
         let mut holes = Vec::new();
         let mut look = |life: &Life, from: (u64, u64), to: (u64, u64)| {
             let mut within: Vec<&Gap> = carried
@@ -521,7 +521,7 @@ impl Outbox {
     ///
     /// # Errors
     /// The disk's. Later calls try again, after the log was opened again.
-    pub fn next(&mut self) -> Result<Option<Batch>, OutboxError> {
+    pub fn next_batch(&mut self) -> Result<Option<Batch>, OutboxError> {
         loop {
             if self.handed >= self.config.in_flight || self.handed + self.unsaved >= RESENT_MAX - 1 {
                 return Ok(None);
@@ -554,7 +554,7 @@ impl Outbox {
             self.reader = Some(self.log.reader(start));
         }
         let reader = self.reader.as_mut().expect("it was just made");
-        while let Some(frame) = reader.next() {
+        for frame in reader.by_ref() {
             let frame = frame?;
             if frame.position.offset < start {
                 continue;
@@ -575,8 +575,7 @@ impl Outbox {
     /// Takes note that the server has batch `key` for good. Returns false if the batch was not waiting.
     pub fn ack(&mut self, key: BatchKey) -> bool {
         let handed = self.entries.iter_mut().take(self.handed);
-        let Some(entry) = handed.into_iter().find(|entry| entry.life.epoch == key.epoch && entry.seq == key.seq)
-        else {
+        let Some(entry) = handed.into_iter().find(|entry| entry.life.epoch == key.epoch && entry.seq == key.seq) else {
             return false;
         };
         if std::mem::replace(&mut entry.done, true) {
@@ -600,10 +599,15 @@ impl Outbox {
         self.unsaved += 1;
         self.unsaved_by_newest += 1;
         self.backlog_bytes -= u64::from(entry.body_bytes);
+        // A rotation made it durable before a sync did: it must not be appended again after a failure.
+        let is_it = |made: &Made| made.header.life == entry.life && made.header.seq == entry.seq;
+        if self.appended > 0 && self.unsynced.front().is_some_and(is_it) {
+            self.unsynced_bytes -= self.unsynced.pop_front().map_or(0, |made| made.body.len());
+            self.appended -= 1;
+        }
         if entry.life == self.life {
             self.forgotten_seq = self.forgotten_seq.max(entry.seq);
-            self.forgotten_readings =
-                self.forgotten_readings.max(entry.readings_before + u64::from(entry.readings));
+            self.forgotten_readings = self.forgotten_readings.max(entry.readings_before + u64::from(entry.readings));
         }
         Some(entry)
     }
@@ -611,9 +615,10 @@ impl Outbox {
     /// Figures.
     pub fn stats(&self) -> OutboxStats {
         let in_memory = self.unsynced.len() - self.appended;
+        let done = self.entries.iter().take(self.handed).filter(|entry| entry.done).count();
         OutboxStats {
             last_seq: self.last_seq,
-            backlog_batches: (self.entries.iter().filter(|entry| !entry.done).count() + in_memory) as u64,
+            backlog_batches: (self.entries.len() - done + in_memory) as u64,
             backlog_bytes: self.backlog_bytes,
             disk_bytes: self.log.bytes_on_disk(),
             failing: self.broken.is_some(),

@@ -65,8 +65,11 @@ pub struct Driver {
 }
 
 /// All drivers.
-pub const DRIVERS: &[Driver] =
-    &[Driver { name: "simulated-bmp180", table: "bmp180", make: |seed| Box::new(SimulatedBmp180(Bmp180Twin::new(seed))) }];
+pub const DRIVERS: &[Driver] = &[Driver {
+    name: "simulated-bmp180",
+    table: "bmp180",
+    make: |seed| Box::new(SimulatedBmp180(Bmp180Twin::new(seed))),
+}];
 
 #[derive(Debug)]
 struct SimulatedBmp180(Bmp180Twin);

@@ -139,26 +139,32 @@ impl Uplink {
         let _end = EndUplink(&self.exchange);
         let mut backoff = Backoff::default();
         'rounds: loop {
+            let mut is_useful = false;
             for index in 0..self.servers.len() {
                 let Ended { end, was_useful } = self.connect(index);
                 self.exchange.put_all_back();
                 self.exchange.lock().stats.connected = None;
                 if was_useful {
                     backoff.reset();
+                    is_useful = true;
                 }
                 let url = &self.servers[index].url;
                 match end {
                     End::Stopped => return,
                     End::Preferred => continue 'rounds,
                     End::Failed(reason) if was_useful => {
-                        tracing::warn!(server = url, reason, "the connection ended; unacknowledged batches are sent again");
+                        tracing::warn!(
+                            server = url,
+                            reason,
+                            "the connection ended; unacknowledged batches are sent again"
+                        );
                         // The servers are tried again in their order: this one may have restarted.
                         break;
                     }
                     End::Failed(reason) => tracing::warn!(server = url, reason, "the server cannot be used"),
                 }
             }
-            if self.exchange.lock().stop_at.is_some() {
+            if !is_useful && self.exchange.lock().stop_at.is_some() {
                 // Each was tried once more since it was asked to stop, or just before.
                 return;
             }

@@ -115,8 +115,7 @@ pub(crate) fn encode(state: &State, content: Content<'_>) -> Vec<u8> {
 }
 
 pub(crate) fn decode(record: &[u8]) -> Result<(State, Decoded<'_>), RecordError> {
-    let (&[version, kind, encoding, reserved], rest) =
-        record.split_first_chunk().ok_or(RecordError::Malformed)?;
+    let (&[version, kind, encoding, reserved], rest) = record.split_first_chunk().ok_or(RecordError::Malformed)?;
     if version > VERSION {
         return Err(RecordError::Newer(version));
     }

@@ -54,6 +54,8 @@ struct Flight {
     hold_until: Duration,
     refusals: Backoff,
     said_goodbye: bool,
+    /// For a preferred server.
+    leaves: bool,
 }
 
 /// What a connection hears.
@@ -79,7 +81,13 @@ enum Events {
     V5(Box<v5::EventLoop>),
 }
 
-fn open(client_id: &str, host: &str, port: u16, version: MqttVersion, will: Option<(String, Vec<u8>)>) -> (Client, Events) {
+fn open(
+    client_id: &str,
+    host: &str,
+    port: u16,
+    version: MqttVersion,
+    will: Option<(String, Vec<u8>)>,
+) -> (Client, Events) {
     let connect_s = CONNECT_TIME_MAX.as_secs();
     match version {
         MqttVersion::V311 => {
@@ -115,9 +123,7 @@ impl Client {
     fn publish(&self, topic: String, payload: Vec<u8>) -> bool {
         match self {
             Client::V311(client) => client.try_publish(topic, rumqttc::QoS::AtLeastOnce, false, payload).is_ok(),
-            Client::V5(client) => {
-                client.try_publish(topic, v5::mqttbytes::QoS::AtLeastOnce, false, payload).is_ok()
-            }
+            Client::V5(client) => client.try_publish(topic, v5::mqttbytes::QoS::AtLeastOnce, false, payload).is_ok(),
         }
     }
 
@@ -172,20 +178,25 @@ impl Events {
 /// A connection from its beginning to its end.
 pub(super) async fn run(line: &Line<'_>, host: &str, port: u16, version: MqttVersion) -> Ended {
     let topic = format!("eden/v1/{}/status", line.life.agent);
-    let will = format!(
-        r#"{{"online":false,"version":"{}","epoch":{}}}"#,
-        env!("CARGO_PKG_VERSION"),
-        line.life.epoch
-    );
+    let will = format!(r#"{{"online":false,"version":"{}","epoch":{}}}"#, env!("CARGO_PKG_VERSION"), line.life.epoch);
     let (client, mut events) = open(&line.life.agent, host, port, version, Some((topic, will.into_bytes())));
     let failed = |reason: String| Ended { end: End::Failed(reason), was_useful: false };
-    loop {
-        match timeout(CONNECT_TIME_MAX, events.next()).await {
-            Ok(Ok(Heard::Connected)) => break,
-            Ok(Ok(_)) => {}
-            Ok(Err(reason)) => return failed(reason),
-            Err(_) => return failed("it did not answer in time".to_owned()),
+    let connecting = async {
+        loop {
+            match timeout(CONNECT_TIME_MAX, events.next()).await {
+                Ok(Ok(Heard::Connected)) => return None,
+                Ok(Ok(_)) => {}
+                Ok(Err(reason)) => return Some(failed(reason)),
+                Err(_) => return Some(failed("it did not answer in time".to_owned())),
+            }
         }
+    };
+    let given_up = tokio::select! {
+        given_up = connecting => given_up,
+        () = grace_is_over(line) => Some(Ended { end: End::Stopped, was_useful: false }),
+    };
+    if let Some(ended) = given_up {
+        return ended;
     }
     line.connected();
     let started = line.clock.monotonic();
@@ -197,6 +208,15 @@ pub(super) async fn run(line: &Line<'_>, host: &str, port: u16, version: MqttVer
     };
     let lasted = line.clock.monotonic().saturating_sub(started);
     Ended { end, was_useful: flight.borrow().acks > 0 || lasted > USEFUL_AFTER }
+}
+
+/// Waits until the agent is told to stop and its grace is over.
+async fn grace_is_over(line: &Line<'_>) {
+    while line.grace().is_none() {
+        line.exchange.notify.notified().await;
+    }
+    // A timer that is the feature: a stop has an end.
+    let _ = timeout(line.grace().unwrap_or_default(), std::future::pending::<()>()).await;
 }
 
 /// Hears acknowledgements until the connection ends.
@@ -235,13 +255,22 @@ async fn listen(line: &Line<'_>, events: &mut Events, flight: &RefCell<Flight>, 
                     flight.batches -= 1;
                     let wait = flight.refusals.next(line.rng);
                     flight.hold_until = now + wait;
-                    tracing::warn!(server = line.url, seq = key.seq, reason, "the server did not take a batch; it is sent again later");
+                    tracing::warn!(
+                        server = line.url,
+                        seq = key.seq,
+                        reason,
+                        "the server did not take a batch; it is sent again later"
+                    );
                     line.exchange.put_back(key);
                 }
                 acked.notify_one();
             }
             Heard::Disconnected(reason) => {
-                return if flight.said_goodbye { End::Stopped } else { End::Failed(reason) };
+                return match (flight.said_goodbye, flight.leaves) {
+                    (true, _) => End::Stopped,
+                    (false, true) => End::Preferred,
+                    (false, false) => End::Failed(reason),
+                };
             }
             Heard::Connected | Heard::Nothing => {}
         }
@@ -264,14 +293,20 @@ async fn speak(line: &Line<'_>, client: &Client, flight: &RefCell<Flight>, acked
         let leaves = look_at.is_some_and(|at| now >= at);
         if leaves && flight.borrow().batches == 0 {
             if super::is_any_there(line.preferred) {
+                flight.borrow_mut().leaves = true;
                 client.disconnect();
+                // The other half hears that it has left, and ends.
+                let _ = timeout(GOODBYE_TIME_MAX, std::future::pending::<()>()).await;
                 return End::Preferred;
             }
             look_at = line.look_at();
             continue;
         }
         let holds = now < flight.borrow().hold_until;
-        while !leaves && !holds && let Some(batch) = line.exchange.take() {
+        while !leaves
+            && !holds
+            && let Some(batch) = line.exchange.take()
+        {
             let suffix = if batch.encoding == Encoding::Zstd { "lp.zst" } else { "lp" };
             let topic = format!("eden/v1/{}/{suffix}", batch.life.agent);
             let mut flight = flight.borrow_mut();

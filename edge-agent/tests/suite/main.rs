@@ -1,1 +1,9 @@
-//! Tests of the agent.
+//! The agent: its outbox on disks that fail, and its uplink against servers that a test plays.
+#![cfg(test)]
+
+mod config;
+mod model;
+mod outbox;
+mod peer;
+mod rig;
+mod uplink;

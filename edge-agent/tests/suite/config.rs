@@ -1,0 +1,126 @@
+//! What an operator writes, and what is said about mistakes.
+
+use std::time::Duration;
+
+use edge_agent::config::{ByteSize, Config, MqttVersion};
+
+const SENSOR: &str = "[[sensor]]\ndriver = \"simulated-bmp180\"\nname = \"s1\"\n";
+
+fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.toml");
+    std::fs::write(&path, text).unwrap();
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let place = format!("{}/", dir.path().display());
+    Config::load(Some(&path), environment, "host-1").map_err(|e| e.to_string().replace(&place, ""))
+}
+
+#[test]
+fn a_minimal_file_is_filled_up_with_defaults() {
+    let config = load(SENSOR, &[]).unwrap();
+    assert_eq!(config.agent.id, "host-1");
+    assert_eq!(config.servers[0].url, "mqtt://127.0.0.1:1883");
+    assert_eq!(config.sensors[0].interval.0, Duration::from_secs(1));
+    assert_eq!((config.batch.max_readings, config.outbox.max_bytes), (1_000, ByteSize(256 << 20)));
+}
+
+#[test]
+fn each_key_can_be_set() {
+    let text = r#"
+        [agent]
+        id = "pi-7"
+        log = "debug"
+        grace = "1s"
+        [batch]
+        max_readings = 10
+        [outbox]
+        dir = "/var/lib/eden-agent"
+        max_bytes = "16MiB"
+        sync_interval = "500ms"
+        [uplink]
+        in_flight = 64
+        status_interval = "1m"
+        [[server]]
+        url = "mqtt://[::1]:1884"
+        mqtt_version = "5"
+        [[server]]
+        url = "http://eden.example:4200/"
+        [[sensor]]
+        driver = "simulated-bmp180"
+        name = "s1"
+        interval = "250ms"
+        table = "air"
+        tags = { room = "kitchen" }
+        seed = 7
+    "#;
+    let config = load(text, &[]).unwrap();
+    assert_eq!(config.servers[0].mqtt_version, MqttVersion::V5);
+    assert_eq!(config.servers.len(), 2);
+    assert_eq!((config.uplink.in_flight, config.sensors[0].seed), (64, Some(7)));
+    assert_eq!(config.sensors[0].tags["room"], "kitchen");
+}
+
+#[test]
+fn the_environment_overrides_by_one_rule() {
+    let config = load(SENSOR, &[("EDEN_AGENT_AGENT_ID", "pi-9"), ("EDEN_AGENT_OUTBOX_MAX_BYTES", "4MiB")]).unwrap();
+    assert_eq!((&*config.agent.id, config.outbox.max_bytes), ("pi-9", ByteSize(4 << 20)));
+    assert!(load(SENSOR, &[("EDEN_HTTP_LISTEN", "x"), ("HOME", "/")]).is_ok(), "other programs' names");
+    for (name, said) in [
+        ("EDEN_AGENT_OUTBOX_DIRR", r#"unknown key "dirr"; did you mean "dir"?"#),
+        ("EDEN_AGENT_OUTBX_DIR", r#"unknown section "outbx"; did you mean "outbox"?"#),
+        ("EDEN_AGENT_SERVER_URL", "[[server]] is a list: write it in the file"),
+    ] {
+        assert_eq!(load(SENSOR, &[(name, "x")]).unwrap_err(), format!("environment variable {name}: {said}"));
+    }
+}
+
+#[test]
+fn mistakes_are_named_with_their_place_and_what_is_close() {
+    for (text, said) in [
+        ("[agnet]\nid = \"x\"", r#"agent.toml:1:2: unknown section "agnet"; did you mean "agent"?"#),
+        ("[outbox]\nmaxbytes = \"1MiB\"", r#"agent.toml:2:1: unknown key "maxbytes"; did you mean "max_bytes"?"#),
+        ("[[sensor]]\nnmae = \"x\"", r#"agent.toml:2:1: unknown key "nmae"; did you mean "name"?"#),
+        ("[server]\nurl = \"x\"", "agent.toml:1:2: server is a list: write [[server]] on a line of its own for each"),
+        ("agent = 1", "agent.toml:1:1: agent is a section: write [agent] on a line of its own"),
+        (
+            "[outbox]\nsync_interval = 1",
+            r#"agent.toml:2:17: sync_interval: 1 needs quotes: this key takes a duration such as "90s""#,
+        ),
+        (
+            "[[server]]\nmqtt_version = \"4\"",
+            r#"agent.toml:2:16: mqtt_version: "4" is no version that is spoken; write "3.1.1" or "5""#,
+        ),
+        ("[[sensor]]\ntags = { a = 1 }", r#"agent.toml:2:8: tags: this key takes texts by name: { room = "kitchen" }"#),
+    ] {
+        assert_eq!(load(text, &[]).unwrap_err(), said);
+    }
+}
+
+#[test]
+fn values_that_cannot_work_are_refused() {
+    let sensor = |keys: &str| format!("[[sensor]]\n{keys}");
+    for (text, said) in [
+        ("[agent]\nid = \"a/b\"".to_owned(), "has '/', which topics do not take"),
+        ("[agent]\nid = \"a b\"".to_owned(), "has ' ', which topics do not take"),
+        ("[agent]\nid = \"a+\"".to_owned(), "has '+', which topics do not take"),
+        ("[agent]\nid = \"a\\u0007\"".to_owned(), "has a control character"),
+        ("[outbox]\nmax_bytes = \"1MiB\"".to_owned(), "at least 2MiB"),
+        ("[uplink]\nin_flight = 65".to_owned(), "65 is not from 1 to 64"),
+        ("[batch]\nmax_readings = 0".to_owned(), "at least 1"),
+        ("[[server]]\nurl = \"https://x\"".to_owned(), "is TLS"),
+        ("[[server]]\nurl = \"mqtt://x:99999\"".to_owned(), "has no such port"),
+        ("[[server]]\nurl = \"x:1883\"".to_owned(), "is no URL"),
+        ("[[server]]\nurl = \"mqtt://:1883\"".to_owned(), "has no host"),
+        ("[[server]]\nurl = \"http://x/path\"".to_owned(), "more than a host and a port"),
+        (sensor("name = \"s1\""), "driver is missing"),
+        (sensor("driver = \"simulated-bmp18\"\nname = \"s1\""), "did you mean \"simulated-bmp180\"?"),
+        (sensor("driver = \"simulated-bmp180\""), "name is empty"),
+        (format!("{SENSOR}{SENSOR}"), "two sensors are named \"s1\""),
+        (format!("{SENSOR}tags = {{ agent = \"x\" }}"), "the tag \"agent\" is set by the agent"),
+        (format!("{SENSOR}tags = {{ time = \"x\" }}"), "is reserved"),
+        (format!("{SENSOR}interval = \"0s\""), "at least 1ms"),
+    ] {
+        let refused = load(&text, &[]).unwrap_err();
+        assert!(refused.contains(said) && refused.lines().count() == 1, "{text}\n{refused}");
+    }
+}

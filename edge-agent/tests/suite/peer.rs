@@ -1,0 +1,291 @@
+//! The far end of an uplink, byte by byte: an MQTT server and an HTTP server that do what a test says.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use edge_agent::outbox::Encoding;
+
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One MQTT connection, as the server has it.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    version: u8,
+    pub(crate) client_id: String,
+    pub(crate) will: Option<(String, String)>,
+}
+
+/// A PUBLISH packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Publish {
+    pub(crate) topic: String,
+    pub(crate) id: u16,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Publish {
+    pub(crate) fn is_status(&self) -> bool {
+        self.topic.ends_with("/status")
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let encoding = if self.topic.ends_with(".zst") { Encoding::Zstd } else { Encoding::Plain };
+        text(&self.payload, encoding)
+    }
+}
+
+pub(crate) fn text(payload: &[u8], encoding: Encoding) -> String {
+    let bytes = match encoding {
+        Encoding::Plain => payload.to_vec(),
+        Encoding::Zstd => zstd::bulk::decompress(payload, 1 << 20).unwrap(),
+    };
+    String::from_utf8(bytes).unwrap()
+}
+
+/// The seq in a body's first line.
+pub(crate) fn seq(text: &str) -> u64 {
+    let first = text.lines().next().unwrap();
+    first.split("seq=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+}
+
+/// What a connection gets from the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Packet {
+    Publish(Publish),
+    Disconnect,
+    /// The connection ended without a goodbye.
+    End,
+}
+
+pub(crate) struct MqttPeer(TcpListener);
+
+impl MqttPeer {
+    pub(crate) fn new() -> Self {
+        MqttPeer(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("mqtt://{}", self.0.local_addr().unwrap())
+    }
+
+    /// Takes the next connection and answers its CONNECT.
+    pub(crate) fn accept(&self, receive_maximum: Option<u16>) -> Connection {
+        let (mut stream, _) = self.0.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (first, body) = packet(&mut stream).unwrap();
+        assert_eq!(first, 0x10, "CONNECT comes first");
+        let mut body = Bytes(&body);
+        assert_eq!(body.text(), "MQTT");
+        let (version, flags) = (body.u8(), body.u8());
+        assert_eq!(flags & 0b10, 0b10, "a clean session");
+        let keep_alive = body.u16();
+        assert!(keep_alive > 0, "dead connections are found");
+        if version == 5 {
+            body.properties();
+        }
+        let client_id = body.text();
+        let will = (flags & 0b100 != 0).then(|| {
+            assert_eq!(flags >> 3 & 0b11, 1, "the will has QoS 1");
+            if version == 5 {
+                body.properties();
+            }
+            (body.text(), body.text())
+        });
+        let mut connection = Connection { stream, version, client_id, will };
+        match (version, receive_maximum) {
+            (5, Some(maximum)) => {
+                let [high, low] = maximum.to_be_bytes();
+                connection.send(&[0x20, 6, 0, 0, 3, 0x21, high, low]);
+            }
+            (5, None) => connection.send(&[0x20, 3, 0, 0, 0]),
+            _ => connection.send(&[0x20, 2, 0, 0]),
+        }
+        connection
+    }
+}
+
+impl Connection {
+    fn send(&mut self, bytes: &[u8]) {
+        // The agent may be gone: what it then does not hear is what the test looks at.
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// The next packet that means something; pings are answered.
+    pub(crate) fn next(&mut self) -> Packet {
+        loop {
+            let Some((first, body)) = packet(&mut self.stream) else { return Packet::End };
+            match first >> 4 {
+                3 => {
+                    assert_eq!(
+                        first & 0b1111,
+                        0b0010,
+                        "QoS 1, not retained, and not a repetition: a clean session has none"
+                    );
+                    let mut body = Bytes(&body);
+                    let (topic, id) = (body.text(), body.u16());
+                    assert_ne!(id, 0);
+                    if self.version == 5 {
+                        body.properties();
+                    }
+                    return Packet::Publish(Publish { topic, id, payload: body.0.to_vec() });
+                }
+                12 => self.send(&[0xD0, 0]),
+                14 => return Packet::Disconnect,
+                kind => panic!("a packet of kind {kind}"),
+            }
+        }
+    }
+
+    /// The next batch; status messages are acknowledged on the way.
+    pub(crate) fn next_batch(&mut self) -> Publish {
+        loop {
+            match self.next() {
+                Packet::Publish(publish) if publish.is_status() => self.ack(publish.id),
+                Packet::Publish(publish) => return publish,
+                other => panic!("{other:?} where a batch was awaited"),
+            }
+        }
+    }
+
+    pub(crate) fn ack(&mut self, id: u16) {
+        let [high, low] = id.to_be_bytes();
+        self.send(&[0x40, 2, high, low]);
+    }
+
+    /// Acknowledges with an error (MQTT 5).
+    pub(crate) fn refuse(&mut self, id: u16, reason: u8) {
+        let [high, low] = id.to_be_bytes();
+        self.send(&[0x40, 3, high, low, reason]);
+    }
+
+    /// Whether nothing comes for `period`.
+    pub(crate) fn is_silent(&mut self, period: Duration) -> bool {
+        self.stream.set_read_timeout(Some(period)).unwrap();
+        let is_silent = self.stream.peek(&mut [0]).is_err();
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        is_silent
+    }
+}
+
+/// First byte and content of the next packet; `None` at the end of the connection.
+fn packet(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+    let mut byte = [0];
+    stream.read_exact(&mut byte).ok()?;
+    let first = byte[0];
+    let (mut len, mut shift) = (0, 0);
+    loop {
+        stream.read_exact(&mut byte).ok()?;
+        len |= usize::from(byte[0] & 0x7F) << shift;
+        shift += 7;
+        if byte[0] < 0x80 {
+            break;
+        }
+    }
+    let mut body = vec![0; len];
+    stream.read_exact(&mut body).ok()?;
+    Some((first, body))
+}
+
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn u8(&mut self) -> u8 {
+        let byte = self.0[0];
+        self.0 = &self.0[1..];
+        byte
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from(self.u8()) << 8 | u16::from(self.u8())
+    }
+
+    fn text(&mut self) -> String {
+        let len = usize::from(self.u16());
+        let (text, rest) = self.0.split_at(len);
+        self.0 = rest;
+        String::from_utf8(text.to_vec()).unwrap()
+    }
+
+    /// Passes over properties, which are shorter than 128 bytes here.
+    fn properties(&mut self) {
+        let len = usize::from(self.u8());
+        self.0 = &self.0[len..];
+    }
+}
+
+/// A POST that an HTTP server got.
+#[derive(Clone, Debug)]
+pub(crate) struct Post {
+    pub(crate) path: String,
+    pub(crate) body: String,
+    /// On which connection, counted from 0.
+    pub(crate) connection: usize,
+}
+
+/// Answers POSTs with one status after the other, the last one for ever.
+pub(crate) struct HttpPeer {
+    addr: SocketAddr,
+    posts: Receiver<Post>,
+}
+
+impl HttpPeer {
+    pub(crate) fn new(statuses: &'static [u16]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (sender, posts) = channel();
+        std::thread::spawn(move || {
+            let mut answered = 0;
+            for (number, stream) in listener.incoming().enumerate() {
+                serve(stream.unwrap(), number, statuses, &mut answered, &sender);
+            }
+        });
+        HttpPeer { addr, posts }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    pub(crate) fn next(&self) -> Post {
+        self.posts.recv_timeout(PATIENCE).unwrap()
+    }
+}
+
+fn serve(stream: TcpStream, connection: usize, statuses: &[u16], answered: &mut usize, posts: &Sender<Post>) {
+    let mut writer = stream.try_clone().unwrap();
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        let path = line.split(' ').nth(1).unwrap().to_owned();
+        let (mut len, mut encoding) = (0, Encoding::Plain);
+        loop {
+            let mut header = String::new();
+            reader.read_line(&mut header).unwrap();
+            let header = header.trim().to_ascii_lowercase();
+            if header.is_empty() {
+                break;
+            }
+            if let Some(value) = header.strip_prefix("content-length:") {
+                len = value.trim().parse().unwrap();
+            }
+            if header == "content-encoding: zstd" {
+                encoding = Encoding::Zstd;
+            }
+        }
+        let mut body = vec![0; len];
+        reader.read_exact(&mut body).unwrap();
+        let status = statuses[(*answered).min(statuses.len() - 1)];
+        *answered += 1;
+        let content = if status == 204 { "\r\n" } else { "content-length: 2\r\n\r\nno" };
+        let _ = write!(writer, "HTTP/1.1 {status} x\r\n{content}");
+        if posts.send(Post { path, body: text(&body, encoding), connection }).is_err() {
+            return;
+        }
+    }
+}

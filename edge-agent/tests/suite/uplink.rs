@@ -1,0 +1,286 @@
+//! Agents against servers that a test plays: what they send, when they send it again, and when they forget.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_agent::config::{Config, MqttVersion, Period, SensorSection, ServerSection};
+use edge_agent::{Agent, AgentStats, Surroundings};
+use model::{SplitMix64, SystemClock};
+use tempfile::TempDir;
+use wal::disk::LocalDisk;
+
+use crate::peer::{HttpPeer, MqttPeer, Packet, Publish, seq};
+
+const GRACE: Duration = Duration::from_secs(10);
+
+struct Rig {
+    dir: TempDir,
+    config: Config,
+}
+
+impl Rig {
+    fn new(servers: Vec<ServerSection>) -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config { servers, ..Config::default() };
+        config.agent.id = "pi-7".to_owned();
+        config.outbox.dir = dir.path().join("outbox");
+        config.outbox.sync_interval = Period(Duration::from_millis(20));
+        config.sensors.push(SensorSection {
+            driver: "simulated-bmp180".to_owned(),
+            name: "s1".to_owned(),
+            interval: Period(Duration::from_millis(5)),
+            ..SensorSection::default()
+        });
+        Rig { dir, config }
+    }
+
+    fn start(&self) -> Agent {
+        let surroundings = Surroundings {
+            disk: Arc::new(LocalDisk::new()),
+            clock: Arc::new(SystemClock::new()),
+            rng: Arc::new(SplitMix64::new(7)),
+            serial: None,
+        };
+        Agent::start(self.config.clone(), surroundings).unwrap()
+    }
+
+    /// What waits after the agent stopped.
+    fn waiting(&self) -> u64 {
+        let disk: wal::disk::SharedDisk = Arc::new(LocalDisk::new());
+        let waiting = edge_agent::outbox::peek(&disk, &self.dir.path().join("outbox")).unwrap().unwrap();
+        waiting.lives.iter().map(|life| life.batches).sum()
+    }
+}
+
+fn server(url: String, mqtt_version: MqttVersion) -> ServerSection {
+    ServerSection { mqtt_version, ..ServerSection::new(&url) }
+}
+
+/// Stops the agent while `peer` goes on being played.
+fn stop_beside(agent: Agent, play: impl FnOnce()) -> AgentStats {
+    let stopping = std::thread::spawn(move || agent.stop(GRACE));
+    play();
+    let stopped = stopping.join().unwrap();
+    assert!(stopped.closed);
+    stopped.stats
+}
+
+fn status(publish: &Publish) -> serde_json::Value {
+    serde_json::from_slice(&publish.payload).unwrap()
+}
+
+fn plays_an_agents_life(version: MqttVersion) {
+    let peer = MqttPeer::new();
+    let rig = Rig::new(vec![server(peer.url(), version)]);
+    let agent = rig.start();
+    let epoch = agent.life().epoch;
+    let mut connection = peer.accept(None);
+    assert_eq!(connection.client_id, "pi-7");
+    let (topic, will) = connection.will.clone().unwrap();
+    assert_eq!(topic, "eden/v1/pi-7/status");
+    let will: serde_json::Value = serde_json::from_str(&will).unwrap();
+    assert_eq!((&will["online"], &will["epoch"]), (&false.into(), &epoch.into()));
+
+    let Packet::Publish(first) = connection.next() else { panic!("a status message comes first") };
+    assert_eq!(first.topic, "eden/v1/pi-7/status");
+    assert_eq!(status(&first)["online"], true);
+    connection.ack(first.id);
+    for number in 1..=5 {
+        let batch = connection.next_batch();
+        let text = batch.text();
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some(&*format!("# eden agent=pi-7 epoch={epoch} seq={number} precision=us")));
+        assert!(lines.all(|line| line.starts_with("bmp180,agent=pi-7,sensor=s1 temperature=")), "{text}");
+        connection.ack(batch.id);
+    }
+    let stats = stop_beside(agent, || {
+        let mut last = None;
+        loop {
+            match connection.next() {
+                Packet::Publish(publish) => {
+                    connection.ack(publish.id);
+                    last = Some(publish);
+                }
+                Packet::Disconnect => break,
+                Packet::End => panic!("the connection ended without a goodbye"),
+            }
+        }
+        let last = last.unwrap();
+        assert_eq!(status(&last)["online"], false, "{last:?}");
+        assert_eq!(status(&last)["backlog_batches"], 0);
+    });
+    assert_eq!((stats.acked, stats.backlog_batches), (stats.made, 0));
+    assert_eq!(stats.resent, 0);
+    assert_eq!(rig.waiting(), 0);
+}
+
+#[test]
+fn an_agent_speaks_mqtt_3_1_1() {
+    plays_an_agents_life(MqttVersion::V311);
+}
+
+#[test]
+fn an_agent_speaks_mqtt_5() {
+    plays_an_agents_life(MqttVersion::V5);
+}
+
+#[test]
+fn what_was_not_acknowledged_is_sent_again_with_the_same_bytes_on_the_next_connection() {
+    for version in [MqttVersion::V311, MqttVersion::V5] {
+        let peer = MqttPeer::new();
+        let rig = Rig::new(vec![server(peer.url(), version)]);
+        let agent = rig.start();
+        let mut connection = peer.accept(None);
+        let before: Vec<Publish> = (0..6).map(|_| connection.next_batch()).collect();
+        // The second and the third are acknowledged, out of order, and the link is cut.
+        connection.ack(before[2].id);
+        connection.ack(before[1].id);
+        connection.ack(before[0].id);
+        drop(connection);
+        let mut connection = peer.accept(None);
+        let mut again = vec![connection.next_batch()];
+        // The acknowledgements may or may not have been heard; from the first that was not, all come again in order.
+        let from = seq(&again[0].text());
+        assert!(from <= 4, "batch {from}");
+        again.extend((from + 1..=6).map(|_| connection.next_batch()));
+        for (before, again) in before[from as usize - 1..].iter().zip(&again) {
+            assert_eq!((&before.topic, &before.payload), (&again.topic, &again.payload));
+        }
+        for publish in &again {
+            connection.ack(publish.id);
+        }
+        let stats = stop_beside(agent, || {
+            while let Packet::Publish(publish) = connection.next() {
+                connection.ack(publish.id);
+            }
+        });
+        assert_eq!((stats.connections, stats.backlog_batches), (2, 0));
+        assert!(stats.resent >= 3, "{stats:?}");
+    }
+}
+
+#[test]
+fn a_batch_that_the_server_has_no_room_for_is_kept_and_sent_again() {
+    const QUOTA_EXCEEDED: u8 = 0x97;
+    let peer = MqttPeer::new();
+    let rig = Rig::new(vec![server(peer.url(), MqttVersion::V5)]);
+    let agent = rig.start();
+    let mut connection = peer.accept(None);
+    let first = connection.next_batch();
+    connection.refuse(first.id, QUOTA_EXCEEDED);
+    loop {
+        let batch = connection.next_batch();
+        connection.ack(batch.id);
+        if batch.payload == first.payload {
+            break;
+        }
+    }
+    let stats = stop_beside(agent, || {
+        while let Packet::Publish(publish) = connection.next() {
+            connection.ack(publish.id);
+        }
+    });
+    assert_eq!((stats.connections, stats.refused, stats.backlog_batches), (1, 0, 0));
+}
+
+#[test]
+fn no_more_is_in_flight_than_the_server_takes() {
+    let peer = MqttPeer::new();
+    let rig = Rig::new(vec![server(peer.url(), MqttVersion::V5)]);
+    let agent = rig.start();
+    let mut connection = peer.accept(Some(2));
+    let mut unacknowledged = Vec::new();
+    for _ in 0..20 {
+        while unacknowledged.len() < 2 {
+            let Packet::Publish(publish) = connection.next() else { panic!("the connection ended") };
+            unacknowledged.push(publish.id);
+        }
+        assert!(connection.is_silent(Duration::from_millis(30)), "a third is in flight");
+        connection.ack(unacknowledged.remove(0));
+    }
+    drop(connection);
+    // Nobody answers any more: what waits stays.
+    drop(peer);
+    let stopped = agent.stop(Duration::from_millis(200));
+    assert!(stopped.closed);
+    assert!(stopped.stats.backlog_batches > 0);
+    assert_eq!(rig.waiting(), stopped.stats.backlog_batches);
+}
+
+#[test]
+fn the_next_server_is_used_when_the_first_cannot_be_reached() {
+    let nobody = MqttPeer::new().url();
+    let peer = MqttPeer::new();
+    let rig = Rig::new(vec![server(nobody, MqttVersion::V311), server(peer.url(), MqttVersion::V311)]);
+    let agent = rig.start();
+    let mut connection = peer.accept(None);
+    let batch = connection.next_batch();
+    connection.ack(batch.id);
+    assert_eq!(agent.stats().connected, Some(peer.url()));
+    stop_beside(agent, || {
+        while let Packet::Publish(publish) = connection.next() {
+            connection.ack(publish.id);
+        }
+    });
+}
+
+#[test]
+fn batches_go_over_http_on_one_connection() {
+    let peer = HttpPeer::new(&[204]);
+    let rig = Rig::new(vec![ServerSection::new(&peer.url())]);
+    let agent = rig.start();
+    for number in 1..=5 {
+        let post = peer.next();
+        assert_eq!((&*post.path, seq(&post.body), post.connection), ("/api/v3/write_lp?db=public", number, 0));
+    }
+    let stats = agent.stop(GRACE).stats;
+    assert_eq!((stats.acked, stats.backlog_batches, stats.refused), (stats.made, 0, 0));
+    assert_eq!(rig.waiting(), 0);
+}
+
+#[test]
+fn an_http_server_that_is_busy_gets_the_batch_again_and_one_that_refuses_does_not() {
+    let peer = HttpPeer::new(&[503, 429, 204, 422, 204]);
+    let rig = Rig::new(vec![ServerSection::new(&peer.url())]);
+    let agent = rig.start();
+    let bodies: Vec<String> = (0..5).map(|_| peer.next().body).collect();
+    assert_eq!(bodies[0], bodies[1]);
+    assert_eq!(bodies[0], bodies[2]);
+    assert_eq!([seq(&bodies[2]), seq(&bodies[3]), seq(&bodies[4])], [1, 2, 3]);
+    let stats = agent.stop(GRACE).stats;
+    assert_eq!((stats.refused, stats.backlog_batches), (1, 0));
+    assert_eq!(stats.acked + stats.refused, stats.made);
+}
+
+#[test]
+fn what_waits_is_sent_by_the_next_life_under_the_same_seqs() {
+    let nobody = MqttPeer::new().url();
+    let mut rig = Rig::new(vec![server(nobody, MqttVersion::V311)]);
+    let agent = rig.start();
+    let epoch = agent.life().epoch;
+    while agent.stats().made < 5 {
+        std::thread::yield_now();
+    }
+    let before = agent.stop(Duration::ZERO).stats;
+    assert_eq!(before.backlog_batches, before.made);
+    let peer = HttpPeer::new(&[204]);
+    rig.config.servers = vec![ServerSection::new(&peer.url())];
+    let agent = rig.start();
+    assert_eq!(agent.life().epoch, epoch);
+    for number in 1..=before.made + 1 {
+        let body = peer.next().body;
+        assert_eq!(seq(&body), number);
+        assert!(!body.contains("# eden gap"), "a clean stop leaves no gap: {body}");
+    }
+    assert_eq!(agent.stop(GRACE).stats.backlog_batches, 0);
+}
+
+#[test]
+fn two_agents_cannot_share_an_outbox() {
+    let rig = Rig::new(vec![ServerSection::new("http://127.0.0.1:1")]);
+    let agent = rig.start();
+    let refused = Agent::start(rig.config.clone(), Surroundings::system()).unwrap_err();
+    assert!(format!("{refused:?}").contains("Locked"), "{refused:?}");
+    drop(agent);
+    drop(rig.start());
+}
