@@ -61,8 +61,6 @@ const UNSETTLED_BYTES_MAX: usize = 1 << 20;
 const ORDERS_IN_FLIGHT_MAX: u16 = 16;
 /// How often a connection looks at its clock at least.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// A client is complained of in the log at most so often.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 64 << 10].into());
@@ -80,12 +78,9 @@ pub(super) async fn accepted(mqtt: Arc<Mqtt>, stream: TcpStream, peer: SocketAdd
     let link = mqtt.links.open();
     // Boxed: the tasks of connections that are past it do not carry its state.
     let connection = Box::pin(greet(&mqtt, stream, peer, &link)).await;
-    if let Some(connection) = connection {
-        let id = Arc::clone(&connection.client_id);
-        connection.serve().await;
-        mqtt.links.leave(Some(&id), &link);
-    } else {
-        mqtt.links.leave(None, &link);
+    match connection {
+        Some(connection) => connection.serve().await,
+        None => mqtt.links.leave(None, &link),
     }
     mqtt.app.metrics.mqtt.connections.fetch_sub(1, Ordering::Relaxed);
     drop(place);
@@ -134,7 +129,8 @@ async fn greet(mqtt: &Arc<Mqtt>, mut stream: TcpStream, peer: SocketAddr, link: 
             write::refuse_v5(&mut out, bad.code, bad.what);
         }
     }
-    close(&mut stream, &out).await;
+    let _ = timeout(LINGER_TIME_MAX, say(&mut stream, &out)).await;
+    linger(&mut stream).await;
     None
 }
 
@@ -235,7 +231,6 @@ struct Connection {
     /// Nothing is read at present.
     paused: bool,
     heard: Instant,
-    complained: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -340,7 +335,6 @@ impl Connection {
             will,
             paused: false,
             heard: now,
-            complained: None,
             timer: Box::pin(sleep_until(now + look_interval(keep_alive))),
             mqtt: Arc::clone(mqtt),
         })
@@ -361,7 +355,7 @@ impl Connection {
             let event = self.event().await;
             ending = self.deal_with(event).err();
         };
-        self.end(ending).await;
+        Box::pin(self.end(ending)).await;
     }
 
     /// The next thing to deal with. Cancel safe: nothing is taken out but what is returned.
@@ -621,10 +615,7 @@ impl Connection {
             }
             Kind::Own if v5 => self.settle(id, qos, code::NOT_AUTHORIZED),
             kind => {
-                let before = self.batch.bytes();
-                self.batch.add(kind, topic, payload, id, qos);
-                self.unsettled += 1;
-                self.unsettled_bytes += self.batch.bytes() - before;
+                self.add(|batch| batch.add(kind, topic, payload, id, qos));
             }
         }
         Ok(())
@@ -656,9 +647,15 @@ impl Connection {
     /// Acknowledges in its turn, without anything to store.
     fn settle(&mut self, id: u16, qos: u8, code: u8) {
         if qos > 0 {
-            self.batch.add_settled(id, qos, code);
-            self.unsettled += 1;
+            self.add(|batch| batch.add_settled(id, qos, code));
         }
+    }
+
+    fn add(&mut self, add: impl FnOnce(&mut Batch)) {
+        let before = self.batch.bytes();
+        add(&mut self.batch);
+        self.unsettled += 1;
+        self.unsettled_bytes += self.batch.bytes() - before;
     }
 
     /// PUBREL.
@@ -704,20 +701,13 @@ impl Connection {
         self.job = None;
         if let Some(mut work) = work {
             self.waiting.extend(work.groups());
-            if let Some((count, last)) = work.complaint.take() {
-                self.complain(count, &last);
+            if let Some((count, last)) = work.complaint.take().filter(|_| self.mqtt.links.may_complain(&self.client_id))
+            {
+                let client = &*self.client_id;
+                tracing::warn!(client, count, last, "MQTT messages set aside: they could not be stored");
             }
         }
         result.map_err(|error| self.failed(&error))
-    }
-
-    /// Says at most once in a while that a client's messages are set aside.
-    fn complain(&mut self, count: u64, last: &str) {
-        let now = Instant::now();
-        if self.complained.is_none_or(|before| now - before >= COMPLAINT_INTERVAL) {
-            self.complained = Some(now);
-            tracing::warn!(client = &*self.client_id, count, last, "MQTT messages set aside: they could not be stored");
-        }
     }
 
     /// Acknowledges the oldest group, which is durable.
@@ -829,19 +819,26 @@ impl Connection {
             Ending::Stop => (Some((code::SHUTTING_DOWN, "the server stops")), false),
             Ending::Failed => (Some((code::IMPLEMENTATION, "the server cannot store")), false),
         };
-        if matches!(ending, Ending::Stop) && self.settle_all().await.is_err() {
-            return;
+        if matches!(ending, Ending::Stop) {
+            // If it fails, so be it: the connection ends all the same.
+            let _ = self.settle_all().await;
         }
         if let Some((code, reason)) = farewell {
             self.form.disconnect(&mut self.out, code, reason);
         }
         let out = std::mem::take(&mut self.out);
-        close(&mut self.stream, &out).await;
+        let _ = timeout(LINGER_TIME_MAX, say(&mut self.stream, &out)).await;
         self.waiting.clear();
-        if matches!(ending, Ending::Failed | Ending::Stop) {
-            return;
+        if !matches!(ending, Ending::Failed | Ending::Stop) {
+            self.store_rest(will).await;
         }
-        // What came before the end is stored, though nobody waits for it.
+        // Whoever takes over waits for this, not for the other side.
+        self.mqtt.links.leave(Some(&self.client_id), &self.link);
+        linger(&mut self.stream).await;
+    }
+
+    /// Stores what came before the end, though nobody waits for it, and the will.
+    async fn store_rest(&mut self, will: bool) {
         if let Some(will) = self.will.take().filter(|_| will) {
             let kind = Kind::of(&will.topic, &self.mqtt.app.config.mqtt.line_protocol.0);
             if matches!(kind, Kind::Lines | Kind::Zstd | Kind::Status) {
@@ -877,14 +874,16 @@ impl Connection {
     }
 }
 
-/// Writes `out`, and closes so that the other side gets to read it.
-async fn close(stream: &mut TcpStream, out: &[u8]) {
+/// Writes `out` and the end behind it.
+async fn say(stream: &mut TcpStream, out: &[u8]) -> io::Result<()> {
+    stream.write_all(out).await?;
+    stream.shutdown().await
+}
+
+/// Waits for the other side to close: a socket that is dropped with unread bytes resets the connection, and what was
+/// written may be lost.
+async fn linger(stream: &mut TcpStream) {
     let closing = async {
-        if !out.is_empty() {
-            stream.write_all(out).await?;
-        }
-        stream.shutdown().await?;
-        // A socket that is dropped with unread bytes resets the connection, and what was written may be lost.
         loop {
             stream.readable().await?;
             let gone = SCRATCH.with_borrow_mut(|scratch| match stream.try_read(scratch) {
@@ -897,7 +896,7 @@ async fn close(stream: &mut TcpStream, out: &[u8]) {
             }
         }
     };
-    // The other side may be gone.
+    // It may be gone, or in no hurry.
     let _ = timeout(LINGER_TIME_MAX, closing).await;
 }
 

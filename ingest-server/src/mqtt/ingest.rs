@@ -87,6 +87,7 @@ pub struct Batch {
     data: Vec<u8>,
     items: Vec<Item>,
     topics: Vec<Box<str>>,
+    topics_bytes: usize,
     /// Its share of the budget.
     pub budget: Option<OwnedSemaphorePermit>,
 }
@@ -100,6 +101,7 @@ impl Batch {
         };
         if self.topics.last().is_none_or(|last| **last != *topic) {
             self.topics.push(topic.into());
+            self.topics_bytes += topic.len() + size_of::<Box<str>>();
         }
         let start = self.data.len() as u32;
         self.data.extend_from_slice(payload);
@@ -133,7 +135,7 @@ impl Batch {
 
     /// Memory that it takes.
     pub fn bytes(&self) -> usize {
-        self.data.len() + self.items.len() * size_of::<Item>()
+        self.data.len() + self.items.len() * size_of::<Item>() + self.topics_bytes
     }
 
     fn payload(&self, item: &Item) -> &[u8] {
@@ -155,7 +157,7 @@ pub struct Group {
     pub acks: Vec<Ack>,
     /// Messages that it settles, those without an acknowledgement included.
     pub messages: usize,
-    /// Bytes that they took.
+    /// Bytes that they took; those of a whole batch are in its last group.
     pub bytes: usize,
     /// Must be done first.
     pub durable: Option<Durable>,
@@ -209,10 +211,11 @@ impl Work {
         }
     }
 
-    /// The groups, in order; the last one gives back the batch's budget.
+    /// The groups, in order; the last one has the batch's bytes and gives back its budget.
     pub fn groups(&mut self) -> Vec<Group> {
         let mut groups = std::mem::take(&mut self.groups);
         if let Some(last) = groups.last_mut() {
+            last.bytes = self.batch.bytes();
             last.budget = self.batch.budget.take();
         }
         groups
@@ -415,6 +418,12 @@ impl Work {
     /// A body that may name its agent.
     fn agents(&mut self, index: usize, body: &[u8]) -> Result<(), StorageError> {
         let decoded = self.parse(body);
+        if decoded.agent.is_none() && body.starts_with(AGENT_HEADER_START) {
+            // Nobody knows the unit of its times.
+            let reason = decoded.errors.first().map_or("the agent's header is malformed", |error| &error.message);
+            let reason = reason.to_owned();
+            return self.refuse(index, Some(body), &reason);
+        }
         let named = topic::agent(self.batch.topic(&self.batch.items[index])).map(|(agent, _)| agent);
         if let (Some(named), Some(header)) = (named, &decoded.agent)
             && named != header.agent
@@ -483,9 +492,6 @@ impl Work {
         let mut notes = notes.into_iter().peekable();
         let mut acks = Vec::with_capacity(range.len());
         let messages = range.len();
-        let bytes_of =
-            |index: usize| self.batch.items.get(index).map_or(self.batch.data.len(), |item| item.start as usize);
-        let bytes = bytes_of(range.end) - bytes_of(range.start) + messages * size_of::<Item>();
         for index in range {
             let Item { id, qos, code, .. } = self.batch.items[index];
             let reason = notes.next_if(|(at, _)| *at == index).map(|(_, reason)| reason.into());
@@ -494,7 +500,7 @@ impl Work {
             }
         }
         let durable = pending.map(|pending| Box::pin(pending.durable()) as Durable);
-        self.groups.push(Group { acks, messages, bytes, durable, budget: None });
+        self.groups.push(Group { acks, messages, bytes: 0, durable, budget: None });
     }
 }
 

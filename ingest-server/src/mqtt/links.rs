@@ -7,10 +7,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::topic::matches;
 
@@ -91,7 +93,7 @@ impl Link {
 
     /// Whether there is news since the last call.
     pub fn has_news(&self) -> bool {
-        self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::AcqRel)
+        self.news.load(Ordering::Acquire) && self.news.swap(false, Ordering::AcqRel)
     }
 
     /// Whether it is to end.
@@ -151,6 +153,11 @@ impl Link {
     }
 }
 
+/// Clients that were complained of lately; more are not complained of.
+const COMPLAINTS_MAX: usize = 1024;
+/// A client is complained of in the log at most so often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
 /// All connections.
 #[derive(Debug, Default)]
 pub struct Links(Mutex<Inner>);
@@ -161,6 +168,7 @@ struct Inner {
     by_id: HashMap<Arc<str>, Arc<Link>>,
     next: u64,
     stopping: bool,
+    complaints: HashMap<Arc<str>, Instant>,
 }
 
 impl Links {
@@ -212,6 +220,21 @@ impl Links {
         for link in inner.all.values() {
             link.tell(|state| state.end = Some(End::Stop));
         }
+    }
+
+    /// Whether a client may be complained of in the log now.
+    pub fn may_complain(&self, id: &Arc<str>) -> bool {
+        let now = Instant::now();
+        let complaints = &mut self.inner().complaints;
+        if complaints.len() >= COMPLAINTS_MAX {
+            complaints.retain(|_, at| now - *at < COMPLAINT_INTERVAL);
+        }
+        let known = complaints.get(id).is_some_and(|at| now - *at < COMPLAINT_INTERVAL);
+        if known || complaints.len() >= COMPLAINTS_MAX {
+            return false;
+        }
+        complaints.insert(Arc::clone(id), now);
+        true
     }
 
     /// Hands a command to the agent whose client id is `agent`.
