@@ -34,8 +34,14 @@ pub const NAMES_MAX: usize = 100_000;
 /// Longest [`LineError::original`], in bytes.
 pub const ORIGINAL_BYTES_MAX: usize = 1024;
 
+/// Most lines `# eden gap …` that are read in one body; an agent reports a gap once.
+pub const GAPS_MAX: usize = 1000;
+
 /// What the first line of an agent's batch begins with.
 const AGENT_HEADER_START: &str = "# eden agent=";
+
+/// What the lines behind it begin with that report gaps.
+const GAP_START: &str = "# eden gap";
 
 /// The unit of the times in a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -258,8 +264,9 @@ impl<'a> Parser<'a> {
         }
         let line = &body[..memchr::memchr(b'\n', body).unwrap_or(body.len())];
         match std::str::from_utf8(line).map_err(|_| "it is not UTF-8".to_owned()).and_then(agent_header) {
-            Ok(header) => {
+            Ok(mut header) => {
                 self.precision = header.precision;
+                self.read_gaps(&body[(line.len() + 1).min(body.len())..], &mut header.gaps);
                 self.decoded.agent = Some(header);
             }
             Err(what) => {
@@ -267,6 +274,33 @@ impl<'a> Parser<'a> {
                 self.refuse(line, Fail { at: 0, message: format!("the agent's header is malformed: {what}; {right}") });
             }
         }
+    }
+
+    /// Reads the lines `# eden gap …` that `body`, all behind the header, begins with. What reads the body afterwards
+    /// takes them for comments.
+    fn read_gaps(&mut self, body: &[u8], gaps: &mut Vec<Gap>) {
+        let of_header = self.line;
+        for line in body.split(|byte| *byte == b'\n') {
+            let Some(words) = line.strip_prefix(GAP_START.as_bytes()) else { break };
+            if !words.first().is_none_or(|byte| matches!(byte, b' ' | b'\r')) {
+                break;
+            }
+            self.line = self.line.saturating_add(1);
+            let read = std::str::from_utf8(words).map_err(|_| "it is not UTF-8".to_owned()).and_then(gap);
+            let read = match read {
+                Ok(_) if gaps.len() == GAPS_MAX => Err(format!("it is one too many; at most {GAPS_MAX} are read")),
+                read => read,
+            };
+            match read {
+                Ok(gap) => gaps.push(gap),
+                Err(what) => {
+                    let right = "right is `# eden gap first_seq=<n> last_seq=<n> readings=<n> reason=<word> \
+                                 time=<microseconds>`, readings left out when unknown";
+                    self.refuse(line, Fail { at: 0, message: format!("the gap is malformed: {what}; {right}") });
+                }
+            }
+        }
+        self.line = of_header;
     }
 
     /// Reads a body that is UTF-8 as a whole, the usual case.
@@ -475,15 +509,58 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// Splits `key=value` and refuses a number that is none.
+fn key_value(word: &str) -> Result<(&str, &str), String> {
+    word.split_once('=').ok_or_else(|| format!("{} is not key=value", scan::quote(word)))
+}
+
+fn number_of(word: &str, value: &str) -> Result<u64, String> {
+    value.parse::<u64>().map_err(|_| format!("{} is not a number below 2^64", scan::quote(word)))
+}
+
+/// Reads what follows [`GAP_START`]. Keys in any order; unknown keys are left to newer versions.
+fn gap(words: &str) -> Result<Gap, String> {
+    let (mut first, mut last, mut readings, mut reason, mut time) = (None, None, None, None, None);
+    for word in words.trim_end_matches('\r').split(' ').filter(|word| !word.is_empty()) {
+        let (key, value) = key_value(word)?;
+        let repeated = match key {
+            "first_seq" => first.replace(number_of(word, value)?).is_some(),
+            "last_seq" => last.replace(number_of(word, value)?).is_some(),
+            "readings" => readings.replace(number_of(word, value)?).is_some(),
+            "reason" => {
+                check_name("reason", value).map_err(|error| error.to_string())?;
+                reason.replace(value.to_owned()).is_some()
+            }
+            "time" => {
+                let number = value.parse::<i64>();
+                time.replace(number.map_err(|_| format!("{} is no time in microseconds", scan::quote(word)))?).is_some()
+            }
+            _ => false,
+        };
+        if repeated {
+            return Err(format!("{key} stands there twice"));
+        }
+    }
+    let (Some(first_seq), Some(last_seq), Some(reason), Some(time_us)) = (first, last, reason, time) else {
+        return Err("first_seq, last_seq, reason or time is missing".to_owned());
+    };
+    if first_seq == 0 {
+        return Err("first_seq counts from 1".to_owned());
+    }
+    if first_seq > last_seq {
+        return Err("first_seq is greater than last_seq".to_owned());
+    }
+    Ok(Gap { first_seq, last_seq, readings, reason, time_us })
+}
+
 /// Reads the first line of an agent's batch, which begins with [`AGENT_HEADER_START`]. Keys in any order; unknown
 /// keys are left to newer versions.
 fn agent_header(line: &str) -> Result<AgentHeader, String> {
     let (mut agent, mut epoch, mut seq, mut precision) = (None, None, None, None);
     let words = line.trim_end_matches('\r').strip_prefix("# eden ").unwrap_or_default();
     for word in words.split(' ').filter(|word| !word.is_empty()) {
-        let quoted = scan::quote(word);
-        let (key, value) = word.split_once('=').ok_or_else(|| format!("{quoted} is not key=value"))?;
-        let number = || value.parse::<u64>().map_err(|_| format!("{quoted} is not a number below 2^64"));
+        let (key, value) = key_value(word)?;
+        let number = || number_of(word, value);
         let repeated = match key {
             "agent" if value.is_empty() => return Err("the agent's id is empty".to_owned()),
             "agent" => {

@@ -3,8 +3,9 @@
 //! Owns:     judging rows against schema and time limits, growing the schema before a row that needs it is logged.
 //! Does not: parse, log or store.
 //!
-//! A row is refused with its line and reason; the rows beside it are not. A new table or column is committed before
-//! any row that uses it is acknowledged, and only for rows that are stored.
+//! A row is refused with its line and reason; the rows beside it are not: a column that only refused rows have is
+//! neither made nor in the way of others. A new table or column is committed before any row that uses it is
+//! acknowledged, and only for rows that go on to the log; one that turns out too long for it leaves its columns behind.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,13 +43,10 @@ pub(crate) fn admit(
     let batch = within_time(batch, limit, rejected);
     let mut table = catalog.get(&batch.table);
     let mut schema = table.as_ref().map(|table| table.schema());
-    let mut fit = Fit::new(schema.as_deref(), &batch);
-    let mut batch = fit.refuse(batch, rejected);
+    let (mut fit, mut batch) = fit_without_refused(schema.as_deref(), batch, rejected);
     if batch.is_empty() {
         return Ok(None);
     }
-    // Once more without the refused rows: a column that only they had is not made.
-    fit = Fit::new(schema.as_deref(), &batch);
     if fit.grows() {
         let table = match &table {
             Some(table) => table,
@@ -57,8 +55,7 @@ pub(crate) fn admit(
         // Under the log's lock nobody else can grow the schema: judge again, since somebody may have before.
         let mut log = table.log.lock().expect("no holder of this lock panics");
         let current = schema.insert(table.schema());
-        batch = Fit::new(Some(current), &batch).refuse(batch, rejected);
-        fit = Fit::new(Some(current), &batch);
+        (fit, batch) = fit_without_refused(Some(current), batch, rejected);
         if fit.grows() {
             table.commit_schema(&mut log, fit.schema())?;
         }
@@ -71,6 +68,36 @@ pub(crate) fn admit(
         batch = fit.convert(batch);
     }
     Ok(Some((table, batch)))
+}
+
+/// Takes out the rows that do not fit, and says how the others do.
+fn fit_without_refused(
+    schema: Option<&TableSchema>,
+    mut batch: TableBatch,
+    rejected: &mut Vec<RejectedRow>,
+) -> (Fit, TableBatch) {
+    // First those that the schema refuses, whatever is beside them; then those that are in each other's way.
+    for whom in [Refuse::ForTheSchema, Refuse::All] {
+        let before = batch.len();
+        let fit = Fit::new(schema, &batch);
+        if fit.fits_all() {
+            return (fit, batch);
+        }
+        batch = fit.refuse(batch, whom, rejected);
+        if batch.len() == before && whom == Refuse::All {
+            return (fit, batch);
+        }
+    }
+    // Without the refused rows: a column that only they had is not made.
+    (Fit::new(schema, &batch), batch)
+}
+
+/// Which rows are taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refuse {
+    /// Those that no other row of the batch has to do with.
+    ForTheSchema,
+    All,
 }
 
 fn within_time(batch: TableBatch, limit: TimeLimit, rejected: &mut Vec<RejectedRow>) -> TableBatch {
@@ -99,15 +126,32 @@ struct Fit {
     fields: Vec<(Arc<str>, FieldType)>,
     grown: bool,
     /// Why rows with this tag are refused.
-    bad_tags: HashMap<String, String>,
+    bad_tags: HashMap<String, Refusal>,
     /// By column of the batch: the type that the table wants, and why rows that have it are refused.
-    columns: Vec<Result<FieldType, String>>,
+    columns: Vec<Result<FieldType, Refusal>>,
     convert: bool,
 }
 
+/// Why a row is refused.
+#[derive(Clone, Debug)]
+struct Refusal {
+    reason: String,
+    /// Whether it is for the name or the table's schema alone, and not for a column that the batch itself brings.
+    for_the_schema: bool,
+}
+
+/// A column, and whether the table has it already.
 enum Known {
-    Tag(Arc<str>),
-    Field(Arc<str>, FieldType),
+    Tag(Arc<str>, bool),
+    Field(Arc<str>, FieldType, bool),
+}
+
+impl Known {
+    fn is_in_schema(&self) -> bool {
+        match self {
+            Known::Tag(_, is_in_schema) | Known::Field(_, _, is_in_schema) => *is_in_schema,
+        }
+    }
 }
 
 impl Fit {
@@ -127,11 +171,11 @@ impl Fit {
             match column.kind {
                 ColumnKind::Tag => {
                     fit.tags.push(Arc::clone(&name));
-                    known.insert(name.to_lowercase(), Known::Tag(name));
+                    known.insert(name.to_lowercase(), Known::Tag(name, true));
                 }
                 ColumnKind::Field(field_type) => {
                     fit.fields.push((Arc::clone(&name), field_type));
-                    known.insert(name.to_lowercase(), Known::Field(name, field_type));
+                    known.insert(name.to_lowercase(), Known::Field(name, field_type, true));
                 }
                 ColumnKind::Time => {}
             }
@@ -152,27 +196,29 @@ impl Fit {
     }
 
     fn add_tag(&mut self, tag: &str, known: &mut HashMap<String, Known>) {
-        let refused = match known.get(&tag.to_lowercase()) {
-            Some(Known::Tag(name)) if **name == *tag => return,
-            Some(Known::Field(name, _)) if **name == *tag => {
+        let met = known.get(&tag.to_lowercase());
+        let reason = match met {
+            Some(Known::Tag(name, _)) if **name == *tag => return,
+            Some(Known::Field(name, ..)) if **name == *tag => {
                 format!("{tag:?} is a field of this table and cannot be a tag")
             }
-            Some(Known::Tag(name) | Known::Field(name, _)) => {
+            Some(Known::Tag(name, _) | Known::Field(name, ..)) => {
                 format!("tag {tag:?} differs only by case from column {name:?}, which exists; use that name")
             }
-            None if self.is_full() => too_many(tag),
             None => match check_column_name("tag", tag) {
+                Err(e) => e.to_string(),
+                Ok(()) if self.is_full() => too_many(tag),
                 Ok(()) => {
                     let name: Arc<str> = tag.into();
                     self.tags.push(Arc::clone(&name));
                     self.grown = true;
-                    known.insert(tag.to_lowercase(), Known::Tag(name));
+                    known.insert(tag.to_lowercase(), Known::Tag(name, false));
                     return;
                 }
-                Err(e) => e.to_string(),
             },
         };
-        self.bad_tags.insert(tag.to_owned(), refused);
+        let for_the_schema = self.is_for_the_schema(met, tag);
+        self.bad_tags.insert(tag.to_owned(), Refusal { reason, for_the_schema });
     }
 
     fn add_field(
@@ -180,31 +226,39 @@ impl Fit {
         field: &Arc<str>,
         field_type: FieldType,
         known: &mut HashMap<String, Known>,
-    ) -> Result<FieldType, String> {
-        match known.get(&field.to_lowercase()) {
-            Some(Known::Field(name, wanted)) if name == field => {
+    ) -> Result<FieldType, Refusal> {
+        let met = known.get(&field.to_lowercase());
+        let reason = match met {
+            Some(Known::Field(name, wanted, _)) if name == field => {
                 if *wanted == field_type || is_number_of(field_type, *wanted) {
-                    Ok(*wanted)
-                } else {
-                    let (is, got) = (wanted.name(), field_type.name());
-                    Err(format!("field {field:?} is {is} in this table, but this line has a value of type {got}"))
+                    return Ok(*wanted);
                 }
+                let (is, got) = (wanted.name(), field_type.name());
+                format!("field {field:?} is {is} in this table, but this line has a value of type {got}")
             }
-            Some(Known::Tag(name)) if name == field => {
-                Err(format!("{field:?} is a tag of this table and cannot be a field"))
+            Some(Known::Tag(name, _)) if name == field => {
+                format!("{field:?} is a tag of this table and cannot be a field")
             }
-            Some(Known::Tag(name) | Known::Field(name, _)) => {
-                Err(format!("field {field:?} differs only by case from column {name:?}, which exists; use that name"))
+            Some(Known::Tag(name, _) | Known::Field(name, ..)) => {
+                format!("field {field:?} differs only by case from column {name:?}, which exists; use that name")
             }
-            None if self.is_full() => Err(too_many(field)),
-            None => {
-                check_column_name("field", field).map_err(|e| e.to_string())?;
-                self.fields.push((Arc::clone(field), field_type));
-                self.grown = true;
-                known.insert(field.to_lowercase(), Known::Field(Arc::clone(field), field_type));
-                Ok(field_type)
-            }
-        }
+            None => match check_column_name("field", field) {
+                Err(e) => e.to_string(),
+                Ok(()) if self.is_full() => too_many(field),
+                Ok(()) => {
+                    self.fields.push((Arc::clone(field), field_type));
+                    self.grown = true;
+                    known.insert(field.to_lowercase(), Known::Field(Arc::clone(field), field_type, false));
+                    return Ok(field_type);
+                }
+            },
+        };
+        Err(Refusal { reason, for_the_schema: self.is_for_the_schema(met, field) })
+    }
+
+    /// Whether a column is refused whatever else the batch brings.
+    fn is_for_the_schema(&self, met: Option<&Known>, name: &str) -> bool {
+        met.map_or_else(|| check_column_name("column", name).is_err(), Known::is_in_schema)
     }
 
     fn is_full(&self) -> bool {
@@ -223,24 +277,32 @@ impl Fit {
         TableSchema::new(&self.tags, &self.fields)
     }
 
-    /// Takes out the rows that do not fit.
-    fn refuse(&self, batch: TableBatch, rejected: &mut Vec<RejectedRow>) -> TableBatch {
-        if !self.convert && self.bad_tags.is_empty() && self.columns.iter().all(Result::is_ok) {
-            return batch;
-        }
-        let bad_series: Vec<Option<&String>> =
-            batch.series.iter().map(|key| key.tags().find_map(|(tag, _)| self.bad_tags.get(tag))).collect();
+    /// Whether there is no row to look at one by one.
+    fn fits_all(&self) -> bool {
+        !self.convert && self.bad_tags.is_empty() && self.columns.iter().all(Result::is_ok)
+    }
+
+    /// Takes out rows that do not fit.
+    fn refuse(&self, batch: TableBatch, whom: Refuse, rejected: &mut Vec<RejectedRow>) -> TableBatch {
+        let counts = |refusal: &&Refusal| whom == Refuse::All || refusal.for_the_schema;
+        let bad_series: Vec<Option<&Refusal>> = batch
+            .series
+            .iter()
+            .map(|key| key.tags().filter_map(|(tag, _)| self.bad_tags.get(tag)).find(counts))
+            .collect();
         let mut keep = vec![true; batch.len()];
         for row in 0..batch.len() {
-            let mut reason = bad_series[batch.series_of[row] as usize].cloned();
+            let mut reason = bad_series[batch.series_of[row] as usize].map(|refusal| refusal.reason.clone());
             for (column, wanted) in batch.fields.iter().zip(&self.columns).filter(|(c, _)| c.valid.get(row)) {
                 if reason.is_some() {
                     break;
                 }
                 reason = match wanted {
-                    Err(why) => Some(why.clone()),
+                    Err(refusal) => Some(refusal).filter(counts).map(|refusal| refusal.reason.clone()),
                     Ok(wanted) => match convert(column.values.get(row), *wanted) {
                         Some(_) => None,
+                        // Of a column that the batch brings with two types, one may be gone by the second look.
+                        None if whom == Refuse::ForTheSchema && self.grown => None,
                         None => Some(format!(
                             "field {:?} is {} in this table, and this line's value cannot be held exactly by it",
                             column.name,

@@ -280,6 +280,9 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Invalid`] if there is no such table. Nothing is lost by any error.
     pub fn refresh(&self, name: &TableName) -> Result<(), StorageError> {
+        if Storage::is_rejected(name) {
+            return Ok(());
+        }
         let table = self.shared.catalog.get(name);
         let table = table.ok_or_else(|| StorageError::Invalid(format!("there is no table {name}")))?;
         let flushed = self.shared.flush(&table)?;

@@ -41,6 +41,7 @@ pub use agents::{AgentBatch, AgentGap, AgentStatus, GAPS_PER_BATCH_MAX, Seen, Se
 pub use engine::Storage;
 pub use error::StorageError;
 pub use schema::{Column, ColumnKind, TableSchema};
+pub use set_aside::SET_ASIDE_BYTES_MAX;
 pub use shard::{ColumnStats, Shard};
 pub use snapshot::{ShardView, TableSnapshot};
 pub use wal::{Loss, WalStats};

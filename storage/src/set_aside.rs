@@ -20,8 +20,8 @@ use crate::{SetAside, Storage, StorageError, TableInfo, TableSchema, TableSnapsh
 /// Bytes on disk of all that is set aside; beyond it the oldest goes.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// Bytes of a payload that are kept.
-const PAYLOAD_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a payload that are kept of what is set aside.
+pub const SET_ASIDE_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of each text that are kept.
 const TEXT_BYTES_MAX: usize = 4 << 10;
@@ -87,9 +87,8 @@ impl Rejected {
         {
             return Ok(Vec::new());
         }
-        let mut reader = self.with(|log| Ok(log.reader(0)))?;
         let mut payloads = Vec::new();
-        while let Some(frame) = reader.next() {
+        for frame in self.with(|log| Ok(log.reader(0)))? {
             for bytes in frame?.records() {
                 let path = || self.config.dir.clone();
                 match decode(bytes) {
@@ -137,6 +136,11 @@ impl Storage {
         self.rejected.all()
     }
 
+    /// Whether `name` is that of the table that shows what was set aside.
+    pub(crate) fn is_rejected(name: &TableName) -> bool {
+        *name.schema == *SYSTEM && *name.table == *TABLE
+    }
+
     /// What was set aside, as `SHOW TABLES` sees it.
     pub(crate) fn rejected_info() -> TableInfo {
         TableInfo {
@@ -152,7 +156,7 @@ impl Storage {
 
     /// What was set aside, as a query sees it; `None` if `name` is another table.
     pub(crate) fn rejected_snapshot(&self, name: &TableName) -> Result<Option<TableSnapshot>, StorageError> {
-        if *name.schema != *SYSTEM || *name.table != *TABLE {
+        if !Storage::is_rejected(name) {
             return Ok(None);
         }
         let (schema, payloads) = (Arc::new(schema()), self.rejected()?);
@@ -188,9 +192,9 @@ fn encode(payload: &SetAside) -> Vec<u8> {
         bytes.extend_from_slice(part);
     };
     for text in [&payload.source, &payload.topic, &payload.reason] {
-        put(text[..text.floor_char_boundary(TEXT_BYTES_MAX)].as_bytes());
+        put(&text.as_bytes()[..text.floor_char_boundary(TEXT_BYTES_MAX)]);
     }
-    put(&payload.payload[..payload.payload.len().min(PAYLOAD_BYTES_MAX)]);
+    put(&payload.payload[..payload.payload.len().min(SET_ASIDE_BYTES_MAX)]);
     bytes
 }
 

@@ -1,6 +1,7 @@
 //! `POST /api/v3/write_lp`: line protocol in, as InfluxDB 3 takes it.
 //!
-//! Owns:     parameters, the order of parse, store and answer, and the shapes of the answers.
+//! Owns:     parameters, the order of parse, store and answer, the shapes of the answers, and what of an agent's batch
+//!           is set aside.
 //! Does not: parse lines (`decode`) or decide what a table takes (`storage`).
 //!
 //! Invariants
@@ -8,6 +9,7 @@
 //!  2. With `accept_partial=false`, a line that cannot be parsed stores nothing at all. A line that only the
 //!     table's schema or a time limit refuses is found while storing: then the other lines are stored and the
 //!     answer is the partial one, as the answer says.
+//!  3. An agent forgets its batch after 204, 400 and 422. So what of it is not stored is set aside, durable, before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,10 +20,12 @@ use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use decode::line_protocol::{self, LineError, ORIGINAL_BYTES_MAX, Options, Precision};
-use model::NodeId;
+use decode::line_protocol::{self, AgentHeader, LineError, ORIGINAL_BYTES_MAX, Options, Precision};
 use model::name::{PUBLIC, check_name};
-use storage::{PendingWrite, RejectedRow, Storage, StorageError};
+use model::{NodeId, TableBatch};
+use storage::{
+    AgentBatch, AgentGap, PendingWrite, RejectedRow, SET_ASIDE_BYTES_MAX, Seen, SetAside, Storage, StorageError,
+};
 use uuid::Uuid;
 
 use super::body::{BodyError, Received};
@@ -33,6 +37,8 @@ use crate::metrics::Metrics;
 const ERRORS_MAX: usize = 100;
 /// Tells how many lines were refused in all.
 pub const REFUSED_HEADER: &str = "x-eden-refused";
+/// Where set-aside lines came in.
+const PATH: &str = "/api/v3/write_lp";
 /// What a client is told to wait while the server starts or stops.
 const STARTING_RETRY: Duration = Duration::from_secs(2);
 
@@ -181,6 +187,10 @@ fn parse_and_write(
     Metrics::add(&app.metrics.lines, decoded.lines);
     Metrics::add(&app.metrics.lines_refused, decoded.errors_total);
     let mut refused = Refused { lines: decoded.errors, total: decoded.errors_total };
+    if let Some(header) = decoded.agent {
+        let came = Came { body: &body, now_us: options.now_us, source: format!("{source} {}", header.agent) };
+        return write_of_agent(storage, parameters, header, decoded.batches, refused, &came);
+    }
     if !parameters.accept_partial && !refused.lines.is_empty() {
         return Ok(Written::NotParsed(refused.lines.swap_remove(0)));
     }
@@ -190,6 +200,98 @@ fn parse_and_write(
             Ok(Written::Pending { refused, pending })
         }
         Err(error) => Err(WriteError::Storage { error, refused }),
+    }
+}
+
+/// A body with the name of an agent's batch.
+struct Came<'a> {
+    body: &'a [u8],
+    now_us: i64,
+    /// Who sent it, and for which agent.
+    source: String,
+}
+
+/// As for any body, but that a batch which is durable already is not stored again, and that what is refused is set
+/// aside: the agent forgets it.
+fn write_of_agent(
+    storage: &Storage,
+    parameters: &Parameters,
+    header: AgentHeader,
+    batches: Vec<TableBatch>,
+    mut refused: Refused,
+    came: &Came<'_>,
+) -> Result<Written, WriteError> {
+    let failed = |error| WriteError::Storage { error, refused: Refused::default() };
+    if !parameters.accept_partial && !refused.lines.is_empty() {
+        let error = refused.lines.swap_remove(0);
+        storage.set_aside(&came.whole(&error.message)).map_err(failed)?;
+        return Ok(Written::NotParsed(error));
+    }
+    let gap = |gap: line_protocol::Gap| AgentGap {
+        first_seq: gap.first_seq,
+        last_seq: gap.last_seq,
+        readings: gap.readings,
+        reason: gap.reason.into(),
+        time_us: gap.time_us,
+    };
+    let batch = AgentBatch {
+        agent: header.agent.into(),
+        epoch: header.epoch,
+        seq: header.seq,
+        crc: crc32c::crc32c(came.body),
+        gaps: header.gaps.into_iter().map(gap).collect(),
+    };
+    let written = storage.write_of_agent_setting_aside(batches, &batch, &came.source, |rejected| {
+        add_rejected(&mut refused, came.body, rejected.to_vec());
+        came.set_aside(&refused)
+    });
+    match written {
+        // What was refused of it was set aside when it came first.
+        Ok((pending, Seen::Duplicate)) => Ok(Written::Pending { refused: Refused::default(), pending }),
+        Ok((pending, Seen::New | Seen::Conflict)) => Ok(Written::Pending { refused, pending }),
+        Err(StorageError::Invalid(reason)) => {
+            storage.set_aside(&came.whole(&reason)).map_err(failed)?;
+            Err(WriteError::Storage { error: StorageError::Invalid(reason), refused })
+        }
+        Err(error) => Err(WriteError::Storage { error, refused }),
+    }
+}
+
+impl Came<'_> {
+    /// Refused lines, each by itself with its reason; the whole body if not all of them are there as they came.
+    fn set_aside(&self, refused: &Refused) -> Vec<SetAside> {
+        // A character may have been cut in two.
+        let is_cut = |error: &LineError| error.original.len() + 4 > ORIGINAL_BYTES_MAX;
+        match refused.lines.first() {
+            None => Vec::new(),
+            Some(first) if refused.total > refused.lines.len() as u64 || refused.lines.iter().any(is_cut) => {
+                self.whole(&format!("{} lines were refused, the first of them: {}", refused.total, first.message))
+            }
+            Some(_) => refused.lines.iter().map(|e| self.part(&e.message, e.original.as_bytes())).collect(),
+        }
+    }
+
+    /// The body in pieces that are kept whole, cut behind lines where that is possible.
+    fn whole(&self, reason: &str) -> Vec<SetAside> {
+        let (mut pieces, mut rest) = (Vec::new(), self.body);
+        while !rest.is_empty() {
+            let most = &rest[..rest.len().min(SET_ASIDE_BYTES_MAX)];
+            let behind_line = most.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+            let len = behind_line.filter(|_| most.len() < rest.len()).unwrap_or(most.len());
+            pieces.push(self.part(reason, &rest[..len]));
+            rest = &rest[len..];
+        }
+        pieces
+    }
+
+    fn part(&self, reason: &str, payload: &[u8]) -> SetAside {
+        SetAside {
+            time_us: self.now_us,
+            source: self.source.clone(),
+            topic: PATH.into(),
+            reason: reason.into(),
+            payload: payload.to_vec(),
+        }
     }
 }
 
@@ -311,6 +413,30 @@ mod tests {
             let error = parameters(query).unwrap_err();
             assert!(error.starts_with(said), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_set_aside_of_a_batch_is_its_lines_or_all_of_it() {
+        let line =
+            |number, len| LineError { line: number, original: "x".repeat(len), message: format!("bad {number}") };
+        let check = |body: &[u8], lines: Vec<LineError>, total: u64, expected: &[(usize, &str)]| {
+            let came = Came { body, now_us: 5, source: "http pi".into() };
+            let aside = came.set_aside(&Refused { lines, total });
+            let shown: Vec<(usize, &str)> = aside.iter().map(|a| (a.payload.len(), &*a.reason)).collect();
+            assert_eq!(shown, expected);
+            aside
+        };
+        check(b"body", vec![], 0, &[]);
+        check(b"body", vec![line(2, 30), line(4, 1000)], 2, &[(30, "bad 2"), (1000, "bad 4")]);
+        let many = "3 lines were refused, the first of them: bad 2";
+        check(b"body", vec![line(2, 30), line(4, 30)], 3, &[(4, many)]);
+        // One that was cut, in a body of more than one piece.
+        let body = "a long line that is refused\n".repeat(4000).into_bytes();
+        let cut = "1 lines were refused, the first of them: bad 2";
+        let aside = check(&body, vec![line(2, 1023)], 1, &[(65_520, cut), (body.len() - 65_520, cut)]);
+        assert_eq!([&aside[0].payload[..], &aside[1].payload].concat(), body);
+        let endless = vec![b'x'; 70_000];
+        check(&endless, vec![line(1, 1024)], 1, &[(65_536, &cut.replace('2', "1")), (4464, &cut.replace('2', "1"))]);
     }
 
     #[test]

@@ -120,3 +120,29 @@ fn databases_are_schemas_and_two_names_mean_public() {
     assert_eq!(eden.rows("SELECT count(*) FROM m"), json!([[3]]));
     assert_eq!(eden.rows("SELECT db FROM plant.m"), json!([["plant"]]));
 }
+
+#[test]
+fn a_batch_that_its_agent_sends_again_is_not_stored_again_and_what_is_refused_is_set_aside() {
+    let eden = Eden::start();
+    let body = "# eden agent=pi-7 epoch=5 seq=3 precision=us\n\
+                # eden gap first_seq=1 last_seq=2 readings=7 reason=outbox_full time=1780272000000000\n\
+                m v=1 1780272000000000\nm v\nm v=\"text\" 1780272000000001\n";
+    let answer = eden.write(body);
+    assert_eq!((answer.status, answer.header("x-eden-refused")), (400, Some("2")));
+    // The answer was lost, and somebody corrected the reading.
+    assert_eq!(eden.write("m v=9 1780272000000000000").status, 204);
+    assert_eq!(eden.write(body).status, 204);
+    assert_eq!(eden.rows("SELECT v FROM m"), json!([[9.0]]));
+    let row = "SELECT batches, readings, duplicates, gaps, missing FROM system.agents WHERE agent = 'pi-7'";
+    assert_eq!(eden.rows(row), json!([["1", "1", "1", "1", "0"]]));
+    let gap = "SELECT first_seq, last_seq, readings, reason FROM system.agent_gaps";
+    assert_eq!(eden.rows(gap), json!([["1", "2", "7", "outbox_full"]]));
+    let aside = "SELECT payload, topic FROM system.rejected ORDER BY payload";
+    let topic = "/api/v3/write_lp";
+    assert_eq!(eden.rows(aside), json!([["m v", topic], ["m v=\"text\" 1780272000000001", topic]]));
+    // Without partial writes nothing of a batch with a bad line is stored; it is set aside whole.
+    let path = "/api/v3/write_lp?db=public&accept_partial=false";
+    assert_eq!(eden.post(path, &[], body.replace("seq=3", "seq=4").as_bytes()).status, 400);
+    let whole = "SELECT count(*) FROM system.rejected WHERE payload LIKE '# eden agent=pi-7 epoch=5 seq=4%'";
+    assert_eq!(eden.rows(whole), json!([[1]]));
+}

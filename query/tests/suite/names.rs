@@ -60,7 +60,7 @@ async fn tables_and_columns_can_be_listed() {
     let server = server().await;
     let tables = "SELECT table_schema, table_name FROM information_schema.tables \
                   WHERE table_schema <> 'information_schema' ORDER BY 1, 2";
-    assert_eq!(server.query(tables).await, ["plant bmp180", "public Weather", "public bmp180"]);
+    assert_eq!(server.query(tables).await, ["plant bmp180", "public Weather", "public bmp180", "system rejected"]);
     let shown = server.query("SHOW TABLES").await;
     assert!(shown.contains(&"eden public Weather BASE TABLE".to_owned()), "{shown:?}");
     let columns = [
@@ -80,4 +80,22 @@ async fn tables_and_columns_can_be_listed() {
     assert_eq!(schemas, ["plant", "public", "system"]);
     let zone = server.query("SHOW datafusion.execution.time_zone").await;
     assert_eq!(zone, ["datafusion.execution.time_zone UTC"]);
+}
+
+#[tokio::test]
+async fn what_was_set_aside_is_a_table() {
+    let server = server().await;
+    assert_eq!(server.query("SELECT count(*) FROM system.rejected").await, ["0"]);
+    let aside = |reason: &str| storage::SetAside {
+        time_us: 1_780_272_000_000_000,
+        source: "mqtt pi-7".into(),
+        topic: "eden/v1/pi-7/lp".into(),
+        reason: reason.into(),
+        payload: b"caf\xe9".to_vec(),
+    };
+    server.storage.set_aside(&[aside("not UTF-8"), aside("again")]).unwrap();
+    let rows = "SELECT source, topic, reason, payload, bytes, time FROM system.rejected ORDER BY reason LIMIT 1";
+    let row = "mqtt pi-7 eden/v1/pi-7/lp again caf\u{fffd} 4 2026-06-01T00:00:00Z";
+    assert_eq!(server.query(rows).await, [row]);
+    assert_eq!(server.query("SELECT count(*) FROM system.rejected WHERE reason = 'again'").await, ["1"]);
 }

@@ -269,6 +269,41 @@ fn a_duplicate_of_a_batch_that_fails_fails_with_it() {
 }
 
 #[test]
+fn a_duplicate_is_not_acknowledged_before_the_batch_on_its_way_is() {
+    for fails in [false, true] {
+        let sim = SimDisk::new();
+        let (faulty, faults) = FaultDisk::new(Arc::new(sim.clone()));
+        let storage = World::on(Arc::new(faulty), PathBuf::from("/data")).open();
+        send(&storage, &named(1), Vec::new());
+        if fails {
+            faults.fail(Operation::Create, 1, |path| path.starts_with("/data/rejected"));
+        }
+        let aside = SetAside {
+            time_us: 0,
+            source: String::new(),
+            topic: String::new(),
+            reason: String::new(),
+            payload: Vec::new(),
+        };
+        let mut again = None;
+        // Judged, and not in the log yet: now the agent, which has reconnected, sends it again.
+        let first = storage.write_of_agent_setting_aside(reading(1, 1.0), &named(2), "test", |_| {
+            again = Some(storage.write_of_agent(reading(1, 1.0), &named(2), "test").unwrap());
+            // The record that counts the duplicate becomes durable before the batch does.
+            send(&storage, &named(3), Vec::new());
+            vec![aside]
+        });
+        let (again, seen) = again.unwrap();
+        assert_eq!(seen, Seen::Duplicate);
+        let first = first.and_then(|(pending, _)| pending.wait());
+        assert_eq!(first.is_err(), fails, "{first:?}");
+        assert_eq!(again.wait().is_err(), fails);
+        assert_eq!(storage.table(&TableName::public("t")).unwrap().memory_rows, u64::from(!fails));
+        assert_eq!(send(&storage, &named(2), reading(1, 1.0)), if fails { Seen::New } else { Seen::Duplicate });
+    }
+}
+
+#[test]
 fn what_an_agent_says_of_itself_is_in_its_row() {
     let mut world = World::local();
     let mut storage = world.open();

@@ -156,6 +156,14 @@ fn rows_that_do_not_fit_are_refused_with_line_and_reason_and_the_others_stored()
     let columns: Vec<String> =
         storage.table(&TableName::public("t")).unwrap().schema.columns().iter().map(|c| c.name.to_string()).collect();
     assert_eq!(columns, ["s", "x", "n", "time"], "refused rows made no column");
+    // A line that is refused anyway is not in the way of a good one, whichever comes first.
+    let (bad, good) = (("a", 20, &[("Y", F(1.0)), ("s", F(1.0))][..]), ("a", 21, &[("y", F(2.0))][..]));
+    for (readings, refused) in [([bad, good], 1), ([good, bad], 2)] {
+        let pending = storage.write(vec![batch("t", &readings)], "test").unwrap();
+        let lines: Vec<u32> = pending.rejected.iter().map(|row| row.line).collect();
+        assert_eq!((lines, pending.accepted), (vec![refused], 1), "{:?}", pending.rejected);
+        pending.wait().unwrap();
+    }
     let beside = batch("u", &[("a", 1, &[("x", F(1.0))])]);
     let pending = storage.write(vec![batch("T", &[("a", 1, &[("x", F(1.0))])]), beside], "test").unwrap();
     assert!(pending.rejected[0].reason.contains("only by case"), "{:?}", pending.rejected);

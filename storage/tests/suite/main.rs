@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod agents;
+mod agents_power;
 mod correct;
 mod damage;
 mod power;

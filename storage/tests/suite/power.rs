@@ -16,18 +16,18 @@ use wal::disk::SharedDisk;
 
 use crate::world::{Rows, START_US, World, read, read_snapshot};
 
-const DAY_US: i64 = 86_400_000_000;
+pub(crate) const DAY_US: i64 = 86_400_000_000;
 
 /// One write: series, time, field, value.
-type Write = Vec<(u64, i64, &'static str, f64)>;
+pub(crate) type Write = Vec<(u64, i64, &'static str, f64)>;
 
-fn apply(rows: &mut Rows, write: &Write) {
+pub(crate) fn apply(rows: &mut Rows, write: &Write) {
     for (series, time, field, value) in write {
         rows.entry((format!("s=d{series}"), *time)).or_default().insert((*field).to_owned(), value.to_string());
     }
 }
 
-fn table_batch(write: &Write) -> TableBatch {
+pub(crate) fn table_batch(write: &Write) -> TableBatch {
     let mut batch = TableBatch::new(TableName::public("t"));
     for (series, time, field, value) in write {
         let column = batch.field_column(field, FieldType::F64);
@@ -45,17 +45,21 @@ struct Oracle {
     next: u64,
 }
 
+/// New readings, retries and corrections of old ones, readings of another day; `next` counts readings.
+pub(crate) fn random_write(next: &mut u64, rng: &SplitMix64) -> Write {
+    let row = |_| {
+        *next += 1;
+        let time = if rng.below(3) == 0 { rng.below(*next) } else { *next } as i64;
+        let day = if rng.below(8) == 0 { DAY_US } else { 0 };
+        let field = ["x", "y"][rng.below(2) as usize];
+        (rng.below(3), time + day, field, rng.below(4) as f64)
+    };
+    (0..1 + rng.below(8)).map(row).collect()
+}
+
 impl Oracle {
     fn new_write(&mut self, rng: &SplitMix64) -> Write {
-        let row = |_| {
-            self.next += 1;
-            // New readings, retries and corrections of old ones, readings of another day.
-            let time = if rng.below(3) == 0 { rng.below(self.next) } else { self.next } as i64;
-            let day = if rng.below(8) == 0 { DAY_US } else { 0 };
-            let field = ["x", "y"][rng.below(2) as usize];
-            (rng.below(3), time + day, field, rng.below(4) as f64)
-        };
-        (0..1 + rng.below(8)).map(row).collect()
+        random_write(&mut self.next, rng)
     }
 
     /// The stored rows must be those acknowledged and the first few in flight; they are the truth from then on.
@@ -73,7 +77,7 @@ impl Oracle {
     }
 }
 
-fn world(disk: &SharedDisk, seed: u64) -> World {
+pub(crate) fn world(disk: &SharedDisk, seed: u64) -> World {
     let mut world = World::on(Arc::clone(disk), PathBuf::from("/data")).with_seed(seed);
     world.config.log_segment_bytes = 64 << 10;
     // Small enough for the flusher to work on its own as well.
@@ -140,13 +144,17 @@ fn live(
     Ok(())
 }
 
+/// Reads without masks and memory, as any reader of the Delta table would: panics if a key is there twice (P4).
+pub(crate) fn read_as_others(storage: &Storage, table: &TableName) -> Rows {
+    let mut foreign = storage.snapshot(table).unwrap().unwrap();
+    foreign.rows.clear();
+    foreign.shards.iter_mut().for_each(|view| view.masked = [].into());
+    read_snapshot(storage, &foreign)
+}
+
 fn check_stored(storage: &Storage, oracle: &mut Oracle, is_on: &dyn Fn() -> bool) -> Result<(), String> {
     let read_all = || {
-        // Without masks and memory, as any reader of the Delta table would: panics if a key is there twice (P4).
-        let mut foreign = storage.snapshot(&TableName::public("t")).unwrap().unwrap();
-        foreign.rows.clear();
-        foreign.shards.iter_mut().for_each(|view| view.masked = [].into());
-        read_snapshot(storage, &foreign);
+        read_as_others(storage, &TableName::public("t"));
         read(storage, "t")
     };
     match catch_unwind(AssertUnwindSafe(read_all)) {

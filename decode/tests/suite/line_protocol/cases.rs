@@ -1,6 +1,6 @@
 //! Each case: a body, and what it means. Times are microseconds unless a test says otherwise.
 
-use decode::line_protocol::{AgentHeader, ORIGINAL_BYTES_MAX, Options, Precision, parse};
+use decode::line_protocol::{AgentHeader, Gap, ORIGINAL_BYTES_MAX, Options, Precision, parse};
 
 use super::{NOW_US, parse_as, shown};
 
@@ -341,4 +341,67 @@ fn a_malformed_agents_header_is_refused_and_the_lines_are_kept() {
     check("# eden agent=a epoch=1 epoch=1 seq=1 precision=us", "epoch stands there twice");
     check("# eden agent= epoch=1 seq=1 precision=us", "the agent's id is empty");
     check("# eden agent=a b epoch=1 seq=1 precision=us", "\"b\" is not key=value");
+}
+
+const HEADER: &str = "# eden agent=pi-7 epoch=1 seq=30 precision=us";
+
+#[test]
+fn lines_behind_the_header_may_report_gaps() {
+    let check = |body: &str, expected: &[Gap]| {
+        let decoded = parse_as(Precision::Nanosecond, body.as_bytes());
+        assert_eq!(decoded.agent.as_ref().map(|header| &*header.gaps), Some(expected), "{body}");
+        assert_eq!((decoded.errors_total, decoded.batches.len()), (0, 1), "{body}");
+    };
+    let full = "# eden gap first_seq=11 last_seq=19 readings=540 reason=outbox_full time=1780272000000000";
+    let unknown = "# eden gap time=-5 reason=damaged last_seq=20 first_seq=20 later=x";
+    let gap = |first_seq, last_seq, readings, reason: &str, time_us| Gap {
+        first_seq,
+        last_seq,
+        readings,
+        reason: reason.into(),
+        time_us,
+    };
+    let gaps = [gap(11, 19, Some(540), "outbox_full", 1_780_272_000_000_000), gap(20, 20, None, "damaged", -5)];
+    check(&format!("{HEADER}\n{full}\nm f=1 5"), &gaps[..1]);
+    check(&format!("{HEADER}\r\n{full}\r\n{unknown}\r\nm f=1 5"), &gaps);
+    // Anywhere else they are comments, and so is what only begins like one.
+    check(&format!("{HEADER}\nm f=1 5\n{full}\n# eden gap x"), &[]);
+    check(&format!("{HEADER}\n# another comment\n{full}\nm f=1 5"), &[]);
+    check(&format!("{HEADER}\n# eden gaps are small\n{full}\nm f=1 5"), &[]);
+    let without_readings = parse_as(Precision::Auto, format!("{HEADER}\n{full}").as_bytes());
+    assert_eq!((without_readings.agent.unwrap().gaps.len(), without_readings.batches.len()), (1, 0));
+    let without_header = parse_as(Precision::Auto, format!("{full}\nm f=1 5").as_bytes());
+    assert_eq!((without_header.agent, without_header.errors_total), (None, 0));
+}
+
+#[test]
+fn a_malformed_gap_is_refused_and_its_neighbours_are_kept() {
+    let good = "# eden gap first_seq=1 last_seq=1 reason=r time=0";
+    let check = |line: &str, what: &str| {
+        let body = format!("{HEADER}\n{good}\n{line}\n{good}\nm f=1 5");
+        let decoded = parse_as(Precision::Auto, body.as_bytes());
+        assert_eq!(decoded.agent.as_ref().unwrap().gaps.len(), 2, "{line}");
+        let [error] = &decoded.errors[..] else { panic!("{:?}", decoded.errors) };
+        assert_eq!((error.line, &*error.original), (3, line));
+        assert!(error.message.starts_with(&format!("byte 1: the gap is malformed: {what}; right is")), "{error:?}");
+        assert_eq!((decoded.lines, decoded.errors_total, decoded.batches[0].lines[0]), (1, 1, 5));
+    };
+    check("# eden gap", "first_seq, last_seq, reason or time is missing");
+    check("# eden gap first_seq=1 last_seq=2 reason=r", "first_seq, last_seq, reason or time is missing");
+    check("# eden gap first_seq=0 last_seq=2 reason=r time=0", "first_seq counts from 1");
+    check("# eden gap first_seq=3 last_seq=2 reason=r time=0", "first_seq is greater than last_seq");
+    check("# eden gap first_seq=-1 last_seq=2 reason=r time=0", "\"first_seq=-1\" is not a number below 2^64");
+    check("# eden gap first_seq=1 last_seq=2 reason=r time=x", "\"time=x\" is no time in microseconds");
+    check("# eden gap first_seq=1 last_seq=2 reason= time=0", "a reason name is empty");
+    check("# eden gap first_seq=1 first_seq=1 last_seq=2 reason=r time=0", "first_seq stands there twice");
+    check("# eden gap eleven", "\"eleven\" is not key=value");
+}
+
+#[test]
+fn a_thousand_gaps_are_read_and_the_others_refused() {
+    let gap = "\n# eden gap first_seq=1 last_seq=1 reason=r time=0".repeat(1003);
+    let decoded = parse_as(Precision::Auto, format!("{HEADER}{gap}").as_bytes());
+    assert_eq!((decoded.agent.unwrap().gaps.len(), decoded.errors_total), (1000, 3));
+    assert_eq!(decoded.errors[0].line, 1002);
+    assert!(decoded.errors[0].message.contains("it is one too many"), "{:?}", decoded.errors[0]);
 }
