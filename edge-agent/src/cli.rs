@@ -333,10 +333,14 @@ fn outbox(args: &ConfigArgs, format: Format) -> Result<(), Failure> {
 }
 
 fn waiting_as_text(dir: &Path, waiting: &Waiting) -> String {
-    let Waiting { life, last_seq, lives, gaps, losses, disk_bytes, closed } = waiting;
+    let Waiting { life, last_seq, readings_made, lives, gaps, losses, disk_bytes, closed } = waiting;
     let mut text = String::new();
     let _ = writeln!(text, "outbox     {} ({disk_bytes} bytes on disk)", dir.display());
-    let _ = writeln!(text, "agent      {}, epoch {}, last seq {last_seq}", life.agent, life.epoch);
+    let _ = writeln!(
+        text,
+        "agent      {}, epoch {}, last seq {last_seq}, {readings_made} readings made",
+        life.agent, life.epoch
+    );
     let _ =
         writeln!(text, "closed     {}", if *closed { "yes" } else { "no: an agent runs, or the last one was cut off" });
     if lives.is_empty() {
@@ -398,6 +402,7 @@ fn waiting_as_json(waiting: &Waiting) -> serde_json::Value {
         "agent": waiting.life.agent.as_ref(),
         "epoch": waiting.life.epoch,
         "last_seq": waiting.last_seq,
+        "readings_made": waiting.readings_made,
         "closed": waiting.closed,
         "disk_bytes": waiting.disk_bytes,
         "waiting": lives,

@@ -1,13 +1,16 @@
-//! Finds the `eden` that belongs to the sources, and builds it if there is none.
+//! Finds the `eden` and the `eden-agent` that belong to the sources, and builds them if they are not there.
 //!
-//! `cargo test --workspace` has built it already (its package has integration tests), so nothing is compiled then.
-//! Cargo tells tests of other packages no path, hence the look beside the running executable.
+//! `cargo test --workspace` has built both already (their packages have integration tests), so nothing is compiled then.
+//! Cargo tells tests of other packages no path, hence the look beside the running executable. `cargo test` does not
+//! always write the list of sources beside a binary; then `cargo build` is asked, which finds everything built.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// Which build of `eden` to run.
+const SERVER: &str = "ingest-server";
+
+/// Which build to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// The dev build.
@@ -23,7 +26,18 @@ pub enum Profile {
 pub fn eden_binary(profile: Profile) -> PathBuf {
     match std::env::var_os("EDEN_BIN") {
         Some(path) => path.into(),
-        None => program(profile, "ingest-server", "eden"),
+        None => program(profile, SERVER, "eden"),
+    }
+}
+
+/// The path of an `eden-agent` as new as its sources; `EDEN_AGENT_BIN` names another one.
+///
+/// # Panics
+/// When it has to be built and that fails.
+pub fn agent_binary(profile: Profile) -> PathBuf {
+    match std::env::var_os("EDEN_AGENT_BIN") {
+        Some(path) => path.into(),
+        None => program(profile, "edge-agent", "eden-agent"),
     }
 }
 
@@ -49,7 +63,9 @@ pub fn program(profile: Profile, package: &str, name: &str) -> PathBuf {
     if is_older_than_its_sources(&binary) {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let status = Command::new(cargo)
-            .args(["build", "--quiet", "--package", package, "--bin", name])
+            // Cargo unites the features of the packages that it is given. With the server among them they are those of
+            // the whole workspace, so what `cargo test --workspace` compiled is used and not compiled again.
+            .args(["build", "--quiet", "--package", SERVER, "--package", package, "--bin", name])
             .args(flags)
             .env("CARGO_TARGET_DIR", &target)
             .current_dir(workspace())

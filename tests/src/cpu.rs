@@ -37,8 +37,20 @@ pub fn fine_time_of(pid: u32) -> Duration {
 /// # Panics
 /// When the process is gone.
 pub fn peak_memory_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "VmHWM:")
+}
+
+/// The resident memory now, in bytes.
+///
+/// # Panics
+/// When the process is gone.
+pub fn memory_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "VmRSS:")
+}
+
+fn status_bytes(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("read the process's status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("VmHWM in kB");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("memory in the process's status");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("memory in kB");
     kib * 1024
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::binary::{Profile, eden_binary};
+use crate::home::{Home, read_log};
 use crate::http::Client;
 use crate::reading::Reading;
 use crate::wait;
@@ -18,7 +18,6 @@ use crate::wait;
 const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Beyond the server's own grace period.
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
-const LOG_LINES_SHOWN: usize = 60;
 
 /// How to start a server.
 #[derive(Clone, Debug)]
@@ -56,27 +55,13 @@ impl Options {
     /// # Panics
     /// When it does not become ready.
     pub fn start(self) -> Eden {
-        let home = match &self.folder {
-            Some(folder) => {
-                std::fs::create_dir_all(folder).expect("make the folder of the server");
-                Home::Kept(folder.clone())
-            }
-            None => {
-                let prefix = format!("eden-{}-", self.name);
-                Home::Temporary(tempfile::Builder::new().prefix(&prefix).tempdir().expect("make a temporary folder"))
-            }
-        };
-        let mut eden = Eden { options: self, home, process: None, address: String::new(), notes: Vec::new() };
+        let home = Home::new(&self.name, self.folder.as_deref());
+        let addresses = Addresses::default();
+        let mut eden = Eden { options: self, home, process: None, addresses, notes: Vec::new() };
         eden.spawn();
         eden.wait_until_ready();
         eden
     }
-}
-
-#[derive(Debug)]
-enum Home {
-    Temporary(TempDir),
-    Kept(PathBuf),
 }
 
 /// A server process on port 0 with a data folder of its own, killed and removed when dropped.
@@ -87,8 +72,15 @@ pub struct Eden {
     options: Options,
     home: Home,
     process: Option<Child>,
-    address: String,
+    addresses: Addresses,
     notes: Vec<String>,
+}
+
+/// What `addresses.json` says.
+#[derive(Debug, Default)]
+struct Addresses {
+    http: String,
+    mqtt: Option<String>,
 }
 
 impl Eden {
@@ -109,10 +101,7 @@ impl Eden {
 
     /// The folder that holds data and log.
     pub fn home(&self) -> &Path {
-        match &self.home {
-            Home::Temporary(folder) => folder.path(),
-            Home::Kept(folder) => folder,
-        }
+        self.home.path()
     }
 
     /// The data folder.
@@ -127,12 +116,20 @@ impl Eden {
 
     /// Everything the server has printed so far, over all its starts.
     pub fn log(&self) -> String {
-        std::fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        read_log(&self.log_path())
     }
 
     /// `host:port` of HTTP.
     pub fn address(&self) -> &str {
-        &self.address
+        &self.addresses.http
+    }
+
+    /// `host:port` of MQTT.
+    ///
+    /// # Panics
+    /// When the server does not listen for MQTT.
+    pub fn mqtt_address(&self) -> &str {
+        self.addresses.mqtt.as_deref().expect("the server listens for MQTT")
     }
 
     /// The process id.
@@ -145,7 +142,7 @@ impl Eden {
 
     /// A new connection.
     pub fn client(&self) -> Client {
-        Client::new(&self.address)
+        Client::new(self.address())
     }
 
     /// Writes line protocol, times in ns.
@@ -207,8 +204,7 @@ impl Eden {
     /// When it is down already or does not end.
     pub fn stop(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("the server is down");
-        let pid = Pid::from_child(&process);
-        kill_process(pid, Signal::TERM).expect("send SIGTERM");
+        terminate(&process);
         let status = wait::until(STOPPED_WITHIN, || process.try_wait().expect("wait for the server"));
         status.unwrap_or_else(|| {
             self.process = Some(process);
@@ -240,21 +236,22 @@ impl Eden {
             if let Some(status) = process.try_wait().expect("look at the server") {
                 return Some(Err(format!("the server ended while starting: {status}")));
             }
-            let address = self.published_address()?;
-            let response = Client::new(&address).request("GET", "/ready", &[], &[]).ok()?;
-            (response.status == 200).then_some(Ok(address))
+            let addresses = self.published_addresses()?;
+            let response = Client::new(&addresses.http).request("GET", "/ready", &[], &[]).ok()?;
+            (response.status == 200).then_some(Ok(addresses))
         });
         match ready {
-            Some(Ok(address)) => self.address = address,
+            Some(Ok(addresses)) => self.addresses = addresses,
             Some(Err(reason)) => panic!("{reason}"),
             None => panic!("the server was not ready within {READY_WITHIN:?}"),
         }
     }
 
-    fn published_address(&self) -> Option<String> {
+    fn published_addresses(&self) -> Option<Addresses> {
         let text = std::fs::read(self.data().join("addresses.json")).ok()?;
         let addresses: Value = serde_json::from_slice(&text).ok()?;
-        Some(addresses["http"].as_str()?.to_string())
+        let text = |name: &str| addresses[name].as_str().map(str::to_string);
+        Some(Addresses { http: text("http")?, mqtt: text("mqtt") })
     }
 
     fn log_path(&self) -> PathBuf {
@@ -296,29 +293,13 @@ impl Eden {
             .expect("start eden");
         self.process = Some(process);
     }
-
-    fn print_failure(&self) {
-        eprintln!("--- {} failed; data and log are kept in {}", self.options.name, self.home().display());
-        for note in &self.notes {
-            eprintln!("--- {note}");
-        }
-        let log = self.log();
-        let lines: Vec<_> = log.lines().collect();
-        let skipped = lines.len().saturating_sub(LOG_LINES_SHOWN);
-        eprintln!("--- the server's log, last {} of {} lines:", lines.len() - skipped, lines.len());
-        for line in &lines[skipped..] {
-            eprintln!("{line}");
-        }
-    }
 }
 
 impl Drop for Eden {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            if let Home::Temporary(folder) = &mut self.home {
-                folder.disable_cleanup(true);
-            }
-            self.print_failure();
+            let log = self.log();
+            self.home.keep_for_a_look(&self.options.name, &self.notes, &log);
         }
         if let Some(mut process) = self.process.take() {
             // Dropping must not panic; a process that is gone already is what we want.
@@ -326,6 +307,14 @@ impl Drop for Eden {
             let _ = process.wait();
         }
     }
+}
+
+/// Asks a process to stop.
+///
+/// # Panics
+/// When it is not ours to ask.
+pub fn terminate(process: &Child) {
+    kill_process(Pid::from_child(process), Signal::TERM).expect("send SIGTERM");
 }
 
 /// The answer to a SELECT.

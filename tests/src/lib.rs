@@ -19,21 +19,28 @@
 //! A scenario that fails panics with its seed; while it panics, [`Eden`] keeps the data folder and prints where it is
 //! and how the server's log ends.
 
+pub mod agent;
 mod binary;
 pub mod cpu;
 pub mod delta_log;
 pub mod eden;
+mod home;
 pub mod http;
+pub mod limits;
+pub mod mqtt;
 pub mod oracle;
+pub mod proxy;
 pub mod reading;
 pub mod rng;
 pub mod scenario;
 pub mod wait;
 
-pub use binary::{Profile, eden_binary, program, workspace};
-pub use eden::{Eden, Rows};
+pub use agent::Agent;
+pub use binary::{Profile, agent_binary, eden_binary, program, workspace};
+pub use eden::{Eden, Rows, terminate};
 pub use http::{Client, Outcome};
 pub use oracle::Oracle;
+pub use proxy::{Fault, Proxy, Way};
 pub use reading::{Field, Reading};
 pub use rng::Rng;
 

@@ -1,6 +1,8 @@
 //! Whole-system scenarios on the real binary. Each test's name is its claim.
 
+mod agents;
 mod kills;
+mod mqtt_kills;
 mod one_server;
 mod read_your_writes;
 mod stop;

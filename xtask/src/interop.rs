@@ -1,8 +1,10 @@
 //! Clients that nobody here wrote, against the real `eden`: what they read must be exactly what `/_sql` says (P4).
 //!
-//! Installs what it needs itself, pinned: Python packages into a folder of the user's cache, strace and curl from Debian.
+//! Installs what it needs itself, pinned: packages of Python and of Node.js into a folder of the user's cache, programs
+//! from Debian.
 
 mod clients;
+mod mqtt;
 mod strace;
 
 use std::io::Write;
@@ -21,21 +23,23 @@ const TABLE: &str = "air";
 
 /// All checks.
 pub(crate) fn run() -> Outcome {
-    install("curl")?;
-    install("strace")?;
+    install("curl", "curl")?;
+    install("strace", "strace")?;
     let clients = Clients::install()?;
     foreign_readers_agree(&clients)?;
     curl_writes()?;
+    mqtt::stock_clients_publish(&clients)?;
     strace::no_ack_leaves_before_its_sync()
 }
 
-fn install(program: &str) -> Outcome {
+/// Installs the Debian package that has a program, if the program is not there.
+pub(crate) fn install(program: &str, package: &str) -> Outcome {
     if exists(program) {
         return Ok(());
     }
-    println!("installing {program} from Debian");
+    println!("installing {package} from Debian");
     run_command(Command::new("apt-get").args(["update", "-qq"]))?;
-    run_command(Command::new("apt-get").args(["install", "-qq", "--yes", program]))
+    run_command(Command::new("apt-get").args(["install", "-qq", "--yes", package]))
 }
 
 /// DuckDB, Polars and deltalake see each key once and each value exactly, at every version of the table (P4).
@@ -132,5 +136,6 @@ fn piped(program: &str, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, Fai
     let mut child =
         Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     child.stdin.take().expect("piped").write_all(input).map_err(failed)?;
-    Ok(child.wait_with_output().map_err(failed)?.stdout)
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() { Ok(output.stdout) } else { Err(format!("{program} failed: {}", output.status)) }
 }

@@ -25,7 +25,7 @@ const TASKS: &[Task] = &[
     Task { usage: "test", about: "cargo test --workspace", run: |_| ci::test().map(drop) },
     Task {
         usage: "interop",
-        about: "DuckDB, Polars, deltalake, curl and strace against a running eden",
+        about: "readers of Delta tables, MQTT clients, curl and strace against a running eden",
         run: |_| interop::run(),
     },
     Task { usage: "soak NAME", about: "the long runs; without NAME, their list", run: soak::run },

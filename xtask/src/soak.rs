@@ -21,6 +21,16 @@ const SOAKS: &[Soak] = &[
     },
     Soak { name: "kills", about: "500 kills -9 at random moments, all values compared (P1)", run: kills },
     Soak {
+        name: "mqtt-kills",
+        about: "500 kills -9 under publishers at QoS 1 and 2, links failing, all values compared (P1)",
+        run: mqtt_kills,
+    },
+    Soak {
+        name: "agent-kills",
+        about: "500 rounds of agents, links and the server dying; 0 lost, 0 doubled (P1, P7)",
+        run: agent_kills,
+    },
+    Soak {
         name: "read-your-writes",
         about: "100 000 write-then-read pairs from 64 clients (P6)",
         run: read_your_writes,
@@ -51,13 +61,29 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 
 fn kills() -> Outcome {
     let rounds = settings::rounds(500);
-    let report = scenario::kills(settings::seed(), rounds, |report| {
-        print!("\r{} of {rounds} kills", report.kills);
-        // Progress only: a terminal that is gone is no failure.
-        let _ = std::io::stdout().flush();
-    });
+    let report = scenario::kills(settings::seed(), rounds, |report| show_progress(report.kills, rounds));
     println!("\r{report}");
     Ok(())
+}
+
+fn mqtt_kills() -> Outcome {
+    let rounds = settings::rounds(500);
+    let report = scenario::mqtt_kills(settings::seed(), rounds, |report| show_progress(report.kills, rounds));
+    println!("\r{report}");
+    Ok(())
+}
+
+fn agent_kills() -> Outcome {
+    let rounds = settings::rounds(500);
+    let report = scenario::agent_kills(settings::seed(), rounds, |report| show_progress(report.rounds, rounds));
+    println!("\r{report}");
+    Ok(())
+}
+
+fn show_progress(done: u64, rounds: u64) {
+    print!("\r{done} of {rounds}");
+    // Progress only: a terminal that is gone is no failure.
+    let _ = std::io::stdout().flush();
 }
 
 fn read_your_writes() -> Outcome {

@@ -23,6 +23,8 @@ pub struct Waiting {
     pub life: Life,
     /// The last seq given away in it.
     pub last_seq: u64,
+    /// Readings in all its durable batches, those that were forgotten or lie in a gap included.
+    pub readings_made: u64,
     /// What waits, by life, the oldest first.
     pub lives: Vec<WaitingLife>,
     /// Gaps that are not reported yet.
@@ -90,6 +92,7 @@ fn look(disk: &SharedDisk, dir: &Path, identity: &Identity) -> Result<Waiting, O
     let mut waiting = Waiting {
         life: own,
         last_seq: 0,
+        readings_made: 0,
         lives: Vec::new(),
         gaps: Vec::new(),
         losses: recovery.losses,
@@ -101,6 +104,7 @@ fn look(disk: &SharedDisk, dir: &Path, identity: &Identity) -> Result<Waiting, O
         waiting.closed = closed;
         if state.life == waiting.life {
             waiting.last_seq = state.last_seq;
+            waiting.readings_made = state.readings_made;
         }
     }
     let mut places = HashMap::new();

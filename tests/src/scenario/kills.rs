@@ -12,12 +12,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::delta_log::DeltaLog;
+use super::{compare, values};
 use crate::http::{Client, Outcome};
 use crate::oracle::Oracle;
 use crate::reading::Reading;
 use crate::rng::Rng;
-use crate::{Eden, Rows, wait};
+use crate::{Eden, wait};
 
 const WRITERS: u64 = 8;
 /// A folder grows with each round, and comparing it takes longer.
@@ -162,28 +162,12 @@ impl Folder {
 
     fn compare(&mut self, report: &mut KillReport) {
         let oracle = self.oracle.get_mut().expect("a writer panicked");
-        for table in TABLES {
-            let rows = match self.eden.client().sql(&format!("SELECT * FROM {table}")) {
-                Ok(answer) => Rows::new(answer),
-                Err(_) if oracle.acked_keys(table) == 0 => continue,
-                Err(error) => panic!("{error}"),
-            };
-            if let Err(differences) = oracle.check(table, &rows) {
-                panic!("after a kill: {differences}");
-            }
-            oracle.settle(table, &rows);
-            report.rows_compared += rows.len() as u64;
-        }
+        report.rows_compared += compare::after_a_restart(&self.eden, oracle, &TABLES);
     }
 
     fn stop_and_read_the_tables(mut self) {
-        let status = self.eden.stop();
-        assert!(status.success(), "a clean stop ended with {status}");
         let oracle = self.oracle.into_inner().expect("a writer panicked");
-        for table in oracle.tables() {
-            let stored = DeltaLog::read(&self.eden.table(&table)).rows();
-            assert_eq!(stored, oracle.acked_keys(&table) as u64, "rows of {table} in its shards after a clean stop");
-        }
+        compare::after_a_clean_stop(&mut self.eden, &oracle);
     }
 }
 
@@ -215,7 +199,7 @@ impl Writer {
             // A correction: the key of an earlier reading, other values, not always of the same fields.
             let mut reading = self.recent[self.rng.below(self.recent.len() as u64) as usize].clone();
             reading.fields.clear();
-            return self.with_fields(reading);
+            return values::add_fields(&mut self.rng, reading);
         }
         self.time_us += 1 + self.rng.below(2_000_000) as i64;
         let late = if self.rng.one_in(20) { DAY_US * self.rng.below(4) as i64 } else { 0 };
@@ -224,28 +208,10 @@ impl Writer {
         if self.rng.one_in(2) {
             reading = reading.tag("site", self.rng.pick(&["näh", "far=off"]));
         }
-        let reading = self.with_fields(reading);
+        let reading = values::add_fields(&mut self.rng, reading);
         self.recent.push_back(reading.clone());
         if self.recent.len() > RECENT {
             self.recent.pop_front();
-        }
-        reading
-    }
-
-    fn with_fields(&mut self, mut reading: Reading) -> Reading {
-        let first = self.rng.below(5);
-        for field in 0..5 {
-            if field != first && self.rng.one_in(2) {
-                continue;
-            }
-            let random = self.rng.next_u64();
-            reading = match field {
-                0 => reading.field("temperature", ((random % 100_000) as f64 - 40_000.0) / 1_000.0),
-                1 => reading.field("count", random as i64),
-                2 => reading.field("on", random.is_multiple_of(2)),
-                3 => reading.field("note", &*format!("\"{}\" \\ ü, {}", random % 7, random % 1_000)),
-                _ => reading.field("total", random),
-            };
         }
         reading
     }

@@ -22,12 +22,33 @@ pub(super) struct Report {
     what: String,
     load_before: String,
     figures: Vec<Figure>,
+    tables: Vec<String>,
+    data: Map<String, Value>,
     remarks: Vec<String>,
 }
 
 impl Report {
     pub(super) fn new(name: &'static str, what: impl Into<String>) -> Self {
-        Report { name, what: what.into(), load_before: load(), figures: Vec::new(), remarks: Vec::new() }
+        Report {
+            name,
+            what: what.into(),
+            load_before: load(),
+            figures: Vec::new(),
+            tables: Vec::new(),
+            data: Map::new(),
+            remarks: Vec::new(),
+        }
+    }
+
+    /// A whole table in Markdown, for figures that are compared; its data goes to [`Report::data`].
+    pub(super) fn table(&mut self, table: String) {
+        println!("{table}");
+        self.tables.push(table);
+    }
+
+    /// What a table holds, for programs.
+    pub(super) fn data(&mut self, key: &str, value: Value) {
+        self.data.insert(key.to_string(), value);
     }
 
     /// `name` is for people and holds the unit; `key` is for programs and ends with it.
@@ -48,10 +69,16 @@ impl Report {
         let command = format!("cargo xtask bench {}", self.name);
         let mut text = format!(
             "# {}, {date}\n\n{}\n\nCommand: `{command}`. Commit: `{commit}` (`+`: with changes not committed).\n\
-             Machine: {machine}.\nLoad average (1, 5, 15 min) before: {}; after: {load_after}.\n\n| what | figure |\n| --- | --- |\n",
+             Machine: {machine}.\nLoad average (1, 5, 15 min) before: {}; after: {load_after}.\n",
             self.name, self.what, self.load_before
         );
-        let mut figures = Map::new();
+        for table in &self.tables {
+            write!(text, "\n{table}").map_err(|e| e.to_string())?;
+        }
+        if !self.figures.is_empty() {
+            text += "\n| what | figure |\n| --- | --- |\n";
+        }
+        let mut figures = self.data;
         for figure in &self.figures {
             writeln!(text, "| {} | {:.*} |", figure.name, figure.digits, figure.value).map_err(|e| e.to_string())?;
             figures.insert(figure.key.into(), json!(figure.value));

@@ -13,18 +13,13 @@ const FOLDER: &str = "tests/interop";
 const DIFFERENCES_MAX: usize = 5;
 
 pub(super) struct Clients {
-    python: PathBuf,
+    pub(super) python: PathBuf,
 }
 
 impl Clients {
     /// Makes the virtual environment if it is not there or not of these versions.
     pub(super) fn install() -> Result<Self, Failure> {
-        let cache = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
-            (Some(cache), _) => PathBuf::from(cache),
-            (None, Some(home)) => Path::new(&home).join(".cache"),
-            (None, None) => return Err("neither XDG_CACHE_HOME nor HOME is set".into()),
-        };
-        let venv = cache.join("eden/interop/venv");
+        let venv = cache()?.join("venv");
         let python = venv.join("bin/python");
         let requirements = root().join(FOLDER).join("requirements.txt");
         let wanted = read(&requirements)?;
@@ -60,6 +55,16 @@ impl Clients {
         println!("{step}: {} read what /_sql says, {} rows", clients.join(", "), expected.len());
         Ok(())
     }
+}
+
+/// The folder of the user's cache that is ours.
+pub(super) fn cache() -> Result<PathBuf, Failure> {
+    let cache = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
+        (Some(cache), _) => PathBuf::from(cache),
+        (None, Some(home)) => Path::new(&home).join(".cache"),
+        (None, None) => return Err("neither XDG_CACHE_HOME nor HOME is set".into()),
+    };
+    Ok(cache.join("eden/interop"))
 }
 
 /// Rows as text, each cell with its column's name, columns and rows sorted; cells without a value left out, because a

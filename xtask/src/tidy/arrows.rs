@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ingest-server", &["decode", "edge-agent", "model", "query", "storage", "wal"]),
     ("faults", &["model", "wal", "storage"]),
     ("iotgen", &[]),
+    ("mqttgen", &[]),
     ("tests", &["decode", "edge-agent", "faults", "ingest-server", "model", "query", "storage", "wal"]),
     ("xtask", &["tests"]),
 ];

@@ -1,0 +1,280 @@
+//! Durable messages over MQTT, beside Mosquitto in the same minutes: rate, latency, CPU a message, and what an idle
+//! connection costs.
+//!
+//! Mosquitto runs as Debian packages it, with persistence off, which is its default, and without subscribers: it
+//! acknowledges and forgets. Eden acknowledges after its sync, and every acknowledged message is counted in SQL.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use harness::{Eden, Profile, cpu, limits, program, wait};
+use serde_json::{Value, json};
+
+use super::Scratch;
+use super::report::Report;
+use crate::command::{exists, in_root, output};
+use crate::interop::install;
+use crate::{Failure, Outcome};
+
+/// Connections × publishes in flight of each.
+const LOADS: [(usize, u16); 3] = [(1, 1), (100, 1), (100, 100)];
+/// Files a server with that many connections has open, with room.
+const OPEN_FILES: u64 = 12_000;
+const READY_WITHIN: Duration = Duration::from_secs(120);
+/// Memory of fresh connections settles.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// How long and how often.
+struct Scale {
+    profile: Profile,
+    seconds: u64,
+    rounds: usize,
+    idle: usize,
+}
+
+/// `--dev` runs dev builds for a short while and writes no result: to see that it works.
+pub(super) fn run(arguments: &[String]) -> Outcome {
+    let dev = arguments.iter().any(|argument| argument == "--dev");
+    let scale = if dev {
+        Scale { profile: Profile::Dev, seconds: 2, rounds: 1, idle: 500 }
+    } else {
+        Scale { profile: Profile::Release, seconds: 10, rounds: 3, idle: 5_000 }
+    };
+    install("mosquitto", "mosquitto")?;
+    limits::raise_open_files(OPEN_FILES);
+    let scratch = Scratch::new("mqtt").map_err(|error| format!("make a folder: {error}"))?;
+    let what = format!(
+        "MQTT 3.1.1 at QoS 1, one reading of line protocol a message, `mqttgen` on the same machine. Each load runs \
+         {} × {} s on either server in turn; the table has the medians. Eden's acknowledgement follows its sync, and \
+         after each run `count(*)` is compared with what was acknowledged. {} from Debian, `persistence false` (its \
+         default), no subscribers: it acknowledges and forgets. A load is connections × publishes in flight of each.",
+        scale.rounds,
+        scale.seconds,
+        mosquitto_version()?
+    );
+    let mut report = Report::new("mqtt", what);
+    loads(&scale, scratch.path(), &mut report)?;
+    idle(&scale, scratch.path(), &mut report)?;
+    if dev {
+        println!("dev builds: nothing is written");
+        return Ok(());
+    }
+    report.write()
+}
+
+/// One run on one server.
+#[derive(Clone, Copy, Debug, Default)]
+struct Figures {
+    messages_per_s: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+    server_cpu_us: f64,
+    generator_cpu_us: f64,
+}
+
+/// For people, for programs, which one, digits.
+type Figure = (&'static str, &'static str, fn(&Figures) -> f64, usize);
+
+const FIGURES: [Figure; 6] = [
+    ("messages/s", "messages_per_s", |figures| figures.messages_per_s, 0),
+    ("ack p50 ms", "p50_ms", |figures| figures.p50_ms, 3),
+    ("ack p99 ms", "p99_ms", |figures| figures.p99_ms, 3),
+    ("ack max ms", "max_ms", |figures| figures.max_ms, 1),
+    ("server CPU µs/message", "server_cpu_us", |figures| figures.server_cpu_us, 2),
+    ("generator CPU µs/message", "generator_cpu_us", |figures| figures.generator_cpu_us, 2),
+];
+
+fn loads(scale: &Scale, folder: &Path, report: &mut Report) -> Outcome {
+    let generator = program(scale.profile, "mqttgen", "mqttgen");
+    let mut eden = eden(scale, &folder.join("eden"));
+    let mosquitto = Mosquitto::start(folder)?;
+    let mut table = String::from("| load | figure | Eden | Mosquitto | ratio |\n| --- | --- | --- | --- | --- |\n");
+    let mut acked_by_eden = 0;
+    for (connections, in_flight) in LOADS {
+        let mut runs: [Vec<Figures>; 2] = Default::default();
+        for round in 0..scale.rounds {
+            let name = format!("r{round}-{connections}x{in_flight}");
+            let (c, n, s) = (connections.to_string(), in_flight.to_string(), scale.seconds.to_string());
+            let load = ["--connections", &c, "--in-flight", &n, "--seconds", &s, "--qos", "1", "--name", &name];
+            // Each goes first as often as the other.
+            for server in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+                let (address, pid) = match server {
+                    0 => (eden.mqtt_address(), eden.pid()),
+                    _ => (&*mosquitto.address, mosquitto.process.id()),
+                };
+                let before = cpu::time_of(pid);
+                let said = output(in_root(&generator).args(["--address", address]).args(load))?;
+                let cpu = cpu::time_of(pid) - before;
+                let said: Value = serde_json::from_str(&said).map_err(|error| format!("{said}: {error}"))?;
+                let number = |key: &str| said[key].as_f64().ok_or_else(|| format!("mqttgen said no {key}: {said}"));
+                if number("failed")? > 0.0 || number("messages")? == 0.0 {
+                    return Err(format!("a load of {} failed: {said}", ["Eden", "Mosquitto"][server]));
+                }
+                let figures = Figures {
+                    messages_per_s: number("messages_per_s")?,
+                    p50_ms: number("p50_ms")?,
+                    p99_ms: number("p99_ms")?,
+                    max_ms: number("max_ms")?,
+                    server_cpu_us: cpu.as_secs_f64() * 1e6 / number("acked_in_all")?,
+                    generator_cpu_us: number("generator_cpu_us")?,
+                };
+                println!("{name} on {}: {figures:?}", ["Eden", "Mosquitto"][server]);
+                runs[server].push(figures);
+                if server == 0 {
+                    acked_by_eden += number("acked_in_all")? as u64;
+                    let stored = eden.sql("SELECT count(*) FROM mqtt").single().as_u64();
+                    if stored != Some(acked_by_eden) {
+                        return Err(format!("{acked_by_eden} messages were acknowledged, {stored:?} are stored"));
+                    }
+                }
+            }
+        }
+        for (name, key, figure, digits) in FIGURES {
+            let [ours, theirs] = runs.each_ref().map(|runs| median(runs.iter().map(figure).collect()));
+            let ratio = ours / theirs;
+            writeln!(
+                table,
+                "| {connections} × {in_flight} | {name} | {ours:.digits$} | {theirs:.digits$} | {ratio:.2} |"
+            )
+            .map_err(|error| error.to_string())?;
+            report.data(
+                &format!("{connections}x{in_flight}_{key}"),
+                json!({ "eden": ours, "mosquitto": theirs, "ratio": ratio }),
+            );
+        }
+    }
+    report.table(table);
+    report.remark(format!("All {acked_by_eden} messages that Eden acknowledged were counted in SQL."));
+    if scale.profile == Profile::Release {
+        report.remark(profile(&generator, &eden, scale.seconds)?);
+    }
+    let status = eden.stop();
+    if status.success() { Ok(()) } else { Err(format!("eden ended with {status}")) }
+}
+
+/// What Eden's CPU goes to under the largest load.
+fn profile(generator: &Path, eden: &Eden, seconds: u64) -> Result<String, Failure> {
+    if !exists("perf") {
+        return Ok("No profile: `perf` (Debian: linux-perf) is not installed.".into());
+    }
+    let data = eden.home().join("perf.data");
+    let pid = eden.pid().to_string();
+    let mut perf = Command::new("perf")
+        .args(["record", "--quiet", "-F", "499", "-g", "-p", &pid, "-o"])
+        .arg(&data)
+        .args(["--", "sleep", &seconds.to_string()])
+        .spawn()
+        .map_err(|error| format!("run perf: {error}"))?;
+    let s = seconds.to_string();
+    let load = ["--connections", "100", "--in-flight", "100", "--seconds", &s, "--name", "profiled"];
+    output(in_root(generator).args(["--address", eden.mqtt_address()]).args(load))?;
+    perf.wait().map_err(|error| format!("wait for perf: {error}"))?;
+    let report =
+        ["report", "--stdio", "--no-children", "-g", "none", "--percent-limit", "1", "-F", "overhead,sym", "-i"];
+    let text = output(Command::new("perf").args(report).arg(&data))?;
+    let lines: Vec<_> = text.lines().filter(|line| line.contains('%')).take(25).collect();
+    Ok(format!("Eden at 100 × 100, own time by function:\n\n```text\n{}\n```", lines.join("\n")))
+}
+
+fn idle(scale: &Scale, folder: &Path, report: &mut Report) -> Outcome {
+    let generator = program(scale.profile, "mqttgen", "mqttgen");
+    // Fresh servers: what earlier loads left in memory is no connection's.
+    let eden = eden(scale, &folder.join("eden-idle"));
+    let mosquitto = Mosquitto::start(folder)?;
+    let count = scale.idle;
+    let mut table = format!(
+        "| {count} idle connections | RSS MB before | RSS MB with them | kB a connection |\n| --- | --- | --- | --- |\n"
+    );
+    let servers =
+        [("Eden", eden.mqtt_address(), eden.pid()), ("Mosquitto", &*mosquitto.address, mosquitto.process.id())];
+    for (name, address, pid) in servers {
+        let before = cpu::memory_bytes(pid);
+        let mut child = in_root(&generator)
+            .args(["--address", address, "--seconds", "300", "--keep-alive", "20", "--name", "idle"])
+            .args(["--idle", &count.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("run mqttgen: {error}"))?;
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut line = || lines.next().transpose().ok().flatten().unwrap_or_default();
+        let ready = line();
+        wait::until(SETTLE, || None::<()>);
+        let with_them = cpu::memory_bytes(pid);
+        harness::terminate(&child);
+        let said = line();
+        let status = child.wait().map_err(|error| format!("wait for mqttgen: {error}"))?;
+        let said: Value = serde_json::from_str(&said).map_err(|error| format!("{ready} {said}: {error}"))?;
+        if !status.success() || said["connected"] != count || said["lost"] != 0 {
+            return Err(format!("{name} did not hold {count} connections: {said}"));
+        }
+        let each = with_them.saturating_sub(before) as f64 / count as f64;
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        println!("{name}: {count} idle connections: {:.1} → {:.1} MB", mb(before), mb(with_them));
+        writeln!(table, "| {name} | {:.1} | {:.1} | {:.2} |", mb(before), mb(with_them), each / 1e3)
+            .map_err(|error| error.to_string())?;
+        let key = format!("idle_{}", name.to_lowercase());
+        report.data(&key, json!({ "rss_before": before, "rss_with_them": with_them, "bytes_a_connection": each }));
+    }
+    report.table(table);
+    Ok(())
+}
+
+fn eden(scale: &Scale, folder: &Path) -> Eden {
+    let options = Eden::options("bench-mqtt").folder(folder);
+    match scale.profile {
+        Profile::Dev => options.start(),
+        Profile::Release => options.release().start(),
+    }
+}
+
+/// Debian's broker on a free port, killed when dropped.
+struct Mosquitto {
+    process: Child,
+    address: String,
+}
+
+impl Mosquitto {
+    fn start(folder: &Path) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| format!("start mosquitto: {error}");
+        // It cannot choose a port itself; the one that was free a moment ago will do.
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(failed)?;
+        let config = folder.join("mosquitto.conf");
+        let text = format!("listener {} 127.0.0.1\nallow_anonymous true\npersistence false\n", address.port());
+        std::fs::write(&config, text).map_err(failed)?;
+        let process = Command::new("mosquitto")
+            .arg("-c")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(failed)?;
+        let mosquitto = Mosquitto { process, address: address.to_string() };
+        let up = wait::until(READY_WITHIN, || std::net::TcpStream::connect(address).ok());
+        up.map(|_| mosquitto).ok_or_else(|| "mosquitto does not listen".into())
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        // Gone already is what we want.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// It says so only together with its usage, and ends with an error then.
+fn mosquitto_version() -> Result<String, Failure> {
+    let said = Command::new("mosquitto").arg("-h").output().map_err(|error| format!("run mosquitto: {error}"))?;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    Ok(text.lines().next().unwrap_or("mosquitto").replace("mosquitto version", "Mosquitto"))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
