@@ -40,12 +40,8 @@ impl Rig {
     }
 
     fn start_by(&self, clock: Arc<dyn Clock>) -> Agent {
-        let surroundings = Surroundings {
-            disk: Arc::new(LocalDisk::new()),
-            clock,
-            rng: Arc::new(SplitMix64::new(7)),
-            serial: None,
-        };
+        let surroundings =
+            Surroundings { disk: Arc::new(LocalDisk::new()), clock, rng: Arc::new(SplitMix64::new(7)), serial: None };
         Agent::start(self.config.clone(), surroundings).unwrap()
     }
 
