@@ -13,6 +13,8 @@ use crate::gap::{Gap, GapReason, Life};
 pub(crate) const VERSION: u8 = 1;
 
 const UNKNOWN: u64 = u64::MAX;
+/// No seq, offset or number of readings comes near; the rest of the range keeps sums safe.
+const NUMBER_MAX: u64 = 1 << 48;
 
 /// Where the outbox stands. Every record carries it whole, so the newest record is enough.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,11 +131,11 @@ pub(crate) fn decode(record: &[u8]) -> Result<(State, Decoded<'_>), RecordError>
 fn parse<'a>(input: &mut Reader<'a>, kind: u8, encoding: u8) -> Option<(State, Decoded<'a>)> {
     let state = State {
         life: input.life()?,
-        last_seq: input.u64()?,
-        readings_made: input.u64()?,
-        forgotten_to: input.u64()?,
-        forgotten_seq: input.u64()?,
-        forgotten_readings: input.u64()?,
+        last_seq: input.number()?,
+        readings_made: input.number()?,
+        forgotten_to: input.number()?,
+        forgotten_seq: input.number()?,
+        forgotten_readings: input.number()?,
         gaps: input.gaps()?,
     };
     let decoded = match (kind, encoding) {
@@ -142,9 +144,9 @@ fn parse<'a>(input: &mut Reader<'a>, kind: u8, encoding: u8) -> Option<(State, D
         (3, 0 | 1) => {
             let header = Header {
                 life: input.life()?,
-                seq: input.u64()?,
+                seq: input.number()?,
                 readings: input.u64()?.try_into().ok()?,
-                readings_before: input.u64()?,
+                readings_before: input.number()?,
                 time_us: input.u64()?.cast_signed(),
                 gaps: input.gaps()?,
                 encoding: if encoding == 1 { Encoding::Zstd } else { Encoding::Plain },
@@ -201,6 +203,10 @@ impl<'a> Reader<'a> {
         self.take().map(u64::from_le_bytes)
     }
 
+    fn number(&mut self) -> Option<u64> {
+        self.u64().filter(|number| *number < NUMBER_MAX)
+    }
+
     fn life(&mut self) -> Option<Life> {
         let [len] = self.take()?;
         let (agent, rest) = self.0.split_at_checked(usize::from(len))?;
@@ -216,8 +222,11 @@ impl<'a> Reader<'a> {
 
     fn gap(&mut self) -> Option<Gap> {
         let life = self.life()?;
-        let (first_seq, last_seq) = (self.u64()?, self.u64()?);
-        let readings = Some(self.u64()?).filter(|readings| *readings != UNKNOWN);
+        let (first_seq, last_seq) = (self.number()?, self.number()?);
+        let readings = match self.u64()? {
+            UNKNOWN => None,
+            readings => Some(readings).filter(|readings| *readings < NUMBER_MAX).map(Some)?,
+        };
         let time_us = self.u64()?.cast_signed();
         let reason = match self.take()? {
             [1] => GapReason::OutboxFull,

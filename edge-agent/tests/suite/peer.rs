@@ -71,6 +71,11 @@ impl MqttPeer {
         format!("mqtt://{}", self.0.local_addr().unwrap())
     }
 
+    /// Takes the next connection and ends it.
+    pub(crate) fn turn_away(&self) {
+        drop(self.0.accept().unwrap());
+    }
+
     /// Takes the next connection and answers its CONNECT.
     pub(crate) fn accept(&self, receive_maximum: Option<u16>) -> Connection {
         let (mut stream, _) = self.0.accept().unwrap();

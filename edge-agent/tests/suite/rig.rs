@@ -8,7 +8,7 @@ use std::time::Duration;
 use edge_agent::gap::GapReason;
 use edge_agent::outbox::{Batch, Encoding, Outbox, OutboxConfig, OutboxError};
 use faults::SimDisk;
-use model::{Clock, SplitMix64};
+use model::{Clock, SplitMix64, SystemClock};
 use wal::disk::{SharedDisk, create_dir_all};
 
 pub(crate) const DIR: &str = "/data/outbox";
@@ -32,6 +32,26 @@ impl Clock for TestClock {
 
     fn monotonic(&self) -> Duration {
         Duration::from_micros(self.0.load(Ordering::SeqCst) as u64)
+    }
+}
+
+/// The machine's clock, and what a test adds to it.
+#[derive(Debug, Default)]
+pub(crate) struct SkippingClock(SystemClock, TestClock);
+
+impl SkippingClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        self.1.advance(by);
+    }
+}
+
+impl Clock for SkippingClock {
+    fn now_us(&self) -> i64 {
+        self.0.now_us()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic() + self.1.monotonic()
     }
 }
 

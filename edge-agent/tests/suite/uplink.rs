@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use edge_agent::config::{Config, MqttVersion, Period, SensorSection, ServerSection};
 use edge_agent::{Agent, AgentStats, Surroundings};
-use model::{SplitMix64, SystemClock};
+use model::{Clock, SplitMix64, SystemClock};
 use tempfile::TempDir;
 use wal::disk::LocalDisk;
 
 use crate::peer::{HttpPeer, MqttPeer, Packet, Publish, seq};
+use crate::rig::SkippingClock;
 
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -35,12 +36,12 @@ impl Rig {
     }
 
     fn start(&self) -> Agent {
-        let surroundings = Surroundings {
-            disk: Arc::new(LocalDisk::new()),
-            clock: Arc::new(SystemClock::new()),
-            rng: Arc::new(SplitMix64::new(7)),
-            serial: None,
-        };
+        self.start_by(Arc::new(SystemClock::new()))
+    }
+
+    fn start_by(&self, clock: Arc<dyn Clock>) -> Agent {
+        let surroundings =
+            Surroundings { disk: Arc::new(LocalDisk::new()), clock, rng: Arc::new(SplitMix64::new(7)), serial: None };
         Agent::start(self.config.clone(), surroundings).unwrap()
     }
 
@@ -222,6 +223,66 @@ fn the_next_server_is_used_when_the_first_cannot_be_reached() {
             connection.ack(publish.id);
         }
     });
+}
+
+#[test]
+fn a_server_that_takes_batches_and_acknowledges_none_is_left_after_a_minute() {
+    let peer = MqttPeer::new();
+    let mut rig = Rig::new(vec![server(peer.url(), MqttVersion::V311)]);
+    rig.config.uplink.status_interval = Period(Duration::from_secs(1));
+    let clock = Arc::new(SkippingClock::default());
+    let agent = rig.start_by(Arc::clone(&clock) as Arc<dyn Clock>);
+    let mut connection = peer.accept(None);
+    let first = connection.next_batch();
+    clock.advance(Duration::from_secs(61));
+    while connection.next() != Packet::End {}
+    let mut connection = peer.accept(None);
+    assert_eq!(connection.next_batch().payload, first.payload);
+    drop((connection, peer));
+    agent.stop(Duration::ZERO);
+}
+
+#[test]
+fn a_preferred_server_is_gone_back_to_after_a_while() {
+    let (preferred, other) = (MqttPeer::new(), MqttPeer::new());
+    let mut rig = Rig::new(vec![server(preferred.url(), MqttVersion::V311), server(other.url(), MqttVersion::V5)]);
+    rig.config.uplink.status_interval = Period(Duration::from_secs(1));
+    let clock = Arc::new(SkippingClock::default());
+    let agent = rig.start_by(Arc::clone(&clock) as Arc<dyn Clock>);
+    preferred.turn_away();
+    let mut connection = other.accept(None);
+    let batch = connection.next_batch();
+    connection.ack(batch.id);
+    clock.advance(Duration::from_secs(301));
+    loop {
+        match connection.next() {
+            Packet::Publish(publish) => connection.ack(publish.id),
+            Packet::Disconnect => break,
+            Packet::End => panic!("it leaves in order, without its last will"),
+        }
+    }
+    // It was looked for, and then connected to.
+    preferred.turn_away();
+    let mut connection = preferred.accept(None);
+    connection.next_batch();
+    drop((connection, preferred, other));
+    agent.stop(Duration::ZERO);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_server_that_does_not_answer() {
+    let peer = MqttPeer::new();
+    let rig = Rig::new(vec![server(peer.url(), MqttVersion::V311)]);
+    // The connection is made by the system, and nobody answers CONNECT.
+    let agent = rig.start();
+    while agent.stats().made < 2 {
+        std::thread::yield_now();
+    }
+    let clock = SystemClock::new();
+    let stopped = agent.stop(Duration::from_millis(100));
+    assert!(stopped.closed);
+    assert_eq!(stopped.stats.backlog_batches, stopped.stats.made);
+    assert!(clock.monotonic() < Duration::from_secs(8), "{:?}", clock.monotonic());
 }
 
 #[test]
