@@ -591,3 +591,83 @@ impl Drop for Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::{NodeEpoch, NodeId};
+
+    use super::*;
+
+    fn at(offset: u64) -> Position {
+        Position { counter: offset, node: NodeId(1), epoch: NodeEpoch(1), offset }
+    }
+
+    fn batch(agent: &str, seq: u64) -> AgentEvent {
+        let record = AgentBatchRecord {
+            agent: agent.into(),
+            epoch: 1,
+            seq,
+            crc: 0,
+            seen: Seen::New,
+            received_us: 0,
+            readings: 1,
+            gaps: Vec::new(),
+        };
+        AgentEvent::Batch(record, None)
+    }
+
+    #[test]
+    fn those_that_were_quiet_the_longest_are_forgotten_first() {
+        let agents = Agents::default();
+        for n in 0..200 {
+            agents.apply(vec![batch(&format!("a{n}"), 1)], at(n), n + 1, Duration::ZERO);
+        }
+        // The first ten are heard again.
+        (0..10).for_each(|n| drop(agents.apply(vec![batch(&format!("a{n}"), 2)], at(300), 301, Duration::ZERO)));
+        let mut known = agents.lock();
+        let measured: usize = known.agents.values().map(|agent| bytes_of(&agent.state)).sum();
+        assert_eq!(known.bytes, measured);
+        assert_eq!(known.forget_quiet(200, usize::MAX), 0);
+        assert_eq!(known.forget_quiet(100, usize::MAX), 101);
+        assert_eq!((known.agents.len(), known.departed.len()), (99, 101));
+        let kept = |n: u64| known.agents.contains_key(&*format!("a{n}"));
+        assert!((0..10).all(kept) && (10..111).all(|n| !kept(n)) && (111..200).all(kept));
+        let half = known.bytes / 2;
+        assert!(known.forget_quiet(100, half) >= 40 && known.bytes <= half);
+    }
+
+    #[test]
+    fn a_state_has_what_was_logged_before_its_offset_and_replay_adds_the_rest() {
+        let live = Agents::default();
+        let mut log = Vec::new();
+        for n in 0..100 {
+            log.push((n, batch("pi", n + 1)));
+            live.apply(vec![batch("pi", n + 1)], at(10 * n), 10 * n + 10, Duration::ZERO);
+            // The log has moved on meanwhile, by groups that had nothing of agents.
+            let states = live.states(u64::MAX, 10 * n + 10 * (n % 2), 1 << 20);
+            assert_eq!(states.as_of, 10 * n + 10);
+            let record::Record::AgentState(state) = record::decode(&states.records[0]).unwrap() else {
+                panic!("a state")
+            };
+            // Whatever of the log is still there when the state is found, what comes out is the same.
+            for from in [0, n, n + 1] {
+                let again = Agents::default();
+                again.load(state.clone(), at(5000));
+                for (m, event) in &log[from as usize..] {
+                    let AgentEvent::Batch(record, _) = event else { continue };
+                    again.apply(vec![AgentEvent::Batch(record.clone(), None)], at(10 * m), 0, Duration::ZERO);
+                }
+                let state_of = |agents: &Agents| {
+                    let mut state = agents.lock().agents["pi"].state.clone();
+                    state.as_of = 0;
+                    state
+                };
+                assert_eq!(state_of(&again), state_of(&live), "{n} from {from}");
+            }
+        }
+        assert!(live.uncovered(500).is_some_and(|uncovered| uncovered.oldest == 0));
+        let states = live.states(500, 0, 1);
+        live.covered(&states);
+        assert!(live.uncovered(500).is_none() && live.uncovered(1001).is_some());
+    }
+}

@@ -150,7 +150,11 @@ fn a_batch_too_old_to_compare_is_applied() {
     assert_eq!(send(&storage, &named(1), reading(1, 1.0)), Seen::Duplicate);
     assert_eq!(send(&storage, &named(257), Vec::new()), Seen::New);
     assert_eq!(send(&storage, &named(1), reading(1, 1.0)), Seen::New);
+    // Rows are made when they are asked for: batches do not grow the table in memory.
+    let memory_rows = || storage.table(&TableName::new("system", "agents")).unwrap().memory_rows;
+    assert_eq!(memory_rows(), 0);
     assert_eq!(agent(&storage, ["seq", "missing", "batches"]), ["257", "0", "258"]);
+    assert_eq!(memory_rows(), 1);
 }
 
 #[test]
