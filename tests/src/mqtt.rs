@@ -13,6 +13,9 @@ use std::time::Duration;
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, PubRecReason};
 use rumqttc::{Outgoing, v5};
 
+/// The library would stop at 10 KiB; in MQTT 5 the server says what it takes.
+const PACKET_BYTES_MAX: usize = 1 << 20;
+
 /// What a client offers in CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -85,7 +88,7 @@ impl Publisher {
         let link = match version {
             Version::V311 => {
                 let mut options = rumqttc::MqttOptions::new(client_id, host, port);
-                options.set_keep_alive(keep_alive);
+                options.set_keep_alive(keep_alive).set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
                 let (client, connection) = rumqttc::Client::new(options, window);
                 Link::V311(client, Box::new(connection))
             }

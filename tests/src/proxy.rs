@@ -22,7 +22,7 @@ use crate::wait;
 /// How often a pump looks whether a fault was ordered.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long a reset waits for bytes that it can leave unread.
-const UNREAD_WITHIN: Duration = Duration::from_millis(200);
+const UNREAD_WITHIN: Duration = Duration::from_millis(20);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const CHUNK: usize = 16 * 1024;
 

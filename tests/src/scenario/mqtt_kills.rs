@@ -33,6 +33,8 @@ const KINDS: [(Version, Qos); 4] = [
 const PUBLISHERS: usize = 2 * KINDS.len();
 const ROUNDS_PER_FOLDER: u64 = 10;
 const ACKS_MAX: u64 = 400;
+/// A broken link takes a moment to be noticed and made anew, and the round has to see what follows.
+const AFTER_A_FAULT: Duration = Duration::from_millis(120);
 const WINDOW_MAX: u64 = 32;
 const RECENT: usize = 64;
 const TABLES: [&str; 2] = ["air", "power"];
@@ -129,8 +131,8 @@ impl Folder {
     }
 
     fn publish_until_killed(&mut self, report: &mut MqttKillReport) {
+        let faults = if self.rng.one_in(2) { 1 + self.rng.below(4) } else { 0 };
         let kill_after = 1 + self.rng.below(ACKS_MAX);
-        let faults = if self.rng.one_in(2) { 1 + self.rng.below(6) } else { 0 };
         let counts = Counts::default();
         let address = self.proxy.address();
         let (oracle, counts, address) = (&self.oracle, &counts, &*address);
@@ -142,8 +144,8 @@ impl Folder {
                 let due = kill_after * fault / (faults + 1);
                 wait::until(ACKS_WITHIN, || (counts.acked.load(Ordering::Relaxed) >= due).then_some(()));
                 let fault = Fault::random(&mut self.rng, FAULT_LASTS);
-                self.proxy.fault_one(&mut self.rng, fault);
-                report.faults += 1;
+                report.faults += u64::from(self.proxy.fault_one(&mut self.rng, fault));
+                wait::until(AFTER_A_FAULT, || None::<()>);
             }
             let enough =
                 wait::until(ACKS_WITHIN, || (counts.acked.load(Ordering::Relaxed) >= kill_after).then_some(()));
