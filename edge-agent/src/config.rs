@@ -7,16 +7,14 @@
 //!  1. A key that does not exist is an error that names its place and the closest key that does.
 //!  2. `EDEN_AGENT_<SECTION>_<KEY>` sets `[section] key`, and nothing else does. Lists are in the file only.
 
-mod close_names;
 mod load;
-mod units;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use load::{ConfigError, Setting, Value};
-pub use units::{ByteSize, Period};
+pub use model::{ByteSize, Period};
 
 /// A section of the configuration.
 pub(crate) trait Section: Default {

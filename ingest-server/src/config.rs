@@ -10,7 +10,6 @@
 
 mod load;
 mod manual;
-mod units;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use storage::StorageConfig;
 
 pub use load::{ConfigError, Setting, TopicFilters, Value};
 pub use manual::{manual, show};
-pub use units::{ByteSize, Period};
+pub use model::{ByteSize, Period};
 
 /// One key, as `eden config show` prints it.
 #[derive(Clone, Debug)]

@@ -43,7 +43,9 @@ pub async fn run(mut config: Config, surroundings: Surroundings, period: Option<
     server.open().await?;
     let url = format!("http://{}", server.http_addr());
     let mqtt = server.mqtt_addr().ok_or_else(|| {
-        Failure::usage("the demo's agents publish over MQTT, and [mqtt] listen is empty: set EDEN_MQTT_LISTEN=127.0.0.1:0")
+        Failure::usage(
+            "the demo's agents publish over MQTT, and [mqtt] listen is empty: set EDEN_MQTT_LISTEN=127.0.0.1:0",
+        )
     })?;
     let before = blocking({
         let (client, there) = (Client::new(&url), is_there(&server));

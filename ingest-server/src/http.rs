@@ -38,8 +38,8 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use crate::app::App;
-use crate::close_names::closest;
 use crate::metrics::Metrics;
+use model::close_names::closest;
 
 /// A request's head must be there this long after the connection or the last answer: idle connections go.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);

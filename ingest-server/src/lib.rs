@@ -26,7 +26,6 @@ pub mod addresses;
 pub mod app;
 pub mod cli;
 pub mod client;
-pub mod close_names;
 pub mod config;
 pub mod demo;
 pub mod failure;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use model::close_names::closest;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::close_names::closest;
 use super::{
     AgentSection, BatchSection, ByteSize, Config, MqttVersion, OutboxSection, Period, Section, SensorSection,
     ServerSection, UplinkSection, check_id,

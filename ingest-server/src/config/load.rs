@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use model::close_names::closest;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{ByteSize, Config, Http, Ingest, Mqtt, Period, Process, Query, Section, StorageSection};
-use crate::close_names::closest;
 use crate::mqtt::topic::is_filter;
 
 /// What is wrong with the configuration; one line that says where and what to do.

@@ -58,7 +58,8 @@ impl Agents {
             };
             let config = config(number, mqtt, data);
             let id = config.agent.id.clone();
-            Agent::start(config, surroundings).map_err(|e| Failure::work(format!("start the agent {id}: {}", chain(&e))))
+            Agent::start(config, surroundings)
+                .map_err(|e| Failure::work(format!("start the agent {id}: {}", chain(&e))))
         };
         (1..=AGENTS).map(start).collect::<Result<_, _>>().map(Agents)
     }
