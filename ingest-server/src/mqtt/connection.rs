@@ -33,7 +33,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::Mqtt;
 use super::ingest::{Batch, Group, Work};
 use super::links::{End, Forwarded, Link};
-use super::read::{self, Bad, Connect, Packet, Publish, Refusal, Version, code};
+use super::read::{self, Bad, Connect, Packet, Publish, Refusal, Version, Wanted, code};
 use super::topic::{self, Kind};
 use super::write::{self, Form, Welcome};
 use crate::metrics::Metrics;
@@ -184,7 +184,7 @@ struct Held {
 }
 
 type Job = Pin<Box<dyn Future<Output = (Option<Work>, Result<(), StorageError>)> + Send>>;
-type Wanted = Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>;
+type Acquiring = Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>;
 
 struct Connection {
     mqtt: Arc<Mqtt>,
@@ -208,7 +208,7 @@ struct Connection {
     /// A share for the next read.
     spare: Option<OwnedSemaphorePermit>,
     /// A share that is waited for.
-    wanted: Option<Wanted>,
+    wanted: Option<Acquiring>,
     /// The last read came back full.
     hot: bool,
     out: BytesMut,
@@ -563,8 +563,7 @@ impl Connection {
                 return Err(Ending::Bad(read::protocol("an acknowledgement of QoS 2, which is never sent to clients")));
             }
             Packet::Subscribe(id, wanted) => {
-                let codes: Vec<u8> =
-                    wanted.iter().map(|wanted| self.subscribe(wanted.filter, wanted.qos)).collect::<Result<_, _>>()?;
+                let codes: Vec<u8> = wanted.iter().map(|wanted| self.subscribe(wanted)).collect::<Result<_, _>>()?;
                 self.form.subscribed(&mut self.out, id, &codes);
             }
             Packet::Unsubscribe(id, filters) => {
@@ -604,7 +603,7 @@ impl Connection {
         match kind {
             Kind::Command => {
                 let agent = topic::agent(topic).map_or("", |(agent, _)| agent);
-                let forwarded = mqtt.links.forward(agent, topic, payload, qos);
+                let forwarded = mqtt.links.forward(agent, publish, &self.client_id);
                 let (code, result) = match forwarded {
                     Forwarded::Sent => (code::SUCCESS, "sent"),
                     Forwarded::Nobody => (code::NO_MATCHING_SUBSCRIBERS, "nobody"),
@@ -625,7 +624,7 @@ impl Connection {
     fn begin_message(&mut self, publish: &Publish<'_>) -> Result<bool, Ending> {
         let crc = crc32c::crc32c_append(crc32c::crc32c(publish.topic.as_bytes()), publish.payload);
         if let Some(held) = self.ids.get(&publish.id) {
-            // A QoS 2 message after its PUBREC is known by its id alone: [MQTT-4.3.3-2].
+            // A QoS 2 message after its PUBREC is known by its id alone: [MQTT-4.3.3-10] (5).
             let same = held.qos == publish.qos && (held.crc == crc || held.received);
             if !same {
                 return Err(Ending::Bad(read::protocol("a packet identifier that is in use for another message")));
@@ -672,7 +671,8 @@ impl Connection {
         Ok(())
     }
 
-    fn subscribe(&mut self, filter: &str, qos: u8) -> Result<u8, Ending> {
+    fn subscribe(&mut self, wanted: &Wanted<'_>) -> Result<u8, Ending> {
+        let filter = wanted.filter;
         if filter.starts_with("$share/") {
             return Ok(code::SHARED_NOT_SUPPORTED);
         }
@@ -682,8 +682,8 @@ impl Connection {
         if !topic::is_own_downlink(&self.client_id, filter) {
             return Ok(code::NOT_AUTHORIZED);
         }
-        let qos = qos.min(1);
-        Ok(if self.link.subscribe(filter, qos) { qos } else { code::QUOTA_EXCEEDED })
+        let qos = wanted.qos.min(1);
+        Ok(if self.link.subscribe(wanted, qos) { qos } else { code::QUOTA_EXCEEDED })
     }
 
     // ---- what is stored
@@ -764,9 +764,12 @@ impl Connection {
                 Some(true) if self.orders.len() >= usize::from(self.orders_max) => return,
                 Some(_) => {}
             }
-            let Some(order) = self.link.next_order() else { return };
+            let Some(mut order) = self.link.next_order() else { return };
+            if !order.is_fresh() {
+                continue;
+            }
             let id = if order.qos > 0 { self.next_order_id() } else { 0 };
-            if self.form.publish(&mut self.out, &order.topic, &order.payload, id) && id > 0 {
+            if self.form.publish(&mut self.out, &order, id) && id > 0 {
                 self.orders.push(id);
             }
         }
