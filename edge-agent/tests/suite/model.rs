@@ -266,6 +266,13 @@ fn judge(oracle: &Oracle, plan: Plan) -> Result<(), String> {
         }
     }
     let received: BTreeSet<u64> = oracle.received.values().flat_map(|text| ids_of(text)).collect();
+    // Seqs of batches that were made and not durable may be given away again: that something is lost is reported.
+    let lost = (0..oracle.next_id).find(|id| !received.contains(id));
+    if let Some(id) = lost
+        && reported.is_empty()
+    {
+        return Err(format!("reading {id} is lost in silence"));
+    }
     let is_dropped = |seq: &u64| {
         let full = reported.iter().filter(|gap| gap.3 == "outbox_full");
         plan.bytes_max < PLENTY && full.into_iter().any(|gap| (gap.0..=gap.1).contains(seq))

@@ -117,32 +117,40 @@ fn a_clean_stop_leaves_no_gap_and_an_unclean_one_skips_one_seq() {
 
 #[test]
 fn fewer_than_128_acknowledged_batches_come_again_after_a_crash_at_any_time_of_a_long_drain() {
-    for acked in (1..500).step_by(17) {
+    let mut most = 0;
+    for crash_after in (1..500).step_by(11) {
         let (disk, clock) = (sim(), Arc::default());
         let mut outbox = start(&disk, &clock, 1, config(ROOMY));
         put(&mut outbox, 600);
         let mut window = std::collections::VecDeque::new();
-        let mut done = 0;
-        while done < acked {
+        let mut acked = std::collections::HashSet::new();
+        while acked.len() < crash_after {
             while let Some(batch) = outbox.next_batch().unwrap() {
                 window.push_back(batch.key());
             }
-            // The oldest one last: the worst order.
-            let key = if window.len() > 1 { window.remove(1) } else { window.pop_front() };
-            done += usize::from(outbox.ack(key.unwrap()));
-            if done % 50 == 0
-                && let Some(key) = window.pop_front()
-            {
-                done += usize::from(outbox.ack(key));
+            // The oldest one last: the worst order. Now and then it is acknowledged too.
+            let at = usize::from(window.len() > 1 && acked.len() % 63 != 62);
+            let key = window.remove(at).unwrap();
+            assert!(outbox.ack(key));
+            acked.insert(key);
+            // A record that is written long before it is synced knows nothing of the acknowledgements between.
+            match acked.len() % 63 {
+                50 => outbox.put("t v=1 1\n", 1),
+                40 => outbox.sync().unwrap(),
+                _ => {}
             }
         }
-        let left = outbox.stats().backlog_batches;
         drop(outbox);
-        let mut outbox = start(&disk.power_cut(acked as u64), &clock, 1, config(ROOMY));
-        let again = outbox.stats().backlog_batches - left;
-        assert!(again < RESENT_MAX as u64, "{again} come again after {acked}");
-        assert_eq!(drain(&mut outbox).len() as u64, left + again);
+        let mut outbox = start(&disk.power_cut(crash_after as u64), &clock, 1, config(ROOMY));
+        let mut again = 0;
+        while let Some(batch) = outbox.next_batch().unwrap() {
+            again += usize::from(acked.contains(&batch.key()));
+            outbox.ack(batch.key());
+        }
+        assert!(again < RESENT_MAX, "{again} come again after {crash_after}");
+        most = most.max(again);
     }
+    assert!(most > 100, "the worst is met: {most}");
 }
 
 /// An outbox on a disk that fails when told to.
