@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::binary::{Profile, agent_binary};
@@ -212,6 +213,8 @@ impl Agent {
     /// When it is down already or does not end.
     pub fn stop(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("the agent is down");
+        // One that has only just begun would end like one that is killed.
+        wait::until(STOPPED_WITHIN, || (catches_sigterm(process.id()) || has_ended(&mut process)).then_some(()));
         terminate(&process);
         let within = self.options.grace + STOPPED_WITHIN;
         let status = wait::until(within, || process.try_wait().expect("wait for the agent"));
@@ -290,6 +293,18 @@ impl Agent {
     fn log_path(&self) -> PathBuf {
         self.home.path().join("agent.log")
     }
+}
+
+fn has_ended(process: &mut Child) -> bool {
+    process.try_wait().expect("look at the agent").is_some()
+}
+
+/// Whether the process has a handler for SIGTERM by now, as Linux says.
+fn catches_sigterm(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask & (1 << (Signal::TERM.as_raw() - 1)) != 0
 }
 
 impl Drop for Agent {

@@ -24,8 +24,13 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// What only a room's own tests may use beyond that.
-const TEST_ARROWS: &[(&str, &[&str])] =
-    &[("wal", &["faults"]), ("storage", &["faults"]), ("query", &["faults", "wal"]), ("ingest-server", &["faults"])];
+const TEST_ARROWS: &[(&str, &[&str])] = &[
+    ("wal", &["faults"]),
+    ("edge-agent", &["faults"]),
+    ("storage", &["faults"]),
+    ("query", &["faults", "wal"]),
+    ("ingest-server", &["faults"]),
+];
 
 /// What must not be in a room's dependency tree at all: the agent builds without Arrow, storage without SQL, the log
 /// and the model without a runtime.
