@@ -12,6 +12,8 @@
 //!  2. An idle connection holds no buffer and no part of the budget.
 //!  3. While this side does not read, the client's keep-alive does not run.
 
+mod ending;
+
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -25,7 +27,6 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use storage::{Storage, StorageError};
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -37,6 +38,7 @@ use super::read::{self, Bad, Connect, Packet, Publish, Refusal, Version, Wanted,
 use super::topic::{self, Kind};
 use super::write::{self, Form, Welcome};
 use crate::metrics::Metrics;
+use ending::{LINGER_TIME_MAX, linger, say};
 
 /// CONNECT must be there in this time.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -46,8 +48,6 @@ const CONNECT_BYTES_MAX: usize = 4 << 10;
 const PACKET_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a connection waits for the one it takes over from.
 const TAKE_OVER_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long the other side may take to close after this one has.
-const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 /// Bytes of one read: small, and large while reads come back full.
 const READ_BYTES: (usize, usize) = (4 << 10, 16 << 10);
 /// A part of a packet up to this size is held without a share of the budget.
@@ -802,105 +802,6 @@ impl Connection {
         self.timer.as_mut().reset(next);
         Ok(())
     }
-
-    /// Ends the connection, and then stores what had come before.
-    async fn end(mut self: Box<Self>, ending: Ending) {
-        tracing::debug!(client = &*self.client_id, ?ending, "MQTT connection ends");
-        let metrics = &self.mqtt.app.metrics.mqtt;
-        let (farewell, will) = match &ending {
-            Ending::Goodbye { will } => (None, *will),
-            Ending::Gone => (None, true),
-            Ending::Bad(bad) => {
-                metrics.count_broken(reason(bad.code));
-                (Some((bad.code, bad.what)), true)
-            }
-            Ending::Silent => {
-                metrics.count_broken("silent");
-                (Some((code::KEEP_ALIVE_TIMEOUT, "nothing was heard for too long")), true)
-            }
-            Ending::TakenOver => (Some((code::TAKEN_OVER, "another connection has this client id")), true),
-            Ending::Stop => (Some((code::SHUTTING_DOWN, "the server stops")), false),
-            Ending::Failed => (Some((code::IMPLEMENTATION, "the server cannot store")), false),
-        };
-        if matches!(ending, Ending::Stop) {
-            // If it fails, so be it: the connection ends all the same.
-            let _ = self.settle_all().await;
-        }
-        if let Some((code, reason)) = farewell {
-            self.form.disconnect(&mut self.out, code, reason);
-        }
-        let out = std::mem::take(&mut self.out);
-        let _ = timeout(LINGER_TIME_MAX, say(&mut self.stream, &out)).await;
-        self.waiting.clear();
-        if !matches!(ending, Ending::Failed | Ending::Stop) {
-            self.store_rest(will).await;
-        }
-        // Whoever takes over waits for this, not for the other side.
-        self.mqtt.links.leave(Some(&self.client_id), &self.link);
-        linger(&mut self.stream).await;
-    }
-
-    /// Stores what came before the end, though nobody waits for it, and the will.
-    async fn store_rest(&mut self, will: bool) {
-        if let Some(will) = self.will.take().filter(|_| will) {
-            let kind = Kind::of(&will.topic, &self.mqtt.app.config.mqtt.line_protocol.0);
-            if matches!(kind, Kind::Lines | Kind::Zstd | Kind::Status) {
-                self.batch.add(kind, &will.topic, &will.payload, 0, 0);
-            }
-        }
-        loop {
-            self.start_work();
-            let Some(job) = self.job.take() else { return };
-            if let (_, Err(error)) = job.await {
-                self.failed(&error);
-                return;
-            }
-        }
-    }
-
-    /// Waits until all that has come is acknowledged, and sends it. The caller's caller sets the time limit.
-    async fn settle_all(&mut self) -> Result<(), ()> {
-        self.wanted = None;
-        loop {
-            self.start_work();
-            if let Some(job) = self.job.as_mut() {
-                let (work, result) = job.await;
-                self.worked(work, result).map_err(drop)?;
-                continue;
-            }
-            let Some(group) = self.waiting.front_mut() else { return Ok(()) };
-            if let Some(durable) = group.durable.as_mut() {
-                durable.await.map_err(drop)?;
-            }
-            self.acknowledge();
-        }
-    }
-}
-
-/// Writes `out` and the end behind it.
-async fn say(stream: &mut TcpStream, out: &[u8]) -> io::Result<()> {
-    stream.write_all(out).await?;
-    stream.shutdown().await
-}
-
-/// Waits for the other side to close: a socket that is dropped with unread bytes resets the connection, and what was
-/// written may be lost.
-async fn linger(stream: &mut TcpStream) {
-    let closing = async {
-        loop {
-            stream.readable().await?;
-            let gone = SCRATCH.with_borrow_mut(|scratch| match stream.try_read(scratch) {
-                Ok(0) => true,
-                Ok(_) => false,
-                Err(e) => e.kind() != io::ErrorKind::WouldBlock,
-            });
-            if gone {
-                return io::Result::Ok(());
-            }
-        }
-    };
-    // It may be gone, or in no hurry.
-    let _ = timeout(LINGER_TIME_MAX, closing).await;
 }
 
 /// The label under which a reason code is counted.
