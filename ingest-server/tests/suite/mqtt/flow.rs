@@ -395,3 +395,18 @@ fn the_listener_can_be_off_and_topics_can_be_set() {
     assert_eq!(addresses.mqtt, None);
     setup.runtime.block_on(server.stop()).unwrap();
 }
+
+#[test]
+fn a_taken_port_is_refused_before_anything_is_opened() {
+    let setup = Setup::start();
+    let dir = tempfile::TempDir::new().unwrap();
+    let mut config = ingest_server::config::Config::default();
+    config.http.listen = "127.0.0.1:0".into();
+    config.mqtt.listen = setup.mqtt.to_string();
+    config.storage.data = dir.path().join("data");
+    let failure = setup.runtime.block_on(ingest_server::serve::Server::bind(config)).err().unwrap();
+    assert!(matches!(failure, ingest_server::failure::Failure::Usage(_)), "{failure}");
+    for said in [&*setup.mqtt.to_string(), "is taken", "EDEN_MQTT_LISTEN", "switches MQTT off"] {
+        assert!(failure.to_string().contains(said), "{failure}");
+    }
+}

@@ -179,3 +179,28 @@ fn a_pause_does_not_trip_the_keep_alive() {
     }
     assert_eq!(setup.rows("SELECT count(*) FROM m"), json!([[count]]));
 }
+
+#[test]
+fn a_stop_acknowledges_what_becomes_durable_in_time() {
+    let mut setup = Setup::start();
+    let mut five = setup.v5("five");
+    let mut three = setup.v311("three");
+    setup.faults.hold_syncs();
+    for id in 1..=3 {
+        five.publish(1, id, "m,of=five v=1 1000");
+        three.publish(2, id, "m,of=three v=1 1000");
+    }
+    five.expect_nothing();
+    three.expect_nothing();
+    let server = setup.server.take().unwrap();
+    let stopping = setup.runtime.spawn(server.stop());
+    setup.faults.release_syncs();
+    for id in 1..=3 {
+        five.expect(&format!("40 02 00 0{id}"));
+        three.expect(&format!("50 02 00 0{id}"));
+    }
+    five.expect("e0 ?? 8b ..");
+    five.expect_closed();
+    three.expect_closed();
+    assert!(setup.runtime.block_on(stopping).unwrap().unwrap().flushed);
+}
