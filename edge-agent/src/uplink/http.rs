@@ -13,6 +13,10 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// A connection without batches is looked after this often.
 const IDLE_TIME: Duration = Duration::from_secs(30);
 
+/// With it, a server says that it has read the batch and keeps what it refused of it. Without, a 400 may be anybody's, and
+/// the batch stays here.
+const REFUSED_HEADER: &str = "x-eden-refused";
+
 /// What a server's answer means for a batch.
 enum Answer {
     Outcome(Outcome),
@@ -81,12 +85,13 @@ fn post(line: &Line<'_>, agent: &ureq::Agent, url: &str, batch: &Batch) -> Answe
         Ok(answer) => answer,
         Err(e) => return Answer::Later(e.to_string()),
     };
+    let is_set_aside = answer.headers().contains_key(REFUSED_HEADER);
     // To its end, so that the connection can be used again.
     let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().unwrap_or_default();
     let said = || text.trim().chars().take(300).collect::<String>();
     match answer.status() {
         status if status.is_success() => Answer::Outcome(Outcome::Acked),
-        status @ (StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY) => {
+        status @ (StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY) if is_set_aside => {
             tracing::warn!(server = line.url, seq = batch.seq, %status, said = said(), "the server set a batch aside");
             Answer::Outcome(Outcome::Refused)
         }

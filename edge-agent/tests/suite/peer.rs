@@ -287,7 +287,11 @@ fn serve(stream: TcpStream, connection: usize, statuses: &[u16], answered: &mut 
         reader.read_exact(&mut body).unwrap();
         let status = statuses[(*answered).min(statuses.len() - 1)];
         *answered += 1;
-        let content = if status == 204 { "\r\n" } else { "content-length: 2\r\n\r\nno" };
+        let content = match status {
+            204 => "\r\n",
+            422 => "x-eden-refused: 1\r\ncontent-length: 2\r\n\r\nno",
+            _ => "content-length: 2\r\n\r\nno",
+        };
         let _ = write!(writer, "HTTP/1.1 {status} x\r\n{content}");
         if posts.send(Post { path, body: text(&body, encoding), connection }).is_err() {
             return;

@@ -19,10 +19,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use decode::line_protocol::{self, Decoded, Options, Precision};
+use decode::line_protocol::{self, Decoded, LineError, Options, Precision};
 use model::name::{PUBLIC, check_name};
 use serde::Deserialize;
-use storage::{AgentBatch, AgentGap, AgentStatus, PendingWrite, SetAside, Storage, StorageError};
+use storage::{AgentBatch, AgentGap, AgentStatus, PendingWrite, RejectedRow, SetAside, Storage, StorageError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -165,6 +165,23 @@ pub struct Group {
     pub budget: Option<OwnedSemaphorePermit>,
 }
 
+/// Lines that could not be parsed.
+struct Bad {
+    /// The first [`ERRORS_MAX`].
+    errors: Vec<LineError>,
+    /// All of them.
+    total: u64,
+}
+
+/// What is not stored of some messages.
+#[derive(Default)]
+struct Refused {
+    /// By message: why.
+    notes: Vec<(usize, String)>,
+    /// What is set aside of it.
+    aside: Vec<SetAside>,
+}
+
 /// A batch being worked on.
 pub struct Work {
     app: Arc<App>,
@@ -284,6 +301,7 @@ impl Work {
         body: Option<&[u8]>,
     ) -> Result<(), StorageError> {
         let Decoded { batches, errors, errors_total, lines, agent, .. } = decoded;
+        let bad = Bad { errors, total: errors_total };
         let written = match agent {
             Some(header) => {
                 let gap = |gap: line_protocol::Gap| AgentGap {
@@ -300,13 +318,23 @@ impl Work {
                     crc: crc32c::crc32c(body.unwrap_or_default()),
                     gaps: header.gaps.into_iter().map(gap).collect(),
                 };
-                self.storage.write_of_agent(batches, &batch, &self.source).map(|(pending, _)| pending)
+                let mut refused = Refused::default();
+                let set_aside = |rejected: &[RejectedRow]| {
+                    refused = self.refused(&range, start, body, &bad, rejected);
+                    refused.aside.clone()
+                };
+                // Before the batch is known: a retry after a crash in between must not find it known, and this nowhere.
+                let written = self.storage.write_of_agent_setting_aside(batches, &batch, &self.source, set_aside);
+                written.map(|(pending, _)| (pending, refused))
             }
-            None => self.storage.write(batches, &self.source),
+            None => self.storage.write(batches, &self.source).and_then(|pending| {
+                let refused = self.refused(&range, start, body, &bad, &pending.rejected);
+                self.storage.set_aside(&refused.aside)?;
+                Ok((pending, refused))
+            }),
         };
-        let metrics = &self.app.metrics;
-        let mut pending = match written {
-            Ok(pending) => pending,
+        let (pending, refused) = match written {
+            Ok(written) => written,
             Err(StorageError::Invalid(reason)) => {
                 // The request as a whole: each of its messages is set aside.
                 for index in range {
@@ -316,26 +344,30 @@ impl Work {
             }
             Err(error) => return Err(error),
         };
-        Metrics::add(&metrics.lines, lines);
-        Metrics::add(&metrics.lines_refused, errors_total);
-        let mut refused: Vec<(u32, String)> = errors.into_iter().map(|error| (error.line, error.message)).collect();
-        let unnamed = errors_total - refused.len() as u64;
-        refused.extend(std::mem::take(&mut pending.rejected).into_iter().map(|row| (row.line, row.reason)));
-        refused.sort_by_key(|(line, _)| *line);
-        let notes = if refused.is_empty() { Vec::new() } else { self.note(&range, start, body, &refused, unnamed)? };
-        self.push_group(range, Some(pending), notes);
+        Metrics::add(&self.app.metrics.lines, lines);
+        Metrics::add(&self.app.metrics.lines_refused, errors_total);
+        self.complain(&refused.aside);
+        self.push_group(range, Some(pending), refused.notes);
         Ok(())
     }
 
-    /// Sets refused lines aside; says which items they are of, and why.
-    fn note(
-        &mut self,
+    /// What is refused of the items `range`: by which item and why, and what of it is to be set aside.
+    fn refused(
+        &self,
         range: &Range<usize>,
         start: usize,
         body: Option<&[u8]>,
-        refused: &[(u32, String)],
-        unnamed: u64,
-    ) -> Result<Vec<(usize, String)>, StorageError> {
+        bad: &Bad,
+        rejected: &[RejectedRow],
+    ) -> Refused {
+        if bad.total == 0 && rejected.is_empty() {
+            return Refused::default();
+        }
+        let unnamed = bad.total - bad.errors.len() as u64;
+        let errors = bad.errors.iter().map(|error| (error.line, &error.message));
+        let mut refused: Vec<(u32, &String)> =
+            errors.chain(rejected.iter().map(|row| (row.line, &row.reason))).collect();
+        refused.sort_by_key(|(line, _)| *line);
         let mut notes: Vec<(usize, String)> = Vec::new();
         let mut texts: Vec<Vec<u8>> = Vec::new();
         let data = body.unwrap_or(&self.batch.data[start..]);
@@ -347,7 +379,7 @@ impl Work {
         let mut number = 0;
         let mut line = (0, &b""[..]);
         for (wanted, reason) in refused {
-            while number < *wanted {
+            while number < wanted {
                 line = lines.next().unwrap_or((data.len(), b""));
                 number += 1;
             }
@@ -372,13 +404,12 @@ impl Work {
         {
             let _ = write!(reason, "; {unnamed} more lines are refused");
         }
-        let aside: Vec<SetAside> = notes
+        let aside = notes
             .iter()
             .zip(texts)
             .map(|((index, reason), payload)| self.set_aside(*index, reason.clone(), payload))
             .collect();
-        self.keep(&aside)?;
-        Ok(notes)
+        Refused { notes, aside }
     }
 
     /// Deals with one item that is not plain.
@@ -463,7 +494,9 @@ impl Work {
     fn refuse(&mut self, index: usize, body: Option<&[u8]>, reason: &str) -> Result<(), StorageError> {
         let payload = body.unwrap_or_else(|| self.batch.payload(&self.batch.items[index]));
         let payload = payload[..payload.len().min(SET_ASIDE_BYTES_MAX)].to_vec();
-        self.keep(&[self.set_aside(index, reason.to_owned(), payload)])?;
+        let aside = [self.set_aside(index, reason.to_owned(), payload)];
+        self.storage.set_aside(&aside)?;
+        self.complain(&aside);
         self.push_group(index..index + 1, None, vec![(index, reason.to_owned())]);
         Ok(())
     }
@@ -478,14 +511,13 @@ impl Work {
         }
     }
 
-    fn keep(&mut self, aside: &[SetAside]) -> Result<(), StorageError> {
-        self.storage.set_aside(aside)?;
+    /// Counts what was set aside, and notes it for people.
+    fn complain(&mut self, aside: &[SetAside]) {
         Metrics::add(&self.app.metrics.mqtt.set_aside, aside.len() as u64);
         if let Some(last) = aside.last() {
             let before = self.complaint.as_ref().map_or(0, |(count, _)| *count);
             self.complaint = Some((before + aside.len() as u64, format!("{}: {}", last.topic, last.reason)));
         }
-        Ok(())
     }
 
     fn push_group(&mut self, range: Range<usize>, pending: Option<PendingWrite>, notes: Vec<(usize, String)>) {
