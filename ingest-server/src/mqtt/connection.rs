@@ -341,8 +341,13 @@ impl Connection {
     }
 
     async fn serve(mut self: Box<Self>) {
-        // What came with CONNECT.
-        let mut ending = self.take_partial().err();
+        let mut ending = if self.out.is_empty() {
+            // It takes no packet as large as CONNACK, so there is nothing to be said to it.
+            Some(Ending::Gone)
+        } else {
+            // What came with CONNECT.
+            self.take_partial().err()
+        };
         let ending = loop {
             if let Some(ending) = ending.take() {
                 break ending;
@@ -443,6 +448,7 @@ impl Connection {
         let missing = self.partial_total.saturating_sub(self.partial.len());
         let (limit, share) = if missing > 0 {
             // Its share is there, and nothing beyond it is read.
+            self.partial.reserve_exact(missing);
             (missing, None)
         } else {
             let limit = if self.hot { READ_BYTES.1 } else { READ_BYTES.0 };
@@ -466,6 +472,7 @@ impl Connection {
             if self.partial.is_empty() {
                 let used = self.take(&scratch[..len])?;
                 self.partial.extend_from_slice(&scratch[used..len]);
+                self.partial_since = None;
                 self.look_at_partial()?;
             } else {
                 self.partial.extend_from_slice(&scratch[..len]);
@@ -508,8 +515,11 @@ impl Connection {
         }
         let bytes = std::mem::take(&mut self.partial);
         let used = self.take(&bytes)?;
-        if used < bytes.len() {
+        if used == 0 {
+            self.partial = bytes;
+        } else {
             self.partial = bytes[used..].to_vec();
+            self.partial_since = None;
         }
         if let Some(share) = self.partial_budget.take() {
             match &mut self.batch.budget {
@@ -527,7 +537,7 @@ impl Connection {
             self.partial_since = None;
             return Ok(());
         }
-        self.partial_since = Some(self.heard);
+        self.partial_since.get_or_insert(self.heard);
         let version = Some(self.form.version);
         let head = read::head(&self.partial, self.packet_max, version).map_err(Ending::Bad)?;
         if let Some(total) = head.map(|head| head.total()).filter(|total| *total > PARTIAL_BYTES_FREE) {
