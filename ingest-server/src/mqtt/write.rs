@@ -43,7 +43,7 @@ impl Form {
         }
     }
 
-    /// CONNACK of a connection that is accepted.
+    /// CONNACK of a connection that is accepted. Nothing is written if the client does not take so large a packet.
     pub fn welcome(&self, out: &mut BytesMut, welcome: Welcome) {
         if self.version != Version::V5 {
             return out.put_slice(&[0x20, 2, 0, 0]);
@@ -182,13 +182,12 @@ pub fn refuse_v5(out: &mut BytesMut, code: u8, reason: &str) {
         return out.put_slice(&[0x20, 3, 0, code, 0]);
     };
     let reason_string = Some(cut(reason, 200).into());
-    // These may be left out only where they have their default.
     let ack = v5::ConnectAck { reason_code, reason_string, ..v5::ConnectAck::default() };
     let form = Form { version: Version::V5, packet_max: u32::MAX, problem_info: true };
     form.v5(out, ack.into());
 }
 
-/// A client's largest packet is unknown while it is refused; a reason is small.
+/// As much of `text` as fits.
 fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }

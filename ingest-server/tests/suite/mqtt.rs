@@ -4,6 +4,7 @@
 //! before what it holds, `{ }` a length of properties, `"text"` is a text with its length, `'text'` its bytes alone,
 //! the rest is hexadecimal. In what is expected, `??` is any byte, and `..` anything until the packet's end.
 
+mod clients;
 mod flow;
 mod hostile;
 mod promises;

@@ -113,6 +113,7 @@ const V5: &[(&str, &str)] = &[
     ("MQTT-4.12.0-7", "v5\n> f0 00\n< e0 ?? 82 ..\nclosed"),
     ("Receive Maximum 0", "> 10 <\"MQTT\" 05 02 003c {21 0000} \"c\">\n< 20 ?? 00 82 ..\nclosed"),
     ("Maximum Packet Size 0", "> 10 <\"MQTT\" 05 02 003c {27 00000000} \"c\">\n< 20 ?? 00 82 ..\nclosed"),
+    ("MQTT-3.1.2-24: a client that cannot take CONNACK", "> 10 <\"MQTT\" 05 02 003c {27 0000000a} \"c\">\nclosed"),
     ("a flag that is 2", "> 10 <\"MQTT\" 05 02 003c {17 02} \"c\">\n< 20 ?? 00 82 ..\nclosed"),
     ("a property twice", "> 10 <\"MQTT\" 05 02 003c {21 0001 21 0001} \"c\">\n< 20 ?? 00 82 ..\nclosed"),
     (
