@@ -3,11 +3,12 @@
 //! Owns:     accepting and ending connections, and what they share.
 //! Does not: know packets (`read`, `write`), topics (`topic`) or storage (`ingest`).
 //!
-//! A connection is one task (`connection`). What publishes say is worked off in batches, one at a time for each
+//! A connection is one task (`greet`, `connection`). What publishes say is worked off in batches, one at a time for each
 //! connection and in order (`ingest`); while a batch is worked on, the next one gathers. An acknowledgement leaves
 //! when its write is durable and all earlier ones have left. Users: `docs/mqtt.md`.
 
 mod connection;
+mod greet;
 pub mod ingest;
 pub mod links;
 pub mod read;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
-use connection::accepted;
+use greet::accepted;
 use links::Links;
 
 /// Pause after the system refused a connection (out of file descriptors, say).

@@ -359,6 +359,28 @@ mod tests {
     }
 
     #[test]
+    fn topic_filters_are_a_list_and_are_checked() {
+        let filters = |texts: &[&str]| TopicFilters(texts.iter().map(|text| (*text).to_owned()).collect());
+        let config = read("[mqtt]\nline_protocol = [\"a/#\", \"+/b\"]\n").unwrap();
+        assert_eq!(config.mqtt.line_protocol, filters(&["a/#", "+/b"]));
+        assert_eq!(read("[mqtt]\nline_protocol = []\n").unwrap().mqtt.line_protocol, filters(&[]));
+        let config = with_variable("EDEN_MQTT_LINE_PROTOCOL", "a/#, +/b").unwrap();
+        assert_eq!(config.mqtt.line_protocol, filters(&["a/#", "+/b"]));
+        assert_eq!(with_variable("EDEN_MQTT_LISTEN", "").unwrap().mqtt.listen, "");
+        for (text, said) in [
+            ("[mqtt]\nline_protocol = \"lp/#\"", "this key takes a list of topic filters such as [\"lp/#\"]"),
+            ("[mqtt]\nline_protocol = [1]", "this key takes a list of topic filters such as [\"lp/#\"]"),
+            (
+                "[mqtt]\nline_protocol = [\"lp#\"]",
+                "\"lp#\" is not a topic filter; `+` stands for one level, `#` for the rest",
+            ),
+        ] {
+            assert_eq!(read(text).unwrap_err(), format!("eden.toml:2:17: line_protocol: {said}"));
+        }
+        assert!(read("[mqtt]\nlisten = [\"x\"]").unwrap_err().ends_with("this key takes a text, not a list"));
+    }
+
+    #[test]
     fn the_environment_overrides_by_one_rule() {
         assert_eq!(with_variable("EDEN_HTTP_LISTEN", "[::1]:0").unwrap().http.listen, "[::1]:0");
         assert_eq!(with_variable("EDEN_HTTP_CONNECTIONS_MAX", "5").unwrap().http.connections_max, 5);

@@ -1,7 +1,7 @@
-//! One connection, from CONNECT to its end.
+//! One connection, from CONNACK to its end.
 //!
 //! Owns:     the state of a connection: what is in flight, what is to be written, when it must be heard of.
-//! Does not: store (`ingest`), or know the form of packets (`read`, `write`).
+//! Does not: accept clients (`greet`), store (`ingest`), or know the form of packets (`read`, `write`).
 //!
 //! The task waits for one of a few events ([`Connection::event`]) and deals with it without waiting, so nothing is
 //! ever half done when it is cut off.
@@ -19,7 +19,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -33,21 +32,17 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::Mqtt;
 use super::ingest::{Batch, Group, Work};
 use super::links::{End, Forwarded, Link};
-use super::read::{self, Bad, Connect, Packet, Publish, Refusal, Version, code};
+use super::read::{self, Bad, Connect, Packet, Publish, Version, Wanted, code};
 use super::topic::{self, Kind};
-use super::write::{self, Form, Welcome};
+use super::write::{Form, Welcome};
 use crate::metrics::Metrics;
 
-/// CONNECT must be there in this time.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// CONNECT is not larger than this: nobody is known yet.
-const CONNECT_BYTES_MAX: usize = 4 << 10;
 /// A packet that has begun must be there in this time: it holds a part of the budget.
 const PACKET_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a connection waits for the one it takes over from.
 const TAKE_OVER_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long the other side may take to close after this one has.
-const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
+pub(super) const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 /// Bytes of one read: small, and large while reads come back full.
 const READ_BYTES: (usize, usize) = (4 << 10, 16 << 10);
 /// A part of a packet up to this size is held without a share of the budget.
@@ -64,107 +59,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 64 << 10].into());
-}
-
-/// Serves a connection to its end.
-pub(super) async fn accepted(mqtt: Arc<Mqtt>, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
-    let metrics = &mqtt.app.metrics.mqtt;
-    Metrics::add(&metrics.connections_total, 1);
-    metrics.connections.fetch_add(1, Ordering::Relaxed);
-    // Acknowledgements are small and waited for: Nagle's algorithm would hold them back.
-    if let Err(e) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, error = %e, "set TCP_NODELAY");
-    }
-    let link = mqtt.links.open();
-    // Boxed: the tasks of connections that are past it do not carry its state.
-    let connection = Box::pin(greet(&mqtt, stream, peer, &link)).await;
-    match connection {
-        Some(connection) => connection.serve().await,
-        None => mqtt.links.leave(None, &link),
-    }
-    mqtt.app.metrics.mqtt.connections.fetch_sub(1, Ordering::Relaxed);
-    drop(place);
-}
-
-/// Receives CONNECT and answers it; `None` if there is no connection.
-async fn greet(mqtt: &Arc<Mqtt>, mut stream: TcpStream, peer: SocketAddr, link: &Arc<Link>) -> Option<Box<Connection>> {
-    let received = tokio::select! {
-        received = timeout(CONNECT_TIME_MAX, receive_connect(&stream)) => received,
-        () = poll_fn(|cx| {
-            link.waker.register(cx.waker());
-            if link.end().is_some() { Poll::Ready(()) } else { Poll::Pending }
-        }) => return None,
-    };
-    let refusal = match received {
-        Err(_) => {
-            mqtt.app.metrics.mqtt.count_refused("timeout");
-            return None;
-        }
-        Ok(Err(Some(refusal))) => refusal,
-        // Gone.
-        Ok(Err(None)) => return None,
-        Ok(Ok((bytes, head))) => match admit(mqtt, &bytes[head.len..head.total()]) {
-            Ok((connect, storage)) => {
-                let rest = &bytes[head.total()..];
-                return Some(Connection::begin(mqtt, storage, stream, peer, link, &connect, rest).await);
-            }
-            Err(refusal) => refusal,
-        },
-    };
-    tracing::debug!(%peer, reason = refusal.what(), "MQTT connection refused");
-    let mut out = BytesMut::new();
-    match refusal {
-        Refusal::Close(bad) => mqtt.app.metrics.mqtt.count_refused(reason(bad.code)),
-        Refusal::V3(code, _) => {
-            mqtt.app.metrics.mqtt.count_refused(match code {
-                1 => "version",
-                2 => "client_id",
-                3 => "unavailable",
-                _ => "other",
-            });
-            write::refuse_v3(&mut out, code);
-        }
-        Refusal::V5(bad) => {
-            mqtt.app.metrics.mqtt.count_refused(reason(bad.code));
-            write::refuse_v5(&mut out, bad.code, bad.what);
-        }
-    }
-    let _ = timeout(LINGER_TIME_MAX, say(&mut stream, &out)).await;
-    linger(&mut stream).await;
-    None
-}
-
-/// Receives the first packet, which must be CONNECT, and perhaps more behind it.
-async fn receive_connect(stream: &TcpStream) -> Result<(Vec<u8>, read::Head), Option<Refusal>> {
-    let mut bytes = Vec::new();
-    loop {
-        let found = read::head(&bytes, CONNECT_BYTES_MAX, None).map_err(|bad| Some(Refusal::Close(bad)))?;
-        if let Some(head) = found.filter(|head| bytes.len() >= head.total()) {
-            return Ok((bytes, head));
-        }
-        stream.readable().await.map_err(|_| None)?;
-        match stream.try_read_buf(&mut bytes) {
-            Ok(0) => return Err(None),
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return Err(None),
-        }
-    }
-}
-
-/// Reads CONNECT, and whether it can be accepted now.
-fn admit<'a>(mqtt: &Mqtt, body: &'a [u8]) -> Result<(Connect<'a>, Arc<Storage>), Refusal> {
-    let connect = read::connect(body)?;
-    match mqtt.app.for_writes() {
-        Ok(parts) => Ok((connect, parts.storage)),
-        Err(_) => {
-            let what = "the server starts, stops or cannot store; try again later";
-            Err(match connect.version {
-                Version::V5 => Refusal::V5(Bad { code: code::SERVER_UNAVAILABLE, what }),
-                Version::V31 | Version::V311 => Refusal::V3(3, what),
-            })
-        }
-    }
 }
 
 /// A will, as far as it is kept.
@@ -184,9 +78,9 @@ struct Held {
 }
 
 type Job = Pin<Box<dyn Future<Output = (Option<Work>, Result<(), StorageError>)> + Send>>;
-type Wanted = Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>;
+type Acquiring = Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>;
 
-struct Connection {
+pub(super) struct Connection {
     mqtt: Arc<Mqtt>,
     storage: Arc<Storage>,
     stream: TcpStream,
@@ -208,7 +102,7 @@ struct Connection {
     /// A share for the next read.
     spare: Option<OwnedSemaphorePermit>,
     /// A share that is waited for.
-    wanted: Option<Wanted>,
+    wanted: Option<Acquiring>,
     /// The last read came back full.
     hot: bool,
     out: BytesMut,
@@ -273,7 +167,7 @@ fn look_interval(keep_alive: Duration) -> Duration {
 
 impl Connection {
     /// Accepts a client, once the connection that it takes over from is gone.
-    async fn begin(
+    pub(super) async fn begin(
         mqtt: &Arc<Mqtt>,
         storage: Arc<Storage>,
         stream: TcpStream,
@@ -340,9 +234,14 @@ impl Connection {
         })
     }
 
-    async fn serve(mut self: Box<Self>) {
-        // What came with CONNECT.
-        let mut ending = self.take_partial().err();
+    pub(super) async fn serve(mut self: Box<Self>) {
+        let mut ending = if self.out.is_empty() {
+            // It takes no packet as large as CONNACK, so there is nothing to be said to it.
+            Some(Ending::Gone)
+        } else {
+            // What came with CONNECT.
+            self.take_partial().err()
+        };
         let ending = loop {
             if let Some(ending) = ending.take() {
                 break ending;
@@ -443,6 +342,7 @@ impl Connection {
         let missing = self.partial_total.saturating_sub(self.partial.len());
         let (limit, share) = if missing > 0 {
             // Its share is there, and nothing beyond it is read.
+            self.partial.reserve_exact(missing);
             (missing, None)
         } else {
             let limit = if self.hot { READ_BYTES.1 } else { READ_BYTES.0 };
@@ -466,6 +366,7 @@ impl Connection {
             if self.partial.is_empty() {
                 let used = self.take(&scratch[..len])?;
                 self.partial.extend_from_slice(&scratch[used..len]);
+                self.partial_since = None;
                 self.look_at_partial()?;
             } else {
                 self.partial.extend_from_slice(&scratch[..len]);
@@ -508,8 +409,11 @@ impl Connection {
         }
         let bytes = std::mem::take(&mut self.partial);
         let used = self.take(&bytes)?;
-        if used < bytes.len() {
+        if used == 0 {
+            self.partial = bytes;
+        } else {
             self.partial = bytes[used..].to_vec();
+            self.partial_since = None;
         }
         if let Some(share) = self.partial_budget.take() {
             match &mut self.batch.budget {
@@ -527,7 +431,7 @@ impl Connection {
             self.partial_since = None;
             return Ok(());
         }
-        self.partial_since = Some(self.heard);
+        self.partial_since.get_or_insert(self.heard);
         let version = Some(self.form.version);
         let head = read::head(&self.partial, self.packet_max, version).map_err(Ending::Bad)?;
         if let Some(total) = head.map(|head| head.total()).filter(|total| *total > PARTIAL_BYTES_FREE) {
@@ -563,8 +467,7 @@ impl Connection {
                 return Err(Ending::Bad(read::protocol("an acknowledgement of QoS 2, which is never sent to clients")));
             }
             Packet::Subscribe(id, wanted) => {
-                let codes: Vec<u8> =
-                    wanted.iter().map(|wanted| self.subscribe(wanted.filter, wanted.qos)).collect::<Result<_, _>>()?;
+                let codes: Vec<u8> = wanted.iter().map(|wanted| self.subscribe(wanted)).collect::<Result<_, _>>()?;
                 self.form.subscribed(&mut self.out, id, &codes);
             }
             Packet::Unsubscribe(id, filters) => {
@@ -604,7 +507,7 @@ impl Connection {
         match kind {
             Kind::Command => {
                 let agent = topic::agent(topic).map_or("", |(agent, _)| agent);
-                let forwarded = mqtt.links.forward(agent, topic, payload, qos);
+                let forwarded = mqtt.links.forward(agent, publish, &self.client_id);
                 let (code, result) = match forwarded {
                     Forwarded::Sent => (code::SUCCESS, "sent"),
                     Forwarded::Nobody => (code::NO_MATCHING_SUBSCRIBERS, "nobody"),
@@ -625,7 +528,7 @@ impl Connection {
     fn begin_message(&mut self, publish: &Publish<'_>) -> Result<bool, Ending> {
         let crc = crc32c::crc32c_append(crc32c::crc32c(publish.topic.as_bytes()), publish.payload);
         if let Some(held) = self.ids.get(&publish.id) {
-            // A QoS 2 message after its PUBREC is known by its id alone: [MQTT-4.3.3-2].
+            // A QoS 2 message after its PUBREC is known by its id alone: [MQTT-4.3.3-10] (5).
             let same = held.qos == publish.qos && (held.crc == crc || held.received);
             if !same {
                 return Err(Ending::Bad(read::protocol("a packet identifier that is in use for another message")));
@@ -672,7 +575,8 @@ impl Connection {
         Ok(())
     }
 
-    fn subscribe(&mut self, filter: &str, qos: u8) -> Result<u8, Ending> {
+    fn subscribe(&mut self, wanted: &Wanted<'_>) -> Result<u8, Ending> {
+        let filter = wanted.filter;
         if filter.starts_with("$share/") {
             return Ok(code::SHARED_NOT_SUPPORTED);
         }
@@ -682,8 +586,8 @@ impl Connection {
         if !topic::is_own_downlink(&self.client_id, filter) {
             return Ok(code::NOT_AUTHORIZED);
         }
-        let qos = qos.min(1);
-        Ok(if self.link.subscribe(filter, qos) { qos } else { code::QUOTA_EXCEEDED })
+        let qos = wanted.qos.min(1);
+        Ok(if self.link.subscribe(wanted, qos) { qos } else { code::QUOTA_EXCEEDED })
     }
 
     // ---- what is stored
@@ -764,9 +668,12 @@ impl Connection {
                 Some(true) if self.orders.len() >= usize::from(self.orders_max) => return,
                 Some(_) => {}
             }
-            let Some(order) = self.link.next_order() else { return };
+            let Some(mut order) = self.link.next_order() else { return };
+            if !order.is_fresh() {
+                continue;
+            }
             let id = if order.qos > 0 { self.next_order_id() } else { 0 };
-            if self.form.publish(&mut self.out, &order.topic, &order.payload, id) && id > 0 {
+            if self.form.publish(&mut self.out, &order, id) && id > 0 {
                 self.orders.push(id);
             }
         }
@@ -875,14 +782,14 @@ impl Connection {
 }
 
 /// Writes `out` and the end behind it.
-async fn say(stream: &mut TcpStream, out: &[u8]) -> io::Result<()> {
+pub(super) async fn say(stream: &mut TcpStream, out: &[u8]) -> io::Result<()> {
     stream.write_all(out).await?;
     stream.shutdown().await
 }
 
 /// Waits for the other side to close: a socket that is dropped with unread bytes resets the connection, and what was
 /// written may be lost.
-async fn linger(stream: &mut TcpStream) {
+pub(super) async fn linger(stream: &mut TcpStream) {
     let closing = async {
         loop {
             stream.readable().await?;
@@ -901,7 +808,7 @@ async fn linger(stream: &mut TcpStream) {
 }
 
 /// The label under which a reason code is counted.
-fn reason(reason: u8) -> &'static str {
+pub(super) fn reason(reason: u8) -> &'static str {
     match reason {
         code::MALFORMED => "malformed",
         code::PROTOCOL_ERROR => "protocol",

@@ -391,8 +391,11 @@ impl Work {
                 Ok(())
             }
             What::Message(Kind::Lines) => {
-                let body = self.batch.payload(&item).to_vec();
-                self.agents(index, &body)
+                // Lent, not copied: it may be large.
+                let data = std::mem::take(&mut self.batch.data);
+                let result = self.agents(index, &data[item.start as usize..item.end as usize]);
+                self.batch.data = data;
+                result
             }
             What::Message(Kind::Zstd) => {
                 let limit = self.app.config.http.max_body_bytes;

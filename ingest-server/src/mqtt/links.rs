@@ -14,6 +14,7 @@ use futures::task::AtomicWaker;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::read::{Publish, Wanted};
 use super::topic::matches;
 
 /// Commands that may wait for one client.
@@ -35,10 +36,44 @@ pub enum End {
 pub struct Order {
     /// Its topic.
     pub topic: Box<str>,
+    /// MQTT 5: its properties as they came.
+    pub properties: Vec<u8>,
+    /// MQTT 5: when it is of no use any more, and where in `properties` the seconds until then stand.
+    pub expires: Option<(Instant, usize)>,
     /// What it says.
     pub payload: Bytes,
     /// 0 or 1.
     pub qos: u8,
+}
+
+impl Order {
+    /// A command that has just come.
+    pub fn new(publish: &Publish<'_>) -> Self {
+        let expires = publish.expiry.map(|(seconds, at)| (Instant::now() + Duration::from_secs(seconds.into()), at));
+        Order {
+            topic: publish.topic.into(),
+            properties: publish.properties.into(),
+            expires,
+            payload: Bytes::copy_from_slice(publish.payload),
+            qos: publish.qos,
+        }
+    }
+
+    /// Brings the expiry up to date; false if the command is of no use any more.
+    pub fn is_fresh(&mut self) -> bool {
+        let Some((at, place)) = self.expires else { return true };
+        let left = at.saturating_duration_since(Instant::now());
+        // Rounded up: what has not waited keeps its number.
+        let seconds = u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        if let Some(bytes) = self.properties.get_mut(place..place + 4) {
+            bytes.copy_from_slice(&seconds.to_be_bytes());
+        }
+        seconds > 0
+    }
+
+    fn bytes(&self) -> usize {
+        self.topic.len() + self.properties.len() + self.payload.len()
+    }
 }
 
 /// What became of a command.
@@ -57,6 +92,7 @@ pub enum Forwarded {
 struct Subscription {
     filter: Box<str>,
     qos: u8,
+    no_local: bool,
 }
 
 /// One connection, as others see it.
@@ -105,7 +141,7 @@ impl Link {
     pub fn next_order(&self) -> Option<Order> {
         let mut state = self.state();
         let order = state.orders.pop_front()?;
-        state.orders_bytes -= order.payload.len();
+        state.orders_bytes -= order.bytes();
         Some(order)
     }
 
@@ -115,12 +151,13 @@ impl Link {
     }
 
     /// Adds a subscription, or replaces the one of the same filter. False if there are too many.
-    pub fn subscribe(&self, filter: &str, qos: u8) -> bool {
+    pub fn subscribe(&self, wanted: &Wanted<'_>, qos: u8) -> bool {
+        let Wanted { filter, no_local, .. } = *wanted;
         let mut state = self.state();
         if let Some(found) = state.subscriptions.iter_mut().find(|found| &*found.filter == filter) {
-            found.qos = qos;
+            (found.qos, found.no_local) = (qos, no_local);
         } else if state.subscriptions.len() < ORDERS_MAX {
-            state.subscriptions.push(Subscription { filter: filter.into(), qos });
+            state.subscriptions.push(Subscription { filter: filter.into(), qos, no_local });
         } else {
             return false;
         }
@@ -135,21 +172,28 @@ impl Link {
         state.subscriptions.len() < before
     }
 
-    fn forward(&self, topic: &str, payload: &[u8], qos: u8) -> Forwarded {
-        let state = self.state();
-        let taken =
-            state.subscriptions.iter().filter(|found| matches(&found.filter, topic)).map(|found| found.qos).max();
-        let Some(granted) = taken.filter(|_| state.end.is_none()) else { return Forwarded::Nobody };
-        if state.orders.len() >= ORDERS_MAX || state.orders_bytes + payload.len() > ORDERS_BYTES_MAX {
-            return Forwarded::Full;
+    fn forward(&self, publish: &Publish<'_>, is_own: bool) -> Forwarded {
+        let mut order = Order::new(publish);
+        let mut forwarded = Forwarded::Sent;
+        let mut state = self.state();
+        let takes = |found: &&Subscription| matches(&found.filter, publish.topic) && !(is_own && found.no_local);
+        let granted = state.subscriptions.iter().filter(takes).map(|found| found.qos).max();
+        match granted.filter(|_| state.end.is_none()) {
+            None => forwarded = Forwarded::Nobody,
+            Some(_) if state.orders.len() >= ORDERS_MAX || state.orders_bytes + order.bytes() > ORDERS_BYTES_MAX => {
+                forwarded = Forwarded::Full;
+            }
+            Some(granted) => {
+                order.qos = order.qos.min(granted);
+                state.orders_bytes += order.bytes();
+                state.orders.push_back(order);
+            }
         }
         drop(state);
-        let order = Order { topic: topic.into(), payload: Bytes::copy_from_slice(payload), qos: qos.min(granted) };
-        self.tell(|state| {
-            state.orders_bytes += order.payload.len();
-            state.orders.push_back(order);
-        });
-        Forwarded::Sent
+        if forwarded == Forwarded::Sent {
+            self.tell(|_| {});
+        }
+        forwarded
     }
 }
 
@@ -237,9 +281,9 @@ impl Links {
         true
     }
 
-    /// Hands a command to the agent whose client id is `agent`.
-    pub fn forward(&self, agent: &str, topic: &str, payload: &[u8], qos: u8) -> Forwarded {
+    /// Hands a command to the agent whose client id is `agent`; it comes from the client `from`.
+    pub fn forward(&self, agent: &str, publish: &Publish<'_>, from: &str) -> Forwarded {
         let link = self.inner().by_id.get(agent).cloned();
-        link.map_or(Forwarded::Nobody, |link| link.forward(topic, payload, qos))
+        link.map_or(Forwarded::Nobody, |link| link.forward(publish, agent == from))
     }
 }

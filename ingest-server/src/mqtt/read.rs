@@ -199,6 +199,10 @@ pub struct Publish<'a> {
     pub topic: &'a str,
     /// 0 with QoS 0.
     pub id: u16,
+    /// MQTT 5: its properties as they came, without their length; to be sent on unaltered.
+    pub properties: &'a [u8],
+    /// MQTT 5: seconds after which it is of no use, and where in `properties` they stand.
+    pub expiry: Option<(u32, usize)>,
     /// What it says.
     pub payload: &'a [u8],
 }
@@ -210,6 +214,8 @@ pub struct Wanted<'a> {
     pub filter: &'a str,
     /// The highest QoS wanted.
     pub qos: u8,
+    /// Not what this client says itself.
+    pub no_local: bool,
 }
 
 /// Reads a packet that is there in full; [`head`] has read `head`.
@@ -247,8 +253,13 @@ fn publish(first: u8, mut at: Cursor<'_>, v5: bool) -> Result<Publish<'_>, Bad> 
         return Err(Bad { code: code::TOPIC_NAME_INVALID, what: "a wildcard in a topic name" });
     }
     let id = if qos == 0 { 0 } else { at.id()? };
+    let (mut properties_as_they_came, mut expiry) = (&b""[..], None);
     if v5 {
+        let before = at.rest;
         let properties = at.properties(Property::PUBLISH)?;
+        let all = &before[..before.len() - at.rest.len()];
+        properties_as_they_came = &all[all.len() - properties.len..];
+        expiry = properties.message_expiry;
         if properties.alias {
             return Err(Bad { code: code::TOPIC_ALIAS_INVALID, what: "a topic alias, and none is allowed" });
         }
@@ -258,7 +269,7 @@ fn publish(first: u8, mut at: Cursor<'_>, v5: bool) -> Result<Publish<'_>, Bad> 
     } else if topic.is_empty() {
         return Err(malformed("no topic"));
     }
-    Ok(Publish { dup, qos, retain, topic, id, payload: at.rest })
+    Ok(Publish { dup, qos, retain, topic, id, properties: properties_as_they_came, expiry, payload: at.rest })
 }
 
 /// Packet id, and for MQTT 5 a reason and properties.
@@ -291,7 +302,7 @@ fn subscribe<'a>(at: &mut Cursor<'a>, v5: bool) -> Result<Packet<'a>, Bad> {
         if options & 0x04 != 0 && filter.starts_with("$share/") {
             return Err(protocol("No Local on a shared subscription"));
         }
-        wanted.push(Wanted { filter, qos });
+        wanted.push(Wanted { filter, qos, no_local: options & 0x04 != 0 });
     }
     if wanted.is_empty() {
         return Err(protocol("SUBSCRIBE without a filter"));
@@ -478,7 +489,9 @@ fn connect_rest(mut at: Cursor<'_>, version: Version) -> Result<Connect<'_>, Bad
 /// What this server wants to know of a packet's properties.
 #[derive(Default)]
 struct Properties {
+    len: usize,
     alias: bool,
+    message_expiry: Option<(u32, usize)>,
     authentication_method: bool,
     authentication_data: bool,
     session_expiry: Option<u32>,
@@ -574,7 +587,7 @@ impl<'a> Cursor<'a> {
     fn properties(&mut self, allowed: &[u8]) -> Result<Properties, Bad> {
         let len = self.variable()?;
         let mut at = Cursor { rest: self.take(len as usize)? };
-        let mut properties = Properties::default();
+        let mut properties = Properties { len: len as usize, ..Properties::default() };
         let mut seen = 0_u64;
         while !at.rest.is_empty() {
             let id = at.byte()?;
@@ -591,7 +604,11 @@ impl<'a> Cursor<'a> {
             seen |= 1 << id;
             match id {
                 0x01 | 0x19 => drop(at.flag()?),
-                0x02 | 0x18 => drop(at.long()?),
+                0x02 => {
+                    let place = properties.len - at.rest.len();
+                    properties.message_expiry = Some((at.long()?, place));
+                }
+                0x18 => drop(at.long()?),
                 0x03 | 0x1f => drop(at.text()?),
                 0x08 => {
                     let topic = at.text()?;

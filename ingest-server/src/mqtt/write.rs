@@ -2,11 +2,11 @@
 
 use std::num::NonZeroU16;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use rmqtt_codec::types::{Publish, QoS};
-use rmqtt_codec::{v3, v5};
+use bytes::{BufMut as _, BytesMut};
+use rmqtt_codec::v5;
 use tokio_util::codec::Encoder as _;
 
+use super::links::Order;
 use super::read::{Version, code};
 
 /// What a client must know to write to it.
@@ -43,7 +43,7 @@ impl Form {
         }
     }
 
-    /// CONNACK of a connection that is accepted.
+    /// CONNACK of a connection that is accepted. Nothing is written if the client does not take so large a packet.
     pub fn welcome(&self, out: &mut BytesMut, welcome: Welcome) {
         if self.version != Version::V5 {
             return out.put_slice(&[0x20, 2, 0, 0]);
@@ -144,20 +144,30 @@ impl Form {
 
     /// A message for the client; `id` is 0 with QoS 0. False if the client does not take so large a packet: it is
     /// then not written.
-    pub fn publish(&self, out: &mut BytesMut, topic: &str, payload: &Bytes, id: u16) -> bool {
-        let before = out.len();
-        let packet_id = NonZeroU16::new(id);
-        let qos = if packet_id.is_some() { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-        let topic = topic.into();
-        let payload = payload.clone();
-        let mut publish = Publish { dup: false, retain: false, qos, topic, packet_id, payload, properties: None };
-        if self.version == Version::V5 {
-            publish.properties = Some(v5::PublishProperties::default());
-            self.v5(out, publish.into());
-        } else if v3::Codec::new(0).encode(publish.into(), out).is_err() {
-            out.truncate(before);
+    pub fn publish(&self, out: &mut BytesMut, order: &Order, id: u16) -> bool {
+        let Order { topic, properties, payload, .. } = order;
+        let v5 = self.version == Version::V5;
+        let mut len = 2 + topic.len() + if id > 0 { 2 } else { 0 } + payload.len();
+        if v5 {
+            len += length_len(properties.len()) + properties.len();
         }
-        out.len() > before
+        if 1 + length_len(len) + len > self.packet_max as usize {
+            // [MQTT-3.1.2-24], [MQTT-3.1.2-25] (5): not sent, and all goes on as if it had been.
+            return false;
+        }
+        out.put_u8(if id > 0 { 0x32 } else { 0x30 });
+        put_length(out, len);
+        out.put_u16(topic.len() as u16);
+        out.put_slice(topic.as_bytes());
+        if id > 0 {
+            out.put_u16(id);
+        }
+        if v5 {
+            put_length(out, properties.len());
+            out.put_slice(properties);
+        }
+        out.put_slice(payload);
+        true
     }
 }
 
@@ -172,15 +182,23 @@ pub fn refuse_v5(out: &mut BytesMut, code: u8, reason: &str) {
         return out.put_slice(&[0x20, 3, 0, code, 0]);
     };
     let reason_string = Some(cut(reason, 200).into());
-    // These may be left out only where they have their default.
     let ack = v5::ConnectAck { reason_code, reason_string, ..v5::ConnectAck::default() };
     let form = Form { version: Version::V5, packet_max: u32::MAX, problem_info: true };
     form.v5(out, ack.into());
 }
 
-/// A client's largest packet is unknown while it is refused; a reason is small.
+/// As much of `text` as fits.
 fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
+}
+
+fn length_len(len: usize) -> usize {
+    match len {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        _ => 4,
+    }
 }
 
 fn put_length(out: &mut BytesMut, mut len: usize) {

@@ -5,6 +5,7 @@
 mod commands;
 mod failing_disk;
 mod life;
+mod mqtt;
 mod process;
 mod sql;
 mod writes;

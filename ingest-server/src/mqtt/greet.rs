@@ -1,0 +1,131 @@
+//! The beginning of a connection: CONNECT, and whether its client is accepted.
+//!
+//! Owns:     what may come before a client is known: little, and not for long; and how it is refused.
+//! Does not: know what an accepted client may do (`connection`).
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use storage::Storage;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use super::Mqtt;
+use super::connection::{Connection, LINGER_TIME_MAX, linger, reason, say};
+use super::links::Link;
+use super::read::{self, Bad, Connect, Refusal, Version, code};
+use super::write;
+use crate::metrics::Metrics;
+
+/// CONNECT must be there in this time.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// CONNECT is not larger than this: nobody is known yet.
+const CONNECT_BYTES_MAX: usize = 4 << 10;
+
+/// Serves a connection to its end.
+pub(super) async fn accepted(mqtt: Arc<Mqtt>, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+    let metrics = &mqtt.app.metrics.mqtt;
+    Metrics::add(&metrics.connections_total, 1);
+    metrics.connections.fetch_add(1, Ordering::Relaxed);
+    // Acknowledgements are small and waited for: Nagle's algorithm would hold them back.
+    if let Err(e) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, error = %e, "set TCP_NODELAY");
+    }
+    let link = mqtt.links.open();
+    // Boxed: the tasks of connections that are past it do not carry its state.
+    let connection = Box::pin(greet(&mqtt, stream, peer, &link)).await;
+    match connection {
+        Some(connection) => connection.serve().await,
+        None => mqtt.links.leave(None, &link),
+    }
+    mqtt.app.metrics.mqtt.connections.fetch_sub(1, Ordering::Relaxed);
+    drop(place);
+}
+
+/// Receives CONNECT and answers it; `None` if there is no connection.
+async fn greet(mqtt: &Arc<Mqtt>, mut stream: TcpStream, peer: SocketAddr, link: &Arc<Link>) -> Option<Box<Connection>> {
+    let received = tokio::select! {
+        received = timeout(CONNECT_TIME_MAX, receive_connect(&stream)) => received,
+        () = poll_fn(|cx| {
+            link.waker.register(cx.waker());
+            if link.end().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        }) => return None,
+    };
+    let refusal = match received {
+        Err(_) => {
+            mqtt.app.metrics.mqtt.count_refused("timeout");
+            return None;
+        }
+        Ok(Err(Some(refusal))) => refusal,
+        // Gone.
+        Ok(Err(None)) => return None,
+        Ok(Ok((bytes, head))) => match admit(mqtt, &bytes[head.len..head.total()]) {
+            Ok((connect, storage)) => {
+                let rest = &bytes[head.total()..];
+                return Some(Connection::begin(mqtt, storage, stream, peer, link, &connect, rest).await);
+            }
+            Err(refusal) => refusal,
+        },
+    };
+    tracing::debug!(%peer, reason = refusal.what(), "MQTT connection refused");
+    let mut out = BytesMut::new();
+    match refusal {
+        Refusal::Close(bad) => mqtt.app.metrics.mqtt.count_refused(reason(bad.code)),
+        Refusal::V3(code, _) => {
+            mqtt.app.metrics.mqtt.count_refused(match code {
+                1 => "version",
+                2 => "client_id",
+                3 => "unavailable",
+                _ => "other",
+            });
+            write::refuse_v3(&mut out, code);
+        }
+        Refusal::V5(bad) => {
+            mqtt.app.metrics.mqtt.count_refused(reason(bad.code));
+            write::refuse_v5(&mut out, bad.code, bad.what);
+        }
+    }
+    let _ = timeout(LINGER_TIME_MAX, say(&mut stream, &out)).await;
+    linger(&mut stream).await;
+    None
+}
+
+/// Receives the first packet, which must be CONNECT, and perhaps more behind it.
+async fn receive_connect(stream: &TcpStream) -> Result<(Vec<u8>, read::Head), Option<Refusal>> {
+    let mut bytes = Vec::new();
+    loop {
+        let found = read::head(&bytes, CONNECT_BYTES_MAX, None).map_err(|bad| Some(Refusal::Close(bad)))?;
+        if let Some(head) = found.filter(|head| bytes.len() >= head.total()) {
+            return Ok((bytes, head));
+        }
+        stream.readable().await.map_err(|_| None)?;
+        match stream.try_read_buf(&mut bytes) {
+            Ok(0) => return Err(None),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(None),
+        }
+    }
+}
+
+/// Reads CONNECT, and whether it can be accepted now.
+fn admit<'a>(mqtt: &Mqtt, body: &'a [u8]) -> Result<(Connect<'a>, Arc<Storage>), Refusal> {
+    let connect = read::connect(body)?;
+    match mqtt.app.for_writes() {
+        Ok(parts) => Ok((connect, parts.storage)),
+        Err(_) => {
+            let what = "the server starts, stops or cannot store; try again later";
+            Err(match connect.version {
+                Version::V5 => Refusal::V5(Bad { code: code::SERVER_UNAVAILABLE, what }),
+                Version::V31 | Version::V311 => Refusal::V3(3, what),
+            })
+        }
+    }
+}
