@@ -61,8 +61,7 @@ pub fn program(profile: Profile, package: &str, name: &str) -> PathBuf {
         return binary;
     }
     if is_older_than_its_sources(&binary) {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo)
+        let status = cargo()
             // Cargo unites the features of the packages that it is given. With the server among them they are those of
             // the whole workspace, so what `cargo test --workspace` compiled is used and not compiled again.
             .args(["build", "--quiet", "--package", SERVER, "--package", package, "--bin", name])
@@ -75,6 +74,24 @@ pub fn program(profile: Profile, package: &str, name: &str) -> PathBuf {
     }
     known.push(binary.clone());
     binary
+}
+
+/// The cargo that runs us, started as from a shell.
+///
+/// What cargo tells a test or `cargo xtask` about its package must not reach the next cargo: `ring` asks to be built
+/// again when `CARGO_MANIFEST_DIR` changes, and all of DataFusion stands on it.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let is_ours = ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_"].iter().any(|start| text.starts_with(start))
+            || ["CARGO", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "CARGO_TARGET_TMPDIR", "OUT_DIR"]
+                .contains(&&*text);
+        if is_ours {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 /// The root of the source tree. Cargo's word at run time goes first: checkouts that share a target folder may share this

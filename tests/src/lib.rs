@@ -36,7 +36,7 @@ pub mod scenario;
 pub mod wait;
 
 pub use agent::Agent;
-pub use binary::{Profile, agent_binary, eden_binary, program, workspace};
+pub use binary::{Profile, agent_binary, cargo, eden_binary, program, workspace};
 pub use eden::{Eden, Rows, terminate};
 pub use http::{Client, Outcome};
 pub use oracle::Oracle;

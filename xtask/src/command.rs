@@ -8,9 +8,11 @@ use crate::{Failure, Outcome};
 
 pub(crate) use harness::workspace as root;
 
-/// The cargo that runs us.
+/// The cargo that runs us, in the root.
 pub(crate) fn cargo() -> Command {
-    in_root(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = harness::cargo();
+    cargo.current_dir(root());
+    cargo
 }
 
 /// A command that starts in the root.
