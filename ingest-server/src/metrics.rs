@@ -126,6 +126,18 @@ catalogue! {
     Counter STORAGE_FLUSHES_FAILED = "eden_storage_flushes_failed_total";
     /// Stretches of the log found missing or damaged at start.
     Counter STORAGE_LOG_LOSSES = "eden_storage_log_losses_total";
+    /// Agents that are known; see `system.agents`.
+    Gauge AGENTS = "eden_agents";
+    /// Agents forgotten because too many are known.
+    Counter AGENTS_FORGOTTEN = "eden_agents_forgotten_total";
+    /// Batches of agents that were durable already and not applied again.
+    Counter AGENT_DUPLICATES = "eden_agent_duplicates_total";
+    /// Batches of agents with the number of another one: two devices have one id.
+    Counter AGENT_CONFLICTS = "eden_agent_conflicts_total";
+    /// Payloads, or parts of them, set aside; see `system.rejected`.
+    Counter SET_ASIDE = "eden_storage_set_aside_total";
+    /// Payloads dropped from `system.rejected` because it is full.
+    Counter SET_ASIDE_DROPPED = "eden_storage_set_aside_dropped_total";
     /// Bytes of the log's files.
     Gauge WAL_BYTES = "eden_wal_bytes";
     /// Files of the log.
