@@ -207,6 +207,7 @@ struct Collector {
     exchange: Arc<Exchange>,
     clock: Arc<dyn Clock>,
     max_readings: u32,
+    in_flight: usize,
     sync_interval: Duration,
     lines: String,
     readings: u32,
@@ -224,6 +225,7 @@ impl Collector {
             exchange,
             clock,
             max_readings: config.batch.max_readings,
+            in_flight: config.uplink.in_flight as usize,
             sync_interval: config.outbox.sync_interval.0,
             lines: String::new(),
             readings: 0,
@@ -293,7 +295,11 @@ impl Collector {
     }
 
     fn hand_out(&mut self) {
-        loop {
+        let withdrawn = self.outbox.take_withdrawn();
+        if !withdrawn.is_empty() {
+            self.exchange.withdraw(&withdrawn);
+        }
+        while self.exchange.len() < self.in_flight {
             match self.outbox.next_batch() {
                 Ok(Some(batch)) => self.exchange.offer(batch),
                 Ok(None) => return,

@@ -3,7 +3,9 @@
 //! Owns:     the window of batches that the outbox handed out, and the signals between outbox and uplink.
 //! Does not: read or write disk or network; its lock is held for a few lines.
 //!
-//! Invariant: a batch in the window leaves it only with an outcome.
+//! Invariants
+//!  1. A batch in the window leaves it with an outcome, or because the outbox had to drop it.
+//!  2. A batch that the outbox has dropped is not sent any more; one that is on its way may still have an outcome.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -51,6 +53,8 @@ struct Slot {
     batch: Arc<Batch>,
     is_sent: bool,
     sent_before: bool,
+    /// The outbox has dropped it while it was on its way.
+    is_withdrawn: bool,
 }
 
 impl Exchange {
@@ -65,8 +69,23 @@ impl Exchange {
 
     /// The outbox hands a batch out.
     pub(crate) fn offer(&self, batch: Batch) {
-        self.lock().window.push_back(Slot { batch: Arc::new(batch), is_sent: false, sent_before: false });
+        let slot = Slot { batch: Arc::new(batch), is_sent: false, sent_before: false, is_withdrawn: false };
+        self.lock().window.push_back(slot);
         self.tell();
+    }
+
+    /// Batches in the window, those included that the outbox has dropped and that are on their way.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().window.len()
+    }
+
+    /// The outbox has dropped batches: what is not on its way is not sent any more.
+    pub(crate) fn withdraw(&self, keys: &[BatchKey]) {
+        let mut shared = self.lock();
+        for slot in shared.window.iter_mut().filter(|slot| keys.contains(&slot.batch.key())) {
+            slot.is_withdrawn = true;
+        }
+        shared.window.retain(|slot| slot.is_sent || !slot.is_withdrawn);
     }
 
     /// The outbox's thread waits until there is news for it, at most for `period`; gives what came back.
@@ -138,11 +157,14 @@ impl Exchange {
         for slot in shared.window.iter_mut().filter(|slot| slot.batch.key() == key) {
             slot.is_sent = false;
         }
+        shared.window.retain(|slot| slot.is_sent || !slot.is_withdrawn);
     }
 
     /// A connection ended: what had no outcome counts as not sent.
     pub(crate) fn put_all_back(&self) {
-        for slot in &mut self.lock().window {
+        let mut shared = self.lock();
+        shared.window.retain(|slot| !slot.is_withdrawn);
+        for slot in &mut shared.window {
             slot.is_sent = false;
         }
     }

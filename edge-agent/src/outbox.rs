@@ -239,6 +239,7 @@ pub struct Outbox {
     entries: VecDeque<Entry>,
     /// Of `entries`, from the front.
     handed: usize,
+    withdrawn: Vec<BatchKey>,
     unsynced: VecDeque<Made>,
     /// Of `unsynced`, from the front, that were appended since the log was opened.
     appended: usize,
@@ -322,6 +323,7 @@ impl Outbox {
             gaps: Gaps::default(),
             entries: VecDeque::new(),
             handed: 0,
+            withdrawn: Vec::new(),
             unsynced: VecDeque::new(),
             appended: 0,
             unsynced_bytes: 0,
@@ -566,6 +568,12 @@ impl Outbox {
         Err(OutboxError::Log(WalError::Corrupt { file: format!("the frame at offset {start}"), at: 0 }))
     }
 
+    /// Batches that were handed out and then dropped since the last call: they must not be sent any more, for a gap
+    /// names them.
+    pub fn take_withdrawn(&mut self) -> Vec<BatchKey> {
+        std::mem::take(&mut self.withdrawn)
+    }
+
     /// Takes note that the server has batch `key` for good. Returns false if the batch was not waiting.
     pub fn ack(&mut self, key: BatchKey) -> bool {
         let handed = self.entries.iter_mut().take(self.handed);
@@ -747,9 +755,12 @@ impl Outbox {
                 let Some(run) = self.entries.front().map(|entry| entry.run).filter(|run| *run != self.run) else {
                     break;
                 };
+                let (batches, first_seq) = (self.entries.len(), self.entries.front().map_or(0, |entry| entry.seq));
                 while self.entries.front().is_some_and(|entry| entry.run == run) {
                     self.drop_first();
                 }
+                let dropped = batches - self.entries.len();
+                tracing::warn!(dropped, first_seq, "the outbox is full: its oldest batches are dropped, and reported");
             }
             self.append(Content::Cursor)?;
             self.sync_log()?;
@@ -761,9 +772,13 @@ impl Outbox {
 
     /// Drops the oldest batch, to be reported unless it was acknowledged.
     fn drop_first(&mut self) {
+        let is_handed = self.handed > 0;
         let Some(entry) = self.forget_first() else { return };
         if entry.done {
             return;
+        }
+        if is_handed {
+            self.withdrawn.push(BatchKey { epoch: entry.life.epoch, seq: entry.seq });
         }
         let gap = Gap {
             life: entry.life,

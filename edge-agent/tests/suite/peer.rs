@@ -257,6 +257,11 @@ impl HttpPeer {
     pub(crate) fn next(&self) -> Post {
         self.posts.recv_timeout(PATIENCE).unwrap()
     }
+
+    /// What came and was not looked at.
+    pub(crate) fn rest(&self) -> Vec<Post> {
+        self.posts.try_iter().collect()
+    }
 }
 
 fn serve(stream: TcpStream, connection: usize, statuses: &[u16], answered: &mut usize, posts: &Sender<Post>) {

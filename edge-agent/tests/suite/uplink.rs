@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_agent::config::{Config, MqttVersion, Period, SensorSection, ServerSection};
+use edge_agent::config::{ByteSize, Config, MqttVersion, Period, SensorSection, ServerSection};
 use edge_agent::{Agent, AgentStats, Surroundings};
 use model::{Clock, SplitMix64, SystemClock};
 use tempfile::TempDir;
@@ -316,6 +316,40 @@ fn an_http_server_that_is_busy_gets_the_batch_again_and_one_that_refuses_does_no
     let stats = agent.stop(GRACE).stats;
     assert_eq!((stats.refused, stats.backlog_batches), (1, 0));
     assert_eq!(stats.acked + stats.refused, stats.made);
+}
+
+/// The server fails while an outbox of the smallest size overflows many times: what is left in the end is delivered, and
+/// together with what the gaps say it is all that was measured. So nothing is sent that a gap names.
+#[test]
+fn readings_delivered_and_readings_in_gaps_are_all_that_were_measured() {
+    let peer = HttpPeer::new(&[503, 503, 503, 204]);
+    let mut rig = Rig::new(vec![ServerSection::new(&peer.url())]);
+    rig.config.outbox.max_bytes = ByteSize(2 << 20);
+    rig.config.batch.max_readings = 1;
+    rig.config.sensors[0].interval = Period(Duration::from_millis(1));
+    let agent = rig.start();
+    while agent.stats().gap_readings < 1_000 {
+        std::thread::yield_now();
+    }
+    while agent.stats().acked == 0 {
+        std::thread::yield_now();
+    }
+    let stats = agent.stop(6 * GRACE).stats;
+    assert_eq!(stats.backlog_batches, 0);
+    let (mut delivered, mut in_gaps) = (0, 0);
+    for post in peer.rest().iter().skip(3) {
+        for line in post.body.lines().filter(|line| !line.starts_with("# eden agent=")) {
+            match line.strip_prefix("# eden gap ") {
+                Some(gap) => {
+                    let readings = gap.split("readings=").nth(1).and_then(|rest| rest.split(' ').next());
+                    in_gaps += readings.and_then(|readings| readings.parse::<u64>().ok()).unwrap();
+                }
+                None => delivered += 1,
+            }
+        }
+    }
+    assert_eq!(in_gaps, stats.gap_readings);
+    assert_eq!(delivered + in_gaps, stats.readings, "{stats:?}");
 }
 
 #[test]
