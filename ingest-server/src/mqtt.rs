@@ -34,10 +34,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Mqtt {
     /// The server.
     pub app: Arc<App>,
-    /// KiB of packets and messages that may be in memory.
-    pub budget: Arc<Semaphore>,
-    /// All of that budget.
-    pub budget_kib: u32,
+    /// KiB of reads, and of messages that came in them, that may be in memory.
+    pub reads: Arc<Semaphore>,
+    /// KiB of large packets that may be in memory, as far as they have come: their senders, slow or hostile, do not keep
+    /// anybody else from being read.
+    pub large: Arc<Semaphore>,
     /// Who is connected.
     pub links: Links,
 }
@@ -46,12 +47,12 @@ impl Mqtt {
     /// By the settings of `app`.
     pub fn new(app: Arc<App>) -> Arc<Self> {
         let config = &app.config.mqtt;
-        // The largest packet must fit, or it could never be received.
-        let bytes = config.messages_memory.0.max(config.max_packet_bytes.0.saturating_add(64 << 10));
-        let budget_kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(1 << 28);
+        // The largest packet must fit into a half, or it could never be received.
+        let half = (config.messages_memory.0 / 2).max(config.max_packet_bytes.0.saturating_add(64 << 10));
+        let half_kib = u32::try_from(half.div_ceil(1024)).unwrap_or(u32::MAX).min(1 << 28) as usize;
         Arc::new(Mqtt {
-            budget: Arc::new(Semaphore::new(budget_kib as usize)),
-            budget_kib,
+            reads: Arc::new(Semaphore::new(half_kib)),
+            large: Arc::new(Semaphore::new(half_kib)),
             links: Links::default(),
             app,
         })

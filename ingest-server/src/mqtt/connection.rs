@@ -30,7 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::Mqtt;
-use super::ingest::{Batch, Group, Work};
+use super::ingest::{Batch, Budget, Group, Work};
 use super::links::{End, Forwarded, Link};
 use super::read::{self, Bad, Connect, Packet, Publish, Version, Wanted, code};
 use super::topic::{self, Kind};
@@ -45,7 +45,9 @@ const TAKE_OVER_TIME_MAX: Duration = Duration::from_secs(5);
 pub(super) const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 /// Bytes of one read: small, and large while reads come back full.
 const READ_BYTES: (usize, usize) = (4 << 10, 16 << 10);
-/// A part of a packet up to this size is held without a share of the budget.
+/// How long a connection waits for memory for a large packet.
+const LARGE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// A part of a packet up to this size is held without a share of memory.
 const PARTIAL_BYTES_FREE: usize = READ_BYTES.0;
 /// Bytes to be written above which nothing more is read: the client does not take its acknowledgements.
 const OUT_BYTES_MAX: usize = 64 << 10;
@@ -95,14 +97,17 @@ pub(super) struct Connection {
     packet_max: usize,
     /// The beginning of a packet whose end has not come.
     partial: Vec<u8>,
-    /// Its whole length, if it is known and large: then `partial_budget` is its share.
+    /// Its whole length, if it is known and large.
     partial_total: usize,
-    partial_budget: Option<OwnedSemaphorePermit>,
+    /// Its share of memory, as far as it has come.
+    partial_budget: Budget,
     partial_since: Option<Instant>,
     /// A share for the next read.
     spare: Option<OwnedSemaphorePermit>,
     /// A share that is waited for.
     wanted: Option<Acquiring>,
+    /// Since when, if it is for a large packet.
+    wanted_large_at: Option<Instant>,
     /// The last read came back full.
     hot: bool,
     out: BytesMut,
@@ -135,7 +140,7 @@ enum Event {
     /// The oldest group is durable, or will never be.
     Durable(Result<(), StorageError>),
     /// The batch is worked off.
-    Worked(Option<Work>, Result<(), StorageError>),
+    Worked(Option<Box<Work>>, Result<(), StorageError>),
     Writable,
     Budget(OwnedSemaphorePermit),
     Readable,
@@ -212,10 +217,11 @@ impl Connection {
             orders_max: connect.receive_max.min(ORDERS_IN_FLIGHT_MAX),
             partial: rest.to_vec(),
             partial_total: 0,
-            partial_budget: None,
+            partial_budget: Budget::default(),
             partial_since: None,
             spare: None,
             wanted: None,
+            wanted_large_at: None,
             hot: false,
             out,
             batch: Batch::default(),
@@ -279,7 +285,7 @@ impl Connection {
             if let Some(job) = &mut self.job
                 && let Poll::Ready((work, result)) = job.as_mut().poll(cx)
             {
-                return Poll::Ready(Event::Worked(work, result));
+                return Poll::Ready(Event::Worked(work.map(Box::new), result));
             }
             // An error shows when it is written to or read from.
             if !self.out.is_empty() && self.stream.poll_write_ready(cx).is_ready() {
@@ -314,16 +320,12 @@ impl Connection {
             },
             Event::Durable(Ok(())) => self.acknowledge(),
             Event::Durable(Err(error)) => return Err(self.failed(&error)),
-            Event::Worked(work, result) => self.worked(work, result)?,
+            Event::Worked(work, result) => self.worked(work.map(|work| *work), result)?,
             // The loop writes.
             Event::Writable => {}
             Event::Budget(share) => {
                 self.wanted = None;
-                if self.partial_total > 0 {
-                    self.partial_budget = Some(share);
-                } else {
-                    self.spare = Some(share);
-                }
+                self.spare = Some(share);
             }
             Event::Readable => self.read()?,
             Event::Timer => self.look_at_the_clock()?,
@@ -340,17 +342,13 @@ impl Connection {
 
     fn read(&mut self) -> Result<(), Ending> {
         let missing = self.partial_total.saturating_sub(self.partial.len());
-        let (limit, share) = if missing > 0 {
-            // Its share is there, and nothing beyond it is read.
-            self.partial.reserve_exact(missing);
-            (missing, None)
-        } else {
-            let limit = if self.hot { READ_BYTES.1 } else { READ_BYTES.0 };
-            match self.spare.take().or_else(|| self.try_share(limit)) {
-                Some(share) => (limit, Some(share)),
-                None => return Ok(()),
-            }
-        };
+        let mut limit = if self.hot { READ_BYTES.1 } else { READ_BYTES.0 };
+        if missing > 0 {
+            // Nothing beyond it is read.
+            limit = missing.min(READ_BYTES.1);
+        }
+        let Some(share) = self.spare.take().or_else(|| self.try_share(limit, missing > 0)) else { return Ok(()) };
+        let limit = limit.min(share.num_permits() * 1024);
         SCRATCH.with_borrow_mut(|scratch| {
             let limit = limit.min(scratch.len());
             let len = match self.stream.try_read(&mut scratch[..limit]) {
@@ -362,6 +360,11 @@ impl Connection {
             self.hot = len == limit;
             self.heard = Instant::now();
             Metrics::add(&self.mqtt.app.metrics.mqtt.bytes, len as u64);
+            if missing > 0 {
+                self.partial.extend_from_slice(&scratch[..len]);
+                self.keep_large(share);
+                return self.take_partial();
+            }
             let before = self.batch.bytes();
             if self.partial.is_empty() {
                 let used = self.take(&scratch[..len])?;
@@ -377,28 +380,38 @@ impl Connection {
         })
     }
 
-    /// A share of the budget for `bytes`; else it is waited for.
-    fn try_share(&mut self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let kib = (bytes.div_ceil(1024) as u32).min(self.mqtt.budget_kib);
-        let budget = &self.mqtt.budget;
+    /// A share of memory for `bytes`; else it is waited for.
+    fn try_share(&mut self, bytes: usize, large: bool) -> Option<OwnedSemaphorePermit> {
+        let kib = bytes.div_ceil(1024) as u32;
+        let budget = if large { &self.mqtt.large } else { &self.mqtt.reads };
         if let Ok(share) = Arc::clone(budget).try_acquire_many_owned(kib) {
             return Some(share);
         }
         Metrics::add(&self.mqtt.app.metrics.mqtt.pauses, 1);
         let acquiring = Arc::clone(budget).acquire_many_owned(kib);
         self.wanted = Some(Box::pin(async { acquiring.await.expect("the semaphore is never closed") }));
+        let now = Instant::now();
+        self.wanted_large_at = large.then_some(now);
+        if large {
+            self.timer.as_mut().reset(now + LARGE_WAIT_MAX);
+        }
         None
     }
 
     /// Keeps as much of `share` as the batch has grown, and gives back the rest.
-    fn keep_share(&mut self, share: Option<OwnedSemaphorePermit>, grown: usize) {
-        let Some(mut share) = share else { return };
+    fn keep_share(&mut self, mut share: OwnedSemaphorePermit, grown: usize) {
         let kib = grown.div_ceil(1024).min(share.num_permits());
         if let Some(kept) = share.split(kib).filter(|_| kib > 0) {
-            match &mut self.batch.budget {
-                Some(budget) => budget.merge(kept),
-                none => *none = Some(kept),
-            }
+            self.batch.budget.add_read(kept);
+        }
+    }
+
+    /// Keeps as much of `share` as the large packet needs that is coming, and gives back the rest.
+    fn keep_large(&mut self, mut share: OwnedSemaphorePermit) {
+        let kib = self.partial.len().div_ceil(1024).saturating_sub(self.partial_budget.large_kib());
+        let kib = kib.min(share.num_permits());
+        if let Some(kept) = share.split(kib).filter(|_| kib > 0) {
+            self.partial_budget.add_large(kept);
         }
     }
 
@@ -415,16 +428,11 @@ impl Connection {
             self.partial = bytes[used..].to_vec();
             self.partial_since = None;
         }
-        if let Some(share) = self.partial_budget.take() {
-            match &mut self.batch.budget {
-                Some(budget) => budget.merge(share),
-                none => *none = Some(share),
-            }
-        }
+        self.batch.budget.merge(std::mem::take(&mut self.partial_budget));
         self.look_at_partial()
     }
 
-    /// Sees to it that a large packet has its share before more of it is read.
+    /// Looks whether it is a large packet that is coming: it has memory of its own.
     fn look_at_partial(&mut self) -> Result<(), Ending> {
         self.partial_total = 0;
         if self.partial.is_empty() {
@@ -436,7 +444,6 @@ impl Connection {
         let head = read::head(&self.partial, self.packet_max, version).map_err(Ending::Bad)?;
         if let Some(total) = head.map(|head| head.total()).filter(|total| *total > PARTIAL_BYTES_FREE) {
             self.partial_total = total;
-            self.partial_budget = self.try_share(total);
         }
         Ok(())
     }
@@ -701,7 +708,15 @@ impl Connection {
         if self.partial_since.is_some_and(|since| now >= since + PACKET_TIME_MAX) {
             return Err(Ending::Silent);
         }
-        let next = now + LOOK_INTERVAL;
+        let mut next = now + LOOK_INTERVAL;
+        if let Some(since) = self.wanted_large_at.filter(|_| self.wanted.is_some()) {
+            if now >= since + LARGE_WAIT_MAX {
+                // What it holds of its packet goes to others: if all waited, nobody would come to an end.
+                let what = "no memory for a large packet; send it again later";
+                return Err(Ending::Bad(Bad { code: code::QUOTA_EXCEEDED, what }));
+            }
+            next = since + LARGE_WAIT_MAX;
+        }
         let next = if self.keep_alive.is_zero() { next } else { next.min(self.heard + self.keep_alive) };
         self.timer.as_mut().reset(next);
         Ok(())

@@ -81,6 +81,43 @@ enum What {
     Settled,
 }
 
+/// Shares of the memory for messages: given back when dropped.
+#[derive(Debug, Default)]
+pub struct Budget {
+    reads: Option<OwnedSemaphorePermit>,
+    large: Option<OwnedSemaphorePermit>,
+}
+
+impl Budget {
+    /// Adds a share of what is for reads.
+    pub fn add_read(&mut self, share: OwnedSemaphorePermit) {
+        add(&mut self.reads, share);
+    }
+
+    /// Adds a share of what is for large packets.
+    pub fn add_large(&mut self, share: OwnedSemaphorePermit) {
+        add(&mut self.large, share);
+    }
+
+    /// KiB of what is for large packets.
+    pub fn large_kib(&self) -> usize {
+        self.large.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    /// Takes over the shares of `other`.
+    pub fn merge(&mut self, other: Budget) {
+        other.reads.into_iter().for_each(|share| self.add_read(share));
+        other.large.into_iter().for_each(|share| self.add_large(share));
+    }
+}
+
+fn add(to: &mut Option<OwnedSemaphorePermit>, share: OwnedSemaphorePermit) {
+    match to {
+        Some(to) => to.merge(share),
+        None => *to = Some(share),
+    }
+}
+
 /// Messages in order of receipt.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -88,8 +125,8 @@ pub struct Batch {
     items: Vec<Item>,
     topics: Vec<Box<str>>,
     topics_bytes: usize,
-    /// Its share of the budget.
-    pub budget: Option<OwnedSemaphorePermit>,
+    /// Its share of memory.
+    pub budget: Budget,
 }
 
 impl Batch {
@@ -162,7 +199,7 @@ pub struct Group {
     /// Must be done first.
     pub durable: Option<Durable>,
     /// Given back when it is settled.
-    pub budget: Option<OwnedSemaphorePermit>,
+    pub budget: Budget,
 }
 
 /// Lines that could not be parsed.
@@ -233,7 +270,7 @@ impl Work {
         let mut groups = std::mem::take(&mut self.groups);
         if let Some(last) = groups.last_mut() {
             last.bytes = self.batch.bytes();
-            last.budget = self.batch.budget.take();
+            last.budget = std::mem::take(&mut self.batch.budget);
         }
         groups
     }
@@ -535,7 +572,7 @@ impl Work {
             }
         }
         let durable = pending.map(|pending| Box::pin(pending.durable()) as Durable);
-        self.groups.push(Group { acks, messages, bytes: 0, durable, budget: None });
+        self.groups.push(Group { acks, messages, bytes: 0, durable, budget: Budget::default() });
     }
 }
 

@@ -105,3 +105,31 @@ fn hostile_clients_hurt_nobody_else() {
     }
     panic!("{} connections are left", setup.metric("eden_mqtt_connections"));
 }
+
+/// Announced bytes cost nobody anything, and bytes that came keep only other large packets waiting.
+#[test]
+fn large_packets_that_never_end_keep_nobody_waiting() {
+    let setup = Setup::start();
+    let mut honest = setup.v311("honest");
+    let attackers: Vec<_> = (0..200)
+        .map(|number| {
+            let mut attacker = setup.v311(&format!("attacker-{number}"));
+            // PUBLISH with 1,048,500 bytes to come, and 20 kB of them.
+            let mut begun = vec![0x32, 0xb4, 0xff, 0x3f, 0, 4];
+            begun.extend_from_slice(b"lp/x");
+            begun.resize(20_000, b'a');
+            attacker.send_bytes(&begun);
+            attacker
+        })
+        .collect();
+    for id in 1..=20 {
+        honest.publish(1, id, "honest v=1 1000");
+        honest.expect(&format!("40 02 00 {id:02x}"));
+    }
+    let line = format!("honest text=\"{}\" 1000\n", "x".repeat(200_000));
+    honest.publish(1, 21, &line);
+    honest.expect("40 02 00 15");
+    honest.send("c0 00");
+    honest.expect("d0 00");
+    assert_eq!(attackers.len(), 200);
+}
