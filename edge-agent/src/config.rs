@@ -209,8 +209,10 @@ impl ServerSection {
 /// What is wrong with an agent's id, if anything is.
 pub(crate) fn check_id(id: &str) -> Result<(), String> {
     model::name::check_name("agent", id).map_err(|e| e.to_string())?;
-    match id.chars().find(|c| matches!(c, '/' | '+' | '#') || c.is_whitespace()) {
-        Some(c) => Err(format!("the agent id {id:?} has {c:?}, which topics do not take; use letters, digits and -")),
+    match id.chars().find(|c| matches!(c, '/' | '+' | '#' | '\\') || c.is_whitespace()) {
+        Some(c) => {
+            Err(format!("the agent id {id:?} has {c:?}, which topics or tags do not take; use letters, digits and -"))
+        }
         None => Ok(()),
     }
 }

@@ -61,6 +61,8 @@ pub struct Driver {
     pub name: &'static str,
     /// The table of its readings, unless configured.
     pub table: &'static str,
+    /// The fields of its readings.
+    pub fields: &'static [&'static str],
     make: fn(u64) -> Box<dyn Sensor>,
 }
 
@@ -68,6 +70,7 @@ pub struct Driver {
 pub const DRIVERS: &[Driver] = &[Driver {
     name: "simulated-bmp180",
     table: "bmp180",
+    fields: &["temperature", "pressure"],
     make: |seed| Box::new(SimulatedBmp180(Bmp180Twin::new(seed))),
 }];
 

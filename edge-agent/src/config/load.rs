@@ -302,14 +302,14 @@ const SECTIONS: &[&str] = &[
 ];
 
 fn check_sensor(sensor: &SensorSection) -> Result<(), String> {
-    if driver(&sensor.driver).is_none() {
+    let Some(driver) = driver(&sensor.driver) else {
         let names: Vec<&str> = DRIVERS.iter().map(|driver| driver.name).collect();
         return Err(if sensor.driver.is_empty() {
             format!("driver is missing; there are {}", names.join(", "))
         } else {
             unknown("driver", &sensor.driver, &names)
         });
-    }
+    };
     check_tag_value("name", &sensor.name)?;
     if sensor.interval.0 < Duration::from_millis(1) {
         return Err("interval: at least 1ms".into());
@@ -324,6 +324,9 @@ fn check_sensor(sensor: &SensorSection) -> Result<(), String> {
         model::name::check_column_name("tag", name).map_err(|e| e.to_string())?;
         if name.eq_ignore_ascii_case("agent") || name.eq_ignore_ascii_case("sensor") {
             return Err(format!("the tag {name:?} is set by the agent"));
+        }
+        if driver.fields.iter().any(|field| name.eq_ignore_ascii_case(field)) {
+            return Err(format!("the tag {name:?} has the name of a field that the sensor measures; choose another"));
         }
         if name.ends_with('\\') {
             return Err(format!("the tag name {name:?} ends with a backslash"));

@@ -100,9 +100,10 @@ fn mistakes_are_named_with_their_place_and_what_is_close() {
 fn values_that_cannot_work_are_refused() {
     let sensor = |keys: &str| format!("[[sensor]]\n{keys}");
     for (text, said) in [
-        ("[agent]\nid = \"a/b\"".to_owned(), "has '/', which topics do not take"),
-        ("[agent]\nid = \"a b\"".to_owned(), "has ' ', which topics do not take"),
-        ("[agent]\nid = \"a+\"".to_owned(), "has '+', which topics do not take"),
+        ("[agent]\nid = \"a/b\"".to_owned(), "has '/', which topics or tags do not take"),
+        ("[agent]\nid = 'a\\'".to_owned(), "has '\\\\', which topics or tags do not take"),
+        ("[agent]\nid = \"a b\"".to_owned(), "has ' ', which topics or tags do not take"),
+        ("[agent]\nid = \"a+\"".to_owned(), "has '+', which topics or tags do not take"),
         ("[agent]\nid = \"a\\u0007\"".to_owned(), "has a control character"),
         ("[outbox]\nmax_bytes = \"1MiB\"".to_owned(), "at least 2MiB"),
         ("[uplink]\nin_flight = 65".to_owned(), "65 is not from 1 to 64"),
@@ -117,6 +118,7 @@ fn values_that_cannot_work_are_refused() {
         (sensor("driver = \"simulated-bmp180\""), "name is empty"),
         (format!("{SENSOR}{SENSOR}"), "two sensors are named \"s1\""),
         (format!("{SENSOR}tags = {{ agent = \"x\" }}"), "the tag \"agent\" is set by the agent"),
+        (format!("{SENSOR}tags = {{ Pressure = \"x\" }}"), "the tag \"Pressure\" has the name of a field"),
         (format!("{SENSOR}tags = {{ time = \"x\" }}"), "is reserved"),
         (format!("{SENSOR}interval = \"0s\""), "at least 1ms"),
     ] {
