@@ -9,7 +9,8 @@
 //!  2. With `accept_partial=false`, a line that cannot be parsed stores nothing at all. A line that only the
 //!     table's schema or a time limit refuses is found while storing: then the other lines are stored and the
 //!     answer is the partial one, as the answer says.
-//!  3. An agent forgets its batch after 204, 400 and 422. So what of it is not stored is set aside, durable, before.
+//!  3. An agent forgets its batch after 204, and after 400 and 422 with [`REFUSED_HEADER`]. So what of it is not stored
+//!     is set aside, durable, before.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -125,6 +125,8 @@ pub struct AgentEpoch {
     pub highest: u64,
     /// Numbers that came or were given up, as first and last; ascending, not touching.
     pub accounted: Vec<(u64, u64)>,
+    /// Those of them that were given up and did not come, in the same form.
+    pub given_up: Vec<(u64, u64)>,
     /// Number and CRC32C of the batches that were applied last, the oldest first.
     pub recent: Vec<(u64, u32)>,
     /// The gaps noted last, the oldest first.
@@ -213,10 +215,12 @@ pub fn encode_agent_state(state: &AgentState, out: &mut Vec<u8>) {
     for epoch in &state.epochs {
         put_u64(out, epoch.epoch);
         put_u64(out, epoch.highest);
-        put_len(out, epoch.accounted.len());
-        for (first, last) in &epoch.accounted {
-            put_u64(out, *first);
-            put_u64(out, *last);
+        for ranges in [&epoch.accounted, &epoch.given_up] {
+            put_len(out, ranges.len());
+            for (first, last) in ranges {
+                put_u64(out, *first);
+                put_u64(out, *last);
+            }
         }
         put_len(out, epoch.recent.len());
         for (seq, crc) in &epoch.recent {
@@ -304,8 +308,7 @@ pub(super) fn decode_agent_state(reader: &mut Reader<'_>) -> Result<AgentState, 
     let mut epochs = Vec::new();
     for _ in 0..reader.len()? {
         let (epoch, highest) = (reader.u64()?, reader.u64()?);
-        let ranges = reader.len()?;
-        let accounted = reader.array::<_, 16>(ranges, |bytes| (u64_at(&bytes, 0), u64_at(&bytes, 8)))?;
+        let (accounted, given_up) = (reader.ranges()?, reader.ranges()?);
         let known = reader.len()?;
         let recent = reader.array::<_, 12>(known, |bytes| {
             (u64_at(&bytes, 0), u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]))
@@ -320,7 +323,7 @@ pub(super) fn decode_agent_state(reader: &mut Reader<'_>) -> Result<AgentState, 
                 reported: reader.flag()?,
             });
         }
-        let epoch = AgentEpoch { epoch, highest, accounted, recent, gaps };
+        let epoch = AgentEpoch { epoch, highest, accounted, given_up, recent, gaps };
         check_epoch(&epoch).map_err(|what| reader.malformed(what))?;
         epochs.push(epoch);
     }
@@ -339,13 +342,22 @@ pub(super) fn decode_agent_state(reader: &mut Reader<'_>) -> Result<AgentState, 
 }
 
 fn check_epoch(epoch: &AgentEpoch) -> Result<(), &'static str> {
-    let mut behind = 0;
-    for (i, (first, last)) in epoch.accounted.iter().enumerate() {
-        // Ranges that touch would be one; number 0 does not exist.
-        if *first == 0 || first > last || (i > 0 && *first <= behind) {
-            return Err("ranges of numbers do not ascend, or touch");
+    for ranges in [&epoch.accounted, &epoch.given_up] {
+        let mut behind = 0;
+        for (i, (first, last)) in ranges.iter().enumerate() {
+            // Ranges that touch would be one; number 0 does not exist.
+            if *first == 0 || first > last || (i > 0 && *first <= behind) {
+                return Err("ranges of numbers do not ascend, or touch");
+            }
+            behind = last.saturating_add(1);
         }
-        behind = last.saturating_add(1);
+    }
+    let is_accounted = |(first, last): &(u64, u64)| {
+        let at = epoch.accounted.partition_point(|range| range.1 < *last);
+        epoch.accounted.get(at).is_some_and(|range| range.0 <= *first)
+    };
+    if !epoch.given_up.iter().all(is_accounted) {
+        return Err("a number was given up and is not accounted for");
     }
     if epoch.recent.iter().any(|(seq, _)| *seq == 0) {
         return Err("a batch has the number 0");
@@ -393,6 +405,11 @@ impl Reader<'_> {
             [1] => Ok(true),
             [_] => Err(self.malformed("neither yes nor no")),
         }
+    }
+
+    fn ranges(&mut self) -> Result<Vec<(u64, u64)>, RecordError> {
+        let ranges = self.len()?;
+        self.array::<_, 16>(ranges, |bytes| (u64_at(&bytes, 0), u64_at(&bytes, 8)))
     }
 
     fn optional(&mut self) -> Result<Option<u64>, RecordError> {

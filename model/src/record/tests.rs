@@ -289,10 +289,12 @@ fn about_agent(seed: u64) -> Record {
             backlog_bytes: maybe(&rng),
             counters: AgentCounters { batches: rng.next_u64(), readings: 2, gaps: 3, duplicates: 4, conflicts: 5 },
             epochs: (0..rng.below(3))
-                .map(|epoch| AgentEpoch {
+                .map(|epoch| (epoch, rng.below(5)))
+                .map(|(epoch, ranges)| AgentEpoch {
                     epoch,
                     highest: rng.next_u64(),
-                    accounted: (0..rng.below(5)).map(|i| (1 + 10 * i, 1 + 10 * i + rng.below(9))).collect(),
+                    accounted: (0..ranges).map(|i| (1 + 10 * i, 5 + 10 * i + rng.below(5))).collect(),
+                    given_up: (0..ranges / 2).map(|i| (1 + 10 * i + rng.below(3), 3 + 10 * i + rng.below(3))).collect(),
                     recent: (0..rng.below(20)).map(|_| (1 + rng.below(99), rng.next_u64() as u32)).collect(),
                     gaps: (0..rng.below(3))
                         .map(|i| EpochGap {
@@ -361,12 +363,46 @@ fn the_layout_of_records_about_agents_is_the_documented_one() {
         &[1, 1, 0, 0, 0, b'1', 1, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     ];
     assert_eq!(again(&Record::AgentStatus(status)), expected.concat());
+    let gap = EpochGap { first_seq: 2, last_seq: 4, received: 1, time_us: -1, reported: true };
+    let state = AgentState {
+        agent: "pi".into(),
+        as_of: 9,
+        first_seen_us: 5,
+        last_seen_us: 6,
+        online: Some(true),
+        version: None,
+        backlog_batches: None,
+        backlog_bytes: Some(8),
+        counters: AgentCounters { batches: 1, readings: 2, gaps: 3, duplicates: 4, conflicts: 5 },
+        epochs: vec![AgentEpoch {
+            epoch: 7,
+            highest: 5,
+            accounted: vec![(1, 5)],
+            given_up: vec![(2, 3)],
+            recent: vec![(5, 0x0102_0304)],
+            gaps: vec![gap],
+        }],
+    };
+    let expected = [
+        &[1, 4, 2, 0, 0, 0, b'p', b'i', 9, 0, 0, 0, 0, 0, 0, 0][..],
+        &[5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 1, 8, 0, 0, 0, 0, 0, 0, 0],
+        &[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0],
+        &[4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+        &[7, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0],
+        &[1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0],
+        &[1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0],
+        &[1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 4, 3, 2, 1],
+        &[1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+        &[255, 255, 255, 255, 255, 255, 255, 255, 1],
+    ];
+    assert_eq!(again(&Record::AgentState(state)), expected.concat());
 }
 
 #[test]
 fn broken_records_about_agents_are_named() {
     let Record::AgentState(mut state) = about_agent(2) else { panic!("a state") };
     let epoch = |accounted: &[(u64, u64)]| AgentEpoch { accounted: accounted.to_vec(), ..AgentEpoch::default() };
+    // Ranges of `accounted`, then of `given_up`.
     for (good, accounted) in [
         (true, &[(1_u64, 2_u64), (4, 4)][..]),
         (true, &[(1, u64::MAX)]),
@@ -378,13 +414,31 @@ fn broken_records_about_agents_are_named() {
         state.epochs = vec![epoch(&[(1, 2); 2][..accounted.len()])];
         state.epochs[0].accounted = vec![(1, 1), (9, 9)][..accounted.len()].to_vec();
         let mut bytes = again(&Record::AgentState(state.clone()));
-        let end = bytes.len() - 8;
+        let end = bytes.len() - 12;
         for (i, (first, last)) in accounted.iter().rev().enumerate() {
             let at = end - 16 * (i + 1);
             bytes[at..at + 8].copy_from_slice(&first.to_le_bytes());
             bytes[at + 8..at + 16].copy_from_slice(&last.to_le_bytes());
         }
         assert_eq!(decode(&bytes).is_ok(), good, "{accounted:?}");
+    }
+    for (good, given_up) in [
+        (true, [(1_u64, 2_u64), (4, 4)]),
+        (true, [(3, 3), (7, u64::MAX)]),
+        (false, [(1, 2), (3, 3)]),
+        (false, [(2, 1), (7, 7)]),
+        (false, [(0, 1), (7, 7)]),
+        (false, [(1, 1), (4, 5)]),
+        (false, [(1, 5), (7, 7)]),
+        (false, [(3, 7), (9, 9)]),
+    ] {
+        state.epochs = vec![epoch(&[(1, 4), (7, u64::MAX)])];
+        state.epochs[0].given_up = vec![(1, 1), (9, 9)];
+        let mut bytes = again(&Record::AgentState(state.clone()));
+        let at = bytes.len() - 8 - 32;
+        let numbers = given_up.iter().flat_map(|(first, last)| [first.to_le_bytes(), last.to_le_bytes()]);
+        bytes.splice(at..at + 32, numbers.flatten());
+        assert_eq!(decode(&bytes).is_ok(), good, "{given_up:?}");
     }
 }
 

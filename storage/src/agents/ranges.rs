@@ -14,10 +14,14 @@ pub(super) fn insert(ranges: &mut Ranges, first: u64, last: u64) {
     ranges.splice(from..to, [(first, last)]);
 }
 
-/// Whether `number` is in one of them.
-pub(super) fn contains(ranges: &Ranges, number: u64) -> bool {
-    let from = ranges.partition_point(|range| range.1 < number);
-    ranges.get(from).is_some_and(|range| range.0 <= number)
+/// Takes `number` out. Returns whether it was in one of them.
+pub(super) fn remove(ranges: &mut Ranges, number: u64) -> bool {
+    let at = ranges.partition_point(|range| range.1 < number);
+    let Some((first, last)) = ranges.get(at).copied().filter(|range| range.0 <= number) else { return false };
+    let below = (first < number).then(|| (first, number - 1));
+    let above = (number < last).then(|| (number + 1, last));
+    ranges.splice(at..=at, below.into_iter().chain(above));
+    true
 }
 
 /// How many of `first..=last` are in them.
@@ -46,6 +50,18 @@ pub(super) fn lowest_hole(ranges: &Ranges) -> Option<(u64, u64)> {
     None
 }
 
+/// What of `first..=last` is in none of them.
+pub(super) fn holes(ranges: &Ranges, first: u64, last: u64) -> Ranges {
+    let mut holes = Ranges::new();
+    let mut next = Some(first);
+    for (from, to) in ranges.iter().filter(|range| range.1 >= first && range.0 <= last) {
+        holes.extend(next.filter(|next| next < from).map(|next| (next, from - 1)));
+        next = to.checked_add(1);
+    }
+    holes.extend(next.filter(|next| *next <= last).map(|next| (next, last)));
+    holes
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -65,9 +81,18 @@ mod tests {
                 insert(&mut ranges, first, last);
                 set.extend(first..=last);
                 assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "{ranges:?}");
-                assert!((1..80).all(|number| contains(&ranges, number) == set.contains(&number)), "{ranges:?}");
+                for number in [first, 1 + rng.below(60)] {
+                    if rng.below(2) == 0 {
+                        assert_eq!(remove(&mut ranges, number), set.remove(&number), "{number} of {ranges:?}");
+                    }
+                }
+                assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "{ranges:?}");
+                let contains = |number| count(&ranges, number, number) == 1;
+                assert!((1..80).all(|number| contains(number) == set.contains(&number)), "{ranges:?}");
                 let (from, to) = (1 + rng.below(60), 30 + rng.below(60));
                 assert_eq!(count(&ranges, from, to), set.iter().filter(|n| (from..=to).contains(*n)).count() as u64);
+                let holes: Vec<u64> = holes(&ranges, from, to).into_iter().flat_map(|hole| hole.0..=hole.1).collect();
+                assert!(holes.into_iter().eq((from..=to).filter(|number| !set.contains(number))), "{ranges:?}");
                 let contiguous_up_to = (1..).take_while(|number| set.contains(number)).count() as u64;
                 assert_eq!(contiguous(&ranges), contiguous_up_to);
                 let hole = lowest_hole(&ranges).map(|hole| hole.0);
@@ -84,5 +109,8 @@ mod tests {
         assert_eq!(ranges, [(1, u64::MAX)]);
         insert(&mut ranges, u64::MAX, u64::MAX);
         assert_eq!((ranges.len(), count(&ranges, 1, u64::MAX), lowest_hole(&ranges)), (1, u64::MAX, None));
+        assert_eq!(holes(&ranges, 1, u64::MAX), []);
+        assert!(remove(&mut ranges, u64::MAX) && !remove(&mut ranges, u64::MAX));
+        assert_eq!(holes(&ranges, 1, u64::MAX), [(u64::MAX, u64::MAX)]);
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use model::record::{self, AgentBatchRecord, AgentCounters, AgentEpoch, AgentState, AgentStatusRecord, EpochGap};
 use model::{Position, TableBatch};
 
-use super::ranges;
+use super::ranges::{self, Ranges};
 use super::rows::{self, AgentRow, AgentTables, GapRow};
 use super::{AgentBatch, AgentGap, Seen};
 use crate::StorageError;
@@ -47,6 +47,9 @@ const RANGES_MAX: usize = 64;
 
 /// Gaps of an outbox that are kept, to count what comes of them all the same.
 const GAPS_MAX: usize = 64;
+
+/// Ranges of numbers that were given up and did not come; beyond it the lowest are taken for numbers that came.
+const GIVEN_UP_MAX: usize = 64;
 
 /// The reason of a gap that the agent did not report.
 const NEVER_CAME: &str = "never_came";
@@ -346,12 +349,11 @@ impl Agents {
         for state in known.agents.values().map(|agent| &agent.state).filter(|state| state.as_of > flushed) {
             for epoch in &state.epochs {
                 // What the agent reported is in the records, but for what came all the same.
-                let row = |gap: &EpochGap| match (gap.reported, gap.received) {
-                    (false, _) => Some(never_came(&state.agent, epoch.epoch, gap)),
-                    (true, 0) => None,
-                    (true, _) => Some(received(&state.agent, epoch.epoch, gap)),
+                let row = |gap: &EpochGap| {
+                    let row = if gap.reported { received } else { never_came };
+                    row(&state.agent, epoch.epoch, gap)
                 };
-                gap_rows.extend(epoch.gaps.iter().filter_map(row));
+                gap_rows.extend(epoch.gaps.iter().map(row));
             }
         }
         drop(known);
@@ -406,19 +408,21 @@ impl Known {
                 state.counters.readings += batch.readings;
                 note_applied(epoch, batch, gap_rows);
                 for gap in &batch.gaps {
-                    let received = ranges::count(&epoch.accounted, gap.first_seq, gap.last_seq);
-                    ranges::insert(&mut epoch.accounted, gap.first_seq, gap.last_seq);
                     let AgentGap { first_seq, last_seq, time_us, .. } = *gap;
+                    let is_known = epoch
+                        .gaps
+                        .iter()
+                        .any(|known| known.reported && known.first_seq <= first_seq && last_seq <= known.last_seq);
+                    let received = give_up(epoch, first_seq, last_seq);
                     keep_gap(epoch, EpochGap { first_seq, last_seq, received, time_us, reported: true });
                     gap_rows.push(reported(batch, gap, Some(received)));
-                    state.counters.gaps += 1;
+                    state.counters.gaps += u64::from(!is_known);
                 }
                 while epoch.accounted.len() > 1 + RANGES_MAX
                     && let Some((first_seq, last_seq)) = ranges::lowest_hole(&epoch.accounted)
                 {
-                    ranges::insert(&mut epoch.accounted, first_seq, last_seq);
-                    let gap =
-                        EpochGap { first_seq, last_seq, received: 0, time_us: batch.received_us, reported: false };
+                    let received = give_up(epoch, first_seq, last_seq);
+                    let gap = EpochGap { first_seq, last_seq, received, time_us: batch.received_us, reported: false };
                     keep_gap(epoch, gap);
                     gap_rows.push(never_came(&batch.agent, batch.epoch, &gap));
                     state.counters.gaps += 1;
@@ -511,20 +515,39 @@ fn note_applied(epoch: &mut AgentEpoch, batch: &AgentBatchRecord, gap_rows: &mut
     }
     epoch.recent.push((batch.seq, batch.crc));
     epoch.highest = epoch.highest.max(batch.seq);
-    if !ranges::contains(&epoch.accounted, batch.seq) {
-        ranges::insert(&mut epoch.accounted, batch.seq, batch.seq);
+    ranges::insert(&mut epoch.accounted, batch.seq, batch.seq);
+    if !ranges::remove(&mut epoch.given_up, batch.seq) {
         return;
     }
-    // It came before, or after it was given up.
+    // It came after it was given up. That may have made two ranges of one.
+    forget_lowest(&mut epoch.given_up);
     let has = |gap: &&mut EpochGap| (gap.first_seq..=gap.last_seq).contains(&batch.seq);
-    if let Some(gap) = epoch.gaps.iter_mut().rev().find(has) {
+    for gap in epoch.gaps.iter_mut().filter(has) {
         let numbers = (gap.last_seq - gap.first_seq).saturating_add(1);
         gap.received = gap.received.saturating_add(1).min(numbers);
         gap_rows.push(received(&batch.agent, batch.epoch, gap));
     }
 }
 
+/// Notes that a gap was reported or found. Returns how many of its batches came all the same.
+fn give_up(epoch: &mut AgentEpoch, first_seq: u64, last_seq: u64) -> u64 {
+    let count = |ranges| ranges::count(ranges, first_seq, last_seq);
+    let received = count(&epoch.accounted) - count(&epoch.given_up);
+    for (first, last) in ranges::holes(&epoch.accounted, first_seq, last_seq) {
+        ranges::insert(&mut epoch.given_up, first, last);
+    }
+    ranges::insert(&mut epoch.accounted, first_seq, last_seq);
+    forget_lowest(&mut epoch.given_up);
+    received
+}
+
+fn forget_lowest(given_up: &mut Ranges) {
+    given_up.drain(..given_up.len().saturating_sub(GIVEN_UP_MAX));
+}
+
+/// Keeps a gap, as its row is: one that begins with the same number at the same time takes the place of the older one.
 fn keep_gap(epoch: &mut AgentEpoch, gap: EpochGap) {
+    epoch.gaps.retain(|known| (known.first_seq, known.time_us) != (gap.first_seq, gap.time_us));
     if epoch.gaps.len() == GAPS_MAX {
         epoch.gaps.remove(0);
     }
@@ -574,7 +597,8 @@ fn never_came(agent: &Arc<str>, epoch: u64, gap: &EpochGap) -> GapRow {
 /// About what an agent takes in memory, and a little more than in the log.
 fn bytes_of(state: &AgentState) -> usize {
     let of_epoch = |epoch: &AgentEpoch| {
-        64 + 16 * epoch.accounted.capacity() + 16 * epoch.recent.capacity() + 40 * epoch.gaps.capacity()
+        let ranges = epoch.accounted.capacity() + epoch.given_up.capacity();
+        88 + 16 * ranges + 16 * epoch.recent.capacity() + 40 * epoch.gaps.capacity()
     };
     320 + 2 * state.agent.len() + state.epochs.iter().map(of_epoch).sum::<usize>()
 }

@@ -212,6 +212,80 @@ fn a_gap_is_a_row_and_its_numbers_are_no_longer_missing() {
     assert_eq!(agent(&storage, ["seq", "missing", "gaps", "batches"]), ["11", "0", "2", "4"]);
 }
 
+/// A case: batches with the gap that each reports, then counted gaps and `received` by `first_seq`.
+type GapCase = (&'static [(u64, Option<(u64, u64)>)], u64, &'static [(u64, u64)]);
+
+const GAP_CASES: [GapCase; 7] = [
+    // Reported again.
+    (&[(1, None), (3, Some((2, 2))), (5, Some((2, 2)))], 1, &[(2, 0)]),
+    // Grown; batch 5 came.
+    (&[(1, None), (5, None), (21, Some((2, 10))), (22, Some((2, 20)))], 2, &[(2, 1)]),
+    // Overlapping; batches 12, 17 and 22 came.
+    (&[(12, None), (17, None), (22, None), (24, Some((11, 20))), (25, Some((15, 23)))], 2, &[(11, 2), (15, 2)]),
+    // Batch 4 comes after it was given up, then both gaps are reported again, one of them in parts.
+    (
+        &[(11, Some((2, 10))), (4, None), (12, Some((2, 10))), (13, Some((3, 5))), (14, Some((6, 6)))],
+        1,
+        &[(2, 1), (3, 1), (6, 0)],
+    ),
+    // A batch in two gaps comes.
+    (&[(24, Some((11, 20))), (25, Some((15, 23))), (16, None)], 2, &[(11, 1), (15, 1)]),
+    // Touching ones are two; all of the second came.
+    (&[(6, None), (7, None), (8, Some((2, 5))), (9, Some((6, 7)))], 2, &[(2, 0), (6, 2)]),
+    // One that holds another.
+    (&[(10, Some((4, 5))), (11, Some((2, 9))), (5, None), (12, Some((2, 9)))], 2, &[(2, 1), (4, 1)]),
+];
+
+#[test]
+fn only_batches_that_came_count_as_received_of_a_gap() {
+    for restart in ["never", "killed", "closed", "truncated", "shards"] {
+        let mut world = World::local();
+        world.config.log_segment_bytes = 16 << 10;
+        world.config.log_bytes_max = 64 << 10;
+        let mut storage = world.open();
+        let id = |case: usize| format!("pi-{case}");
+        for step in 0..5 {
+            for (case, (batches, ..)) in GAP_CASES.iter().enumerate() {
+                let Some((seq, reported)) = batches.get(step) else { continue };
+                let gaps = reported.iter().map(|(first, last)| gap(*first, *last, None)).collect();
+                send(&storage, &AgentBatch { agent: id(case).into(), gaps, ..named(*seq) }, Vec::new());
+            }
+            match restart {
+                "closed" => storage.close(Duration::from_secs(60)).unwrap(),
+                "truncated" => {
+                    // Gaps hold the log until they are in shards.
+                    storage.refresh(&TableName::new("system", "agent_gaps")).unwrap();
+                    for seq in 1..=200 {
+                        send(&storage, &named(200 * step as u64 + seq), reading(seq as i64, 1.0));
+                        if seq % 20 == 0 {
+                            storage.refresh(&TableName::public("t")).unwrap();
+                            assert!(storage.stats().wal.bytes_on_disk <= 128 << 10, "{:?}", storage.stats().wal);
+                        }
+                    }
+                }
+                "shards" => storage.refresh(&TableName::new("system", "agent_gaps")).unwrap(),
+                _ => {}
+            }
+            if restart != "never" {
+                drop(storage);
+                storage = world.reopen();
+            }
+        }
+        let (agents, rows) = (system(&storage, "agents"), system(&storage, "agent_gaps"));
+        for (case, (_, gaps, received)) in GAP_CASES.iter().enumerate() {
+            let of_agent = format!("agent={}", id(case));
+            assert_eq!(agents[&of_agent]["gaps"], gaps.to_string(), "{restart}, case {case}");
+            let prefix = format!("{of_agent},epoch=7,first_seq=");
+            let found: BTreeMap<u64, u64> = rows
+                .iter()
+                .filter_map(|(row, fields)| Some((row.strip_prefix(&prefix)?.parse().ok()?, fields)))
+                .map(|(first, fields)| (first, fields["received"].parse().unwrap()))
+                .collect();
+            assert_eq!(found.into_iter().collect::<Vec<_>>(), *received, "{restart}, case {case}");
+        }
+    }
+}
+
 #[test]
 fn too_many_holes_make_the_lowest_one_a_gap() {
     let mut world = World::local();
