@@ -440,9 +440,13 @@ impl Memtable {
         false
     }
 
-    /// The values of a key, for the memtable above: row id and values by name.
+    /// The values of a key, for the memtable above: row id and values by name. A hidden row is none: the layer below that
+    /// hides it is what readers see, so that is where the key lies.
     pub(crate) fn lookup(&self, key: &SeriesKey, time_us: i64) -> Option<(u32, Vec<FieldValue>)> {
         let row = self.find_row(self.find_series(key)?, time_us)?;
+        if self.below.hidden.contains(&row) {
+            return None;
+        }
         let type_of = |name: &Arc<str>| self.slots.iter().find(|slot| slot.name == *name).map(|slot| slot.field_type);
         let values = self.values(row).into_iter().filter_map(|(name, value)| {
             let field_type = type_of(&name)?;

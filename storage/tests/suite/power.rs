@@ -306,6 +306,32 @@ fn a_flush_that_fails_at_any_step_loses_and_doubles_nothing() {
     }
 }
 
+/// While a retry is being flushed, a correction comes: it replaces the row in the shard, which hides the retry's.
+#[test]
+fn a_correction_on_a_retry_that_is_being_flushed_is_seen_once() {
+    let sim = SimDisk::new();
+    let (faulty, faults) = FaultDisk::new(Arc::new(sim));
+    let disk: SharedDisk = Arc::new(faulty);
+    let storage = world(&disk, 1).open();
+    let mut oracle = Oracle::default();
+    let table = TableName::public("t");
+    let write = |oracle: &mut Oracle, value: f64| {
+        let write = vec![(0, 1, "x", value)];
+        storage.write(vec![table_batch(&write)], "test").unwrap().wait().unwrap();
+        apply(&mut oracle.acked, &write);
+    };
+    write(&mut oracle, 1.0);
+    storage.refresh(&table).unwrap();
+    write(&mut oracle, 1.0);
+    // The retry is sealed, and stays so.
+    faults.fail(Operation::Create, 1, |path| !path.starts_with("/data/wal"));
+    let failed = storage.refresh(&table);
+    write(&mut oracle, 2.0);
+    assert_eq!(read(&storage, "t"), oracle.acked, "{failed:?}");
+    storage.refresh(&table).unwrap();
+    assert_eq!(read(&storage, "t"), oracle.acked);
+}
+
 fn put(storage: &Storage, oracle: &mut Oracle, rng: &SplitMix64) {
     let write = oracle.new_write(rng);
     storage.write(vec![table_batch(&write)], "test").unwrap().wait().unwrap();
