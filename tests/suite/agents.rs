@@ -10,7 +10,7 @@ const ONCE: Duration = Duration::from_secs(3_600);
 /// P1, P7; `cargo xtask soak agent-kills` runs 500 rounds.
 #[test]
 fn readings_of_agents_survive_kills_of_agents_links_and_server_once() {
-    let report = scenario::agent_kills(settings::seed(), settings::rounds(15), |_| {});
+    let report = scenario::agent_kills(settings::seed(), settings::rounds(30), |_| {});
     println!("{report}");
 }
 
