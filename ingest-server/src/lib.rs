@@ -35,5 +35,4 @@ pub mod mqtt;
 pub mod serve;
 pub mod sql_shell;
 pub mod stop_flag;
-pub mod time_text;
 pub mod write_command;

@@ -1,7 +1,7 @@
 //! What Eden talks about: readings of series, grouped into batches, ordered by position.
 //!
 //! Owns:     the types that every room shares, the bytes in which a batch is logged ([`record`]), and how people write
-//!           sizes, durations and names ([`units`], [`close_names`]).
+//!           times, sizes, durations and names ([`time_text`], [`units`], [`close_names`]).
 //! Does not: do I/O, know Arrow, or wait for anything. [`SystemClock`] is the one place that asks the time.
 //!
 //! ```
@@ -21,6 +21,7 @@ pub mod name;
 pub mod position;
 pub mod record;
 pub mod series;
+pub mod time_text;
 pub mod units;
 pub mod validity;
 
