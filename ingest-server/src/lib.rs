@@ -23,6 +23,7 @@
 //! ```
 
 pub mod addresses;
+mod agent_batch;
 pub mod app;
 pub mod cli;
 pub mod client;

@@ -22,11 +22,12 @@ use std::time::Duration;
 use decode::line_protocol::{self, Decoded, LineError, Options, Precision};
 use model::name::{PUBLIC, check_name};
 use serde::Deserialize;
-use storage::{AgentBatch, AgentGap, AgentStatus, PendingWrite, RejectedRow, SetAside, Storage, StorageError};
+use storage::{AgentStatus, PendingWrite, RejectedRow, SetAside, Storage, StorageError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::topic::{self, Kind};
+use crate::agent_batch;
 use crate::app::App;
 use crate::metrics::Metrics;
 
@@ -341,20 +342,7 @@ impl Work {
         let bad = Bad { errors, total: errors_total };
         let written = match agent {
             Some(header) => {
-                let gap = |gap: line_protocol::Gap| AgentGap {
-                    first_seq: gap.first_seq,
-                    last_seq: gap.last_seq,
-                    readings: gap.readings,
-                    reason: gap.reason.into(),
-                    time_us: gap.time_us,
-                };
-                let batch = AgentBatch {
-                    agent: header.agent.into(),
-                    epoch: header.epoch,
-                    seq: header.seq,
-                    crc: crc32c::crc32c(body.unwrap_or_default()),
-                    gaps: header.gaps.into_iter().map(gap).collect(),
-                };
+                let batch = agent_batch::named(header, body.unwrap_or_default());
                 let mut refused = Refused::default();
                 let set_aside = |rejected: &[RejectedRow]| {
                     refused = self.refused(&range, start, body, &bad, rejected);
