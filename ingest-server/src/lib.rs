@@ -36,4 +36,5 @@ pub mod mqtt;
 pub mod serve;
 pub mod sql_shell;
 pub mod stop_flag;
+mod unpack;
 pub mod write_command;
