@@ -19,8 +19,9 @@ use tracing_subscriber::EnvFilter;
 use wal::disk::{Disk as _, LocalDisk, Replace, SharedDisk, create_dir_all, write_whole};
 
 use crate::agent::{Agent, AgentError, Surroundings};
+use crate::causes::with_causes;
 use crate::config::Config;
-use crate::outbox::{OutboxError, Waiting, chain, peek};
+use crate::outbox::{OutboxError, Waiting, peek};
 use crate::sensor::{Reading, Station};
 use crate::uplink::{probe, runtime};
 
@@ -158,7 +159,7 @@ fn run_agent(args: &ConfigArgs) -> Result<(), Failure> {
         let agent = Agent::start(config, Surroundings::system()).map_err(|e| match e {
             AgentError::Config(e) => Failure::usage(e.to_string()),
             AgentError::Outbox(e @ OutboxError::Locked { .. }) => Failure::usage(e.to_string()),
-            e => Failure::work(chain(&e)),
+            e => Failure::work(with_causes(&e)),
         })?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -316,7 +317,7 @@ fn check_outbox(dir: &Path) -> Result<String, String> {
             let batches: u64 = waiting.lives.iter().map(|life| life.batches).sum();
             Ok(format!("writable, {batches} batches wait"))
         }
-        Err(e) => Err(chain(&e)),
+        Err(e) => Err(with_causes(&e)),
     }
 }
 
@@ -324,7 +325,7 @@ fn outbox(args: &ConfigArgs, format: Format) -> Result<(), Failure> {
     let config = load(args)?;
     let disk: SharedDisk = Arc::new(LocalDisk::new());
     let dir = &config.outbox.dir;
-    let waiting = peek(&disk, dir).map_err(|e| Failure::work(chain(&e)))?;
+    let waiting = peek(&disk, dir).map_err(|e| Failure::work(with_causes(&e)))?;
     match (waiting, format) {
         (None, Format::Table) => print(&format!("{}: no outbox yet\n", dir.display())),
         (None, Format::Json) => print("null\n"),
