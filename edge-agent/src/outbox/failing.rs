@@ -9,7 +9,8 @@ use std::time::Duration;
 use wal::Recovery;
 
 use super::record::{Content, Header};
-use super::{Entry, MEMORY_BYTES_MAX, Made, Outbox, OutboxError, Scan, open_log, scan};
+use super::scan::{Entry, Scan, open_log, scan};
+use super::{MEMORY_BYTES_MAX, Made, Outbox, OutboxError};
 use crate::causes::with_causes;
 use crate::gap::{Gap, GapReason, Life};
 
