@@ -19,6 +19,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use model::name::{check_column_name, check_name};
+use model::record::AgentGap;
 use model::{TableBatch, Value};
 
 use scan::Fail;
@@ -148,23 +149,9 @@ pub struct AgentHeader {
     pub seq: u64,
     /// The unit of all times in this body; wins over [`Options::precision`].
     pub precision: Precision,
-    /// What the agent reports as lost, in the lines `# eden gap …` right behind the header.
-    pub gaps: Vec<Gap>,
-}
-
-/// Batches that an agent had to give up: `# eden gap first_seq=11 last_seq=19 readings=540 reason=outbox_full time=…`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The first of them.
-    pub first_seq: u64,
-    /// The last of them.
-    pub last_seq: u64,
-    /// Readings in them, if the agent knows.
-    pub readings: Option<u64>,
-    /// Why, in one word.
-    pub reason: String,
-    /// When, by the agent's clock, microseconds since 1970-01-01 UTC.
-    pub time_us: i64,
+    /// What the agent reports as lost, in lines right behind the header:
+    /// `# eden gap first_seq=11 last_seq=19 readings=540 reason=outbox_full time=…`.
+    pub gaps: Vec<AgentGap>,
 }
 
 /// A line that was refused.
@@ -278,7 +265,7 @@ impl<'a> Parser<'a> {
 
     /// Reads the lines `# eden gap …` that `body`, all behind the header, begins with. What reads the body afterwards
     /// takes them for comments.
-    fn read_gaps(&mut self, body: &[u8], gaps: &mut Vec<Gap>) {
+    fn read_gaps(&mut self, body: &[u8], gaps: &mut Vec<AgentGap>) {
         let of_header = self.line;
         for line in body.split(|byte| *byte == b'\n') {
             let Some(words) = line.strip_prefix(GAP_START.as_bytes()) else { break };
@@ -519,7 +506,7 @@ fn number_of(word: &str, value: &str) -> Result<u64, String> {
 }
 
 /// Reads what follows [`GAP_START`]. Keys in any order; unknown keys are left to newer versions.
-fn gap(words: &str) -> Result<Gap, String> {
+fn gap(words: &str) -> Result<AgentGap, String> {
     let (mut first, mut last, mut readings, mut reason, mut time) = (None, None, None, None, None);
     for word in words.trim_end_matches('\r').split(' ').filter(|word| !word.is_empty()) {
         let (key, value) = key_value(word)?;
@@ -529,7 +516,7 @@ fn gap(words: &str) -> Result<Gap, String> {
             "readings" => readings.replace(number_of(word, value)?).is_some(),
             "reason" => {
                 check_name("reason", value).map_err(|error| error.to_string())?;
-                reason.replace(value.to_owned()).is_some()
+                reason.replace(value.into()).is_some()
             }
             "time" => {
                 let number = value.parse::<i64>();
@@ -550,7 +537,7 @@ fn gap(words: &str) -> Result<Gap, String> {
     if first_seq > last_seq {
         return Err("first_seq is greater than last_seq".to_owned());
     }
-    Ok(Gap { first_seq, last_seq, readings, reason, time_us })
+    Ok(AgentGap { first_seq, last_seq, readings, reason, time_us })
 }
 
 /// Reads the first line of an agent's batch, which begins with [`AGENT_HEADER_START`]. Keys in any order; unknown

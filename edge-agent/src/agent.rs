@@ -13,10 +13,11 @@ use std::time::Duration;
 use model::{Clock, Rng, SplitMix64, SystemClock};
 use wal::disk::{LocalDisk, SharedDisk};
 
+use crate::causes::with_causes;
 use crate::config::{Config, ConfigError};
 use crate::exchange::Exchange;
 use crate::gap::Life;
-use crate::outbox::{BODY_BYTES_MAX, Outbox, OutboxConfig, OutboxError, chain};
+use crate::outbox::{BODY_BYTES_MAX, Outbox, OutboxConfig, OutboxError};
 use crate::sensor::Station;
 use crate::uplink::Uplink;
 
@@ -304,7 +305,7 @@ impl Collector {
                 Ok(Some(batch)) => self.exchange.offer(batch),
                 Ok(None) => return,
                 Err(e) => {
-                    tracing::error!(error = %chain(&e), "read the outbox");
+                    tracing::error!(error = %with_causes(&e), "read the outbox");
                     return;
                 }
             }
@@ -355,7 +356,7 @@ impl Collector {
         self.publish_stats();
         let closed = self.outbox.close();
         if let Err(e) = &closed {
-            tracing::error!(error = %chain(e), "the outbox could not be closed in order; it is as after a crash");
+            tracing::error!(error = %with_causes(e), "the outbox could not be closed in order; it is as after a crash");
         }
         closed.is_ok()
     }

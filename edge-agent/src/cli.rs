@@ -12,14 +12,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use model::time_text::iso;
 use model::{Clock as _, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use wal::disk::{Disk as _, LocalDisk, Replace, SharedDisk, create_dir_all, write_whole};
 
 use crate::agent::{Agent, AgentError, Surroundings};
+use crate::causes::with_causes;
 use crate::config::Config;
-use crate::outbox::{OutboxError, Waiting, chain, peek};
+use crate::outbox::{OutboxError, Waiting, peek};
 use crate::sensor::{Reading, Station};
 use crate::uplink::{probe, runtime};
 
@@ -157,7 +159,7 @@ fn run_agent(args: &ConfigArgs) -> Result<(), Failure> {
         let agent = Agent::start(config, Surroundings::system()).map_err(|e| match e {
             AgentError::Config(e) => Failure::usage(e.to_string()),
             AgentError::Outbox(e @ OutboxError::Locked { .. }) => Failure::usage(e.to_string()),
-            e => Failure::work(chain(&e)),
+            e => Failure::work(with_causes(&e)),
         })?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -315,7 +317,7 @@ fn check_outbox(dir: &Path) -> Result<String, String> {
             let batches: u64 = waiting.lives.iter().map(|life| life.batches).sum();
             Ok(format!("writable, {batches} batches wait"))
         }
-        Err(e) => Err(chain(&e)),
+        Err(e) => Err(with_causes(&e)),
     }
 }
 
@@ -323,7 +325,7 @@ fn outbox(args: &ConfigArgs, format: Format) -> Result<(), Failure> {
     let config = load(args)?;
     let disk: SharedDisk = Arc::new(LocalDisk::new());
     let dir = &config.outbox.dir;
-    let waiting = peek(&disk, dir).map_err(|e| Failure::work(chain(&e)))?;
+    let waiting = peek(&disk, dir).map_err(|e| Failure::work(with_causes(&e)))?;
     match (waiting, format) {
         (None, Format::Table) => print(&format!("{}: no outbox yet\n", dir.display())),
         (None, Format::Json) => print("null\n"),
@@ -411,22 +413,9 @@ fn waiting_as_json(waiting: &Waiting) -> serde_json::Value {
     })
 }
 
-/// `2026-06-01 00:00:00 UTC`, by the proleptic Gregorian calendar.
+/// `2026-06-01 00:00:00 UTC`: to the second.
 fn utc(time_us: i64) -> String {
-    let seconds = time_us.div_euclid(1_000_000);
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Days since 0000-03-01, so that leap days come last in a year.
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    format!("{} UTC", iso(time_us - time_us.rem_euclid(1_000_000)).replace('T', " "))
 }
 
 #[cfg(test)]

@@ -1,73 +1,31 @@
 //! What an operator may set: one TOML file, overridden by the environment by one rule.
 //!
-//! Owns:     every key, its default and its manual entry (`docs/agent.md` holds the same ones).
+//! Owns:     every key, its default and its manual entry (the doc comments below are what `docs/agent.md` holds).
 //! Does not: touch a port or a disk other than the file itself.
 //!
-//! Invariants
-//!  1. A key that does not exist is an error that names its place and the closest key that does.
-//!  2. `EDEN_AGENT_<SECTION>_<KEY>` sets `[section] key`, and nothing else does. Lists are in the file only.
+//! How keys are read, by which names and with which errors: `settings`. The environment's prefix is `EDEN_AGENT_`.
 
 mod load;
+mod manual;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use load::{ConfigError, Setting, Value};
-pub use model::{ByteSize, Period};
+use settings::section;
 
-/// A section of the configuration.
-pub(crate) trait Section: Default {
-    /// Its name in TOML.
-    const NAME: &'static str;
-    /// The names of its keys.
-    const KEYS: &'static [&'static str];
-    /// Sets one of [`Section::KEYS`].
-    fn set(&mut self, key: &str, value: &Value) -> Result<(), String>;
-}
-
-/// Declares a section once: its struct, its defaults and its parser.
-macro_rules! section {
-    (
-        $(#[doc = $about:literal])+
-        $section:literal $name:ident {
-            $( $(#[doc = $doc:literal])+ $field:ident : $type:ty = $default:expr, )+
-        }
-    ) => {
-        $(#[doc = $about])+
-        #[derive(Clone, Debug, PartialEq)]
-        pub struct $name {
-            $( $(#[doc = $doc])+ pub $field: $type, )+
-        }
-
-        impl Default for $name {
-            fn default() -> Self {
-                $name { $( $field: $default, )+ }
-            }
-        }
-
-        impl Section for $name {
-            const NAME: &'static str = $section;
-            const KEYS: &'static [&'static str] = &[$(stringify!($field)),+];
-
-            fn set(&mut self, key: &str, value: &Value) -> Result<(), String> {
-                match key {
-                    $( stringify!($field) => self.$field = <$type as Setting>::read(value)?, )+
-                    _ => return Err(format!("there is no key {key:?}")),
-                }
-                Ok(())
-            }
-        }
-    };
-}
+pub use manual::manual;
+pub use settings::{ByteSize, ConfigError, Period};
 
 section! {
     /// The agent itself.
     "agent" AgentSection {
-        /// The agent's id: its MQTT client id, a part of its topics, and the tag `agent` of its readings. Empty: the
-        /// host's name.
+        /// The agent's id: its MQTT client id, a part of its topics, and the tag `agent` of its readings.
+        /// 1 to 80 bytes without `/`, `+`, `#`, backslashes, spaces and control characters. Empty: the
+        /// host's name. Another id begins a new epoch.
         id: String = String::new(),
-        /// What is logged to standard error: `error`, `warn`, `info`, `debug` or `trace`, also by part.
+        /// What is logged to standard error: `error`, `warn`, `info`, `debug` or `trace`, also by
+        /// part: `info,edge_agent=debug`.
         log: String = "info".into(),
         /// How long a stop tries to send what waits. What is not sent by then stays in the outbox.
         grace: Period = Period(Duration::from_secs(5)),
@@ -77,7 +35,7 @@ section! {
 section! {
     /// How readings are put together.
     "batch" BatchSection {
-        /// A batch with so many readings is closed, before the next sync is due.
+        /// A batch with so many readings is closed before the next sync is due; so is one of 128 KiB.
         max_readings: u32 = 1_000,
     }
 }
@@ -87,9 +45,11 @@ section! {
     "outbox" OutboxSection {
         /// Its folder; made if missing. Each agent needs its own.
         dir: PathBuf = PathBuf::from("./eden-outbox"),
-        /// Bytes of its log at most. When it is full the oldest batches are dropped, and reported.
+        /// Size of its log at most, at least 2MiB. When it is full the oldest batches are dropped, a
+        /// segment of 1 MiB at a time, and reported.
         max_bytes: ByteSize = ByteSize(256 << 20),
-        /// The open batch is closed and made durable after this time: a power cut loses at most as much.
+        /// The open batch is closed and made durable after this time, at least 10ms: a power cut loses at
+        /// most as much. Longer wears an SD card less.
         sync_interval: Period = Period(Duration::from_secs(1)),
     }
 }
@@ -97,9 +57,10 @@ section! {
 section! {
     /// How batches are sent.
     "uplink" UplinkSection {
-        /// Batches sent and not acknowledged at a time, 1 to 64, over MQTT. HTTP sends one after the other.
+        /// Batches sent and not acknowledged at a time, 1 to 64, over MQTT. HTTP sends one after the
+        /// other.
         in_flight: u32 = 32,
-        /// Time between two status messages, over MQTT.
+        /// Time between two status messages, over MQTT; at least 1s.
         status_interval: Period = Period(Duration::from_secs(30)),
     }
 }
@@ -107,9 +68,9 @@ section! {
 section! {
     /// A server; several are tried in the order in which they stand.
     "server" ServerSection {
-        /// `mqtt://host:port` or `http://host:port`; without a port 1883 or 4200.
+        /// `mqtt://host:port` or `http://host:port`; without a port 1883 or 4200. No TLS yet.
         url: String = "mqtt://127.0.0.1:1883".into(),
-        /// `3.1.1` or `5`; of no meaning for HTTP.
+        /// `"3.1.1"` or `"5"`; of no meaning for HTTP.
         mqtt_version: MqttVersion = MqttVersion::V311,
     }
 }
@@ -119,16 +80,16 @@ section! {
     "sensor" SensorSection {
         /// Its kind: `simulated-bmp180`.
         driver: String = String::new(),
-        /// Its name, the tag `sensor` of its readings.
+        /// Its name, the tag `sensor` of its readings; no two alike.
         name: String = String::new(),
-        /// Time between two readings.
+        /// Time between two readings; at least 1ms.
         interval: Period = Period(Duration::from_secs(1)),
         /// The table of its readings. Empty: the driver's name, `bmp180`.
         table: String = String::new(),
-        /// Further tags of its readings: `tags = { room = "kitchen" }`.
+        /// Further tags of its readings: `{ room = "kitchen" }`. No tag has the name of a field.
         tags: BTreeMap<String, String> = BTreeMap::new(),
-        /// Which invented place a simulated sensor stands at. Without: one that follows from agent and name.
-        seed: Option<u32> = None,
+        /// Which invented place a simulated sensor stands at. 0: one that follows from agent and name.
+        seed: u32 = 0,
     }
 }
 

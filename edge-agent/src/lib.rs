@@ -14,6 +14,7 @@
 
 pub mod agent;
 pub mod bmp180;
+mod causes;
 pub mod cli;
 pub mod config;
 mod exchange;
@@ -24,4 +25,5 @@ mod uplink;
 
 pub use agent::{Agent, AgentError, AgentStats, Stopped, Surroundings};
 pub use bmp180::{Bmp180Reading, Bmp180Twin, DeciCelsius, Pascal};
+pub use causes::with_causes;
 pub use config::Config;

@@ -18,6 +18,7 @@ mod failing;
 mod identity;
 mod peek;
 pub(crate) mod record;
+mod scan;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -26,14 +27,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Clock, NodeEpoch, NodeId, Rng};
+use model::{Clock, NodeId, Rng};
 use wal::disk::{DiskLock, SharedDisk, create_dir_all};
-use wal::{Certainty, FrameReader, RING_SEGMENT_BYTES, Recovery, RingConfig, RingLog, WalError};
+use wal::{Certainty, FrameReader, RING_SEGMENT_BYTES, Recovery, RingLog, WalError};
 
 use crate::gap::{Gap, GapReason, Gaps, Life};
 use failing::Broken;
 use identity::Identity;
-use record::{Content, Decoded, Header, RecordError, State};
+use record::{Content, Decoded, Header, State};
+use scan::{Entry, Scan, open_log, scan};
 
 pub use peek::{Waiting, WaitingLife, peek};
 pub use record::Encoding;
@@ -183,39 +185,11 @@ pub struct OutboxStats {
     pub failing: bool,
 }
 
-/// A batch in the log that is not forgotten.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) life: Life,
-    pub(crate) seq: u64,
-    pub(crate) readings: u32,
-    pub(crate) readings_before: u64,
-    pub(crate) time_us: i64,
-    pub(crate) body_bytes: u32,
-    /// Offset of its frame in the log.
-    start: u64,
-    end: u64,
-    /// Frames that follow each other without a step: at most one segment.
-    run: u64,
-    pub(crate) gaps: Vec<Gap>,
-    /// Acknowledged, while one before it is not.
-    done: bool,
-}
-
 /// A batch that is not known to be durable.
 #[derive(Debug)]
 struct Made {
     header: Header,
     body: Vec<u8>,
-}
-
-/// What the log held when it was opened.
-pub(crate) struct Scan {
-    pub(crate) entries: VecDeque<Entry>,
-    /// The newest record's state and whether it closed the outbox.
-    newest: Option<(State, bool)>,
-    last_end: u64,
-    run: u64,
 }
 
 /// The queue; see the module.
@@ -804,93 +778,4 @@ impl Outbox {
         self.stats.gap_readings += gap.readings.unwrap_or(0);
         self.gaps.add(gap);
     }
-}
-
-/// Opens the log for `life` or a later one.
-fn open_log(disk: &SharedDisk, config: &OutboxConfig, life: u64) -> Result<(RingLog, Recovery, u64), OutboxError> {
-    let ring = |life| RingConfig {
-        segment_size_bytes: config.segment_bytes,
-        ..RingConfig::outbox(config.log_dir(), NODE, NodeEpoch(life), config.bytes_max)
-    };
-    match RingLog::open(Arc::clone(disk), ring(life)) {
-        // The identity was lost, or a crash came between the log and it: the lock says that nobody else writes here.
-        Err(WalError::Fenced { found: NodeEpoch(found), .. }) => {
-            let life = found + 1;
-            let (log, recovery) = RingLog::open(Arc::clone(disk), ring(life))?;
-            Ok((log, recovery, life))
-        }
-        opened => opened.map(|(log, recovery)| (log, recovery, life)).map_err(OutboxError::Log),
-    }
-}
-
-/// Reads the whole log: its newest state and the batches that this says are waiting.
-pub(crate) fn scan(log: &RingLog) -> Result<Scan, OutboxError> {
-    let mut scan = Scan { entries: VecDeque::new(), newest: None, last_end: 0, run: 0 };
-    for frame in log.reader(0) {
-        let frame = frame?;
-        let start = frame.position.offset;
-        if start != scan.last_end {
-            scan.run += 1;
-        }
-        scan.last_end = frame.end;
-        for bytes in frame.records() {
-            let (state, decoded) = match record::decode(bytes) {
-                Ok(decoded) => decoded,
-                Err(RecordError::Newer(version)) => return Err(OutboxError::Newer { version: version.into() }),
-                Err(RecordError::Malformed) => {
-                    tracing::error!(offset = start, "a record of the outbox is malformed");
-                    continue;
-                }
-            };
-            scan.newest = Some((state, decoded == Decoded::Closed));
-            let Decoded::Batch(header, body) = decoded else { continue };
-            let Header { life, seq, readings, readings_before, time_us, gaps, .. } = header;
-            scan.entries.push_back(Entry {
-                life,
-                seq,
-                readings,
-                readings_before,
-                time_us,
-                body_bytes: body.len() as u32,
-                start,
-                end: frame.end,
-                run: scan.run,
-                gaps,
-                done: false,
-            });
-        }
-    }
-    if let Some((state, _)) = &mut scan.newest {
-        // A gap that a batch carries stands in the states of that time too: the batch may be lost, and the gap not.
-        let entries: Vec<Entry> = scan.entries.drain(..).filter(|entry| entry.start >= state.forgotten_to).collect();
-        let (own, reported): (Vec<Gap>, Vec<Gap>) = std::mem::take(&mut state.gaps)
-            .into_iter()
-            .partition(|gap| !entries.iter().any(|entry| entry.gaps.contains(gap)));
-        let own = Gaps(own);
-        let (dropped, kept): (Vec<Entry>, Vec<Entry>) =
-            entries.into_iter().partition(|entry| own.cover(&entry.life, entry.seq));
-        let lost = reported.into_iter().filter(|gap| dropped.iter().any(|entry| entry.gaps.contains(gap)));
-        let mut gaps = own.clone();
-        for gap in lost {
-            gaps.add(gap);
-        }
-        state.gaps = gaps.0;
-        scan.entries = kept.into();
-    }
-    Ok(scan)
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Some errors already end with what their cause says.
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            let _ = write!(text, ": {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -119,7 +119,10 @@ impl Station {
     /// The sensor that `section` describes, at agent `agent`. The configuration was checked.
     pub fn new(agent: &str, section: &SensorSection) -> Station {
         let driver = driver(&section.driver).expect("the configuration was checked");
-        let seed = section.seed.map_or_else(|| seed_of(agent, &section.name), u64::from);
+        let seed = match section.seed {
+            0 => seed_of(agent, &section.name),
+            seed => u64::from(seed),
+        };
         let table = if section.table.is_empty() { driver.table } else { &section.table }.to_owned();
         let mut tags = section.tags.clone();
         tags.insert("agent".to_owned(), agent.to_owned());
@@ -205,7 +208,7 @@ mod tests {
             driver: "simulated-bmp180".to_owned(),
             name: "s 1".to_owned(),
             tags: BTreeMap::from([("room".to_owned(), "a,b=c".to_owned())]),
-            seed: Some(7),
+            seed: 7,
             ..SensorSection::default()
         };
         let mut station = Station::new("pi-7", &section);

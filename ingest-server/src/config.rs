@@ -4,9 +4,8 @@
 //!           prints and what `docs/config.md` holds).
 //! Does not: touch a port or a disk other than the file itself; parts are built from it in `serve`.
 //!
-//! Invariants
-//!  1. A key that does not exist is an error that names its place and the closest key that does.
-//!  2. `EDEN_<SECTION>_<KEY>` sets `[section] key`, and nothing else does.
+//! How keys are read, by which names and with which errors: `settings`. The environment's prefix is `EDEN_`; variables
+//! that name no section are other programs' business.
 
 mod load;
 mod manual;
@@ -14,83 +13,12 @@ mod manual;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use settings::section;
 use storage::StorageConfig;
 
-pub use load::{ConfigError, Setting, TopicFilters, Value};
+pub use load::TopicFilters;
 pub use manual::{manual, show};
-pub use model::{ByteSize, Period};
-
-/// One key, as `eden config show` prints it.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Its name.
-    pub key: &'static str,
-    /// Its manual entry, one string a line.
-    pub docs: &'static [&'static str],
-    /// Its value in TOML.
-    pub value: String,
-}
-
-/// A section of the configuration.
-pub trait Section: Default {
-    /// Its name in TOML.
-    const NAME: &'static str;
-    /// What it is about, one string a line.
-    const ABOUT: &'static [&'static str];
-    /// The names of its keys.
-    const KEYS: &'static [&'static str];
-    /// Sets one of [`Section::KEYS`].
-    ///
-    /// # Errors
-    /// Says what kind of value the key takes.
-    fn set(&mut self, key: &str, value: &Value) -> Result<(), String>;
-    /// All keys with their values.
-    fn entries(&self) -> Vec<Entry>;
-}
-
-/// Declares a section once: its struct, its defaults, its manual and its parser.
-macro_rules! section {
-    (
-        $(#[doc = $about:literal])+
-        $section:literal $name:ident {
-            $( $(#[doc = $doc:literal])+ $field:ident : $type:ty = $default:expr, )+
-        }
-    ) => {
-        $(#[doc = $about])+
-        #[derive(Clone, Debug, PartialEq)]
-        pub struct $name {
-            $( $(#[doc = $doc])+ pub $field: $type, )+
-        }
-
-        impl Default for $name {
-            fn default() -> Self {
-                $name { $( $field: $default, )+ }
-            }
-        }
-
-        impl Section for $name {
-            const NAME: &'static str = $section;
-            const ABOUT: &'static [&'static str] = &[$($about),+];
-            const KEYS: &'static [&'static str] = &[$(stringify!($field)),+];
-
-            fn set(&mut self, key: &str, value: &Value) -> Result<(), String> {
-                match key {
-                    $( stringify!($field) => self.$field = <$type as Setting>::read(value)?, )+
-                    _ => return Err(format!("there is no key {key:?}")),
-                }
-                Ok(())
-            }
-
-            fn entries(&self) -> Vec<Entry> {
-                vec![$( Entry {
-                    key: stringify!($field),
-                    docs: &[$($doc),+],
-                    value: Setting::show(&self.$field),
-                } ),+]
-            }
-        }
-    };
-}
+pub use settings::{ByteSize, ConfigError, Period};
 
 section! {
     /// The HTTP endpoint: writes, SQL, health and metrics.
@@ -125,7 +53,8 @@ section! {
         max_packet_bytes: ByteSize = ByteSize(1 << 20),
         /// Messages with QoS 1 or 2 that an MQTT 5 client may have in flight (Receive Maximum).
         receive_max: u32 = 128,
-        /// Messages that are being received and stored, in all; above it nothing more is read.
+        /// Messages that are being received and stored, in all, one half of it for packets of more than
+        /// 4 KiB; above it nothing more is read.
         messages_memory: ByteSize = ByteSize(64 << 20),
     }
 }

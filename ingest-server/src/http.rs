@@ -31,6 +31,7 @@ use axum::routing::{get, post};
 use futures::FutureExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use settings::close_names::closest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +40,6 @@ use tower_service::Service as _;
 
 use crate::app::App;
 use crate::metrics::Metrics;
-use model::close_names::closest;
 
 /// A request's head must be there this long after the connection or the last answer: idle connections go.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);

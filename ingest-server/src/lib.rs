@@ -23,6 +23,7 @@
 //! ```
 
 pub mod addresses;
+mod agent_batch;
 pub mod app;
 pub mod cli;
 pub mod client;
@@ -35,5 +36,5 @@ pub mod mqtt;
 pub mod serve;
 pub mod sql_shell;
 pub mod stop_flag;
-pub mod time_text;
+mod unpack;
 pub mod write_command;

@@ -1,7 +1,7 @@
 //! What Eden talks about: readings of series, grouped into batches, ordered by position.
 //!
-//! Owns:     the types that every room shares, the bytes in which a batch is logged ([`record`]), and how people write
-//!           sizes, durations and names ([`units`], [`close_names`]).
+//! Owns:     the types that every room shares, the bytes in which a batch is logged ([`record`]), and times as
+//!           people write them ([`time_text`]).
 //! Does not: do I/O, know Arrow, or wait for anything. [`SystemClock`] is the one place that asks the time.
 //!
 //! ```
@@ -16,12 +16,11 @@
 
 pub mod batch;
 pub mod clock;
-pub mod close_names;
 pub mod name;
 pub mod position;
 pub mod record;
 pub mod series;
-pub mod units;
+pub mod time_text;
 pub mod validity;
 
 pub use batch::{BatchBuilder, FieldColumn, FieldType, FieldValues, TableBatch, TextColumn, Value};
@@ -29,7 +28,6 @@ pub use clock::{Clock, Rng, SplitMix64, SystemClock};
 pub use name::{NameError, TableId, TableName};
 pub use position::{NodeEpoch, NodeId, Position};
 pub use series::SeriesKey;
-pub use units::{ByteSize, Period};
 pub use validity::Validity;
 
 /// Microseconds in one UTC day.

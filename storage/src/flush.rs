@@ -135,8 +135,8 @@ impl Table {
         let mut sorted = view.sorted(&schema, &by_series, &in_place).peekable();
         if sorted.peek().is_some() {
             let (path, mut writer) = self.start_shard(day, &schema, rows)?;
-            for batch in sorted {
-                writer.write(&batch)?;
+            for rows in sorted {
+                writer.write_runs(&rows.runs, &rows.columns)?;
             }
             let range = (oldest.to_string(), newest.to_string());
             flush.added.push(self.finish_shard(day, &path, writer, range, result)?);

@@ -8,12 +8,21 @@ use arrow::array::builder::make_view;
 use arrow::array::{Array, ArrayRef, RecordBatch, StringViewArray, TimestampMicrosecondArray, new_null_array};
 use arrow::buffer::{Buffer, NullBuffer, ScalarBuffer};
 use arrow::compute::{interleave, take};
+use arrow::datatypes::DataType;
 
 use crate::memtable::{Chunk, MemtableView};
+use crate::shard::write::SeriesRun;
 use crate::{ColumnKind, TableSchema};
 
 /// Rows of a batch that is handed to a shard's writer.
 const SORTED_BATCH_ROWS: usize = 1 << 16;
+
+/// Rows on their way to a shard.
+pub(crate) struct SortedRows {
+    pub(crate) runs: Vec<SeriesRun>,
+    /// The fields and the time, in the order of the schema.
+    pub(crate) columns: Vec<ArrayRef>,
+}
 
 /// The tag columns of a view: for each tag of the schema one view per series, all in one buffer.
 struct Tags {
@@ -76,7 +85,7 @@ impl MemtableView {
             };
             let series = kept.values().iter().map(|row| chunk.series[*row as usize]);
             let times = kept.values().iter().map(|row| chunk.times_us[*row as usize]).collect();
-            let field = |slot: Option<usize>, data_type: &arrow::datatypes::DataType| match slot
+            let field = |slot: Option<usize>, data_type: &DataType| match slot
                 .and_then(|slot| chunk.columns.get(slot))
             {
                 Some(column) => gather(Arc::clone(column)),
@@ -94,7 +103,7 @@ impl MemtableView {
         tags: &Tags,
         series: impl ExactSizeIterator<Item = u32> + Clone,
         times: Vec<i64>,
-        field: impl Fn(Option<usize>, &arrow::datatypes::DataType) -> ArrayRef,
+        field: impl Fn(Option<usize>, &DataType) -> ArrayRef,
     ) -> RecordBatch {
         let mut tag = 0;
         let columns = schema.columns().iter().map(|column| -> ArrayRef {
@@ -123,16 +132,7 @@ impl MemtableView {
         let places: Vec<(usize, usize)> = rows.iter().map(|row| MemtableView::locate(*row)).collect();
         let series = places.iter().map(|(chunk, row)| self.chunks[*chunk].series[*row]);
         let times = places.iter().map(|(chunk, row)| self.chunks[*chunk].times_us[*row]).collect();
-        let field = |slot: Option<usize>, data_type: &arrow::datatypes::DataType| -> ArrayRef {
-            let Some(slot) = slot else { return new_null_array(data_type, rows.len()) };
-            let column = |chunk: &Arc<Chunk>| match chunk.columns.get(slot) {
-                Some(column) => Arc::clone(column),
-                None => new_null_array(data_type, chunk.times_us.len()),
-            };
-            let columns: Vec<ArrayRef> = self.chunks.iter().map(column).collect();
-            let columns: Vec<&dyn Array> = columns.iter().map(|column| &**column).collect();
-            interleave(&columns, &places).expect("places are rows of the chunks")
-        };
+        let field = |slot: Option<usize>, data_type: &DataType| self.field(slot, data_type, &places);
         self.assemble(schema, tags, series, times, field)
     }
 
@@ -143,26 +143,67 @@ impl MemtableView {
         schema: &'a TableSchema,
         by_series: &[Vec<u32>],
         without: &HashSet<u32>,
-    ) -> impl Iterator<Item = RecordBatch> + 'a {
-        let tag_names: Vec<&str> =
-            schema.columns().iter().filter(|c| c.kind == ColumnKind::Tag).map(|c| &*c.name).collect();
+    ) -> impl Iterator<Item = SortedRows> + 'a {
         let mut series: Vec<(Vec<Option<&str>>, usize)> = self
             .series
             .iter()
             .enumerate()
-            .map(|(id, key)| (tag_names.iter().map(|tag| key.get(tag)).collect(), id))
+            .map(|(id, key)| (schema.tags().map(|tag| key.get(&tag.name)).collect(), id))
             .collect();
         // `None` sorts before `Some`: nulls first.
         series.sort_unstable();
         let rows = series.iter().flat_map(|(_, id)| &by_series[*id]);
         let order: Vec<u32> = rows.filter(|row| !self.left_out.get(**row) && !without.contains(row)).copied().collect();
-        let tags = Tags::new(self, schema);
+        let slots: Vec<Option<usize>> = schema
+            .columns()
+            .iter()
+            .map(|column| self.slots.iter().position(|slot| slot.name == column.name))
+            .collect();
         let mut start = 0;
         std::iter::from_fn(move || {
             let end = order.len().min(start + SORTED_BATCH_ROWS);
-            let batch = (start < end).then(|| self.gather(schema, &tags, &order[start..end]));
+            let batch = (start < end).then(|| self.sorted_rows(schema, &slots, &order[start..end]));
             start = end;
             batch
         })
+    }
+
+    fn sorted_rows(&self, schema: &TableSchema, slots: &[Option<usize>], rows: &[u32]) -> SortedRows {
+        let places: Vec<(usize, usize)> = rows.iter().map(|row| MemtableView::locate(*row)).collect();
+        let mut runs: Vec<(u32, usize)> = Vec::new();
+        for (chunk, row) in &places {
+            let id = self.chunks[*chunk].series[*row];
+            match runs.last_mut() {
+                Some((last, rows)) if *last == id => *rows += 1,
+                _ => runs.push((id, 1)),
+            }
+        }
+        let columns = schema.columns().iter().zip(slots).filter(|(column, _)| column.kind != ColumnKind::Tag);
+        let columns = columns.map(|(column, slot)| match column.kind {
+            ColumnKind::Time => {
+                let times = places.iter().map(|(chunk, row)| self.chunks[*chunk].times_us[*row]);
+                Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
+            }
+            _ => self.field(*slot, &column.data_type(), &places),
+        });
+        SortedRows {
+            columns: columns.collect(),
+            runs: runs
+                .into_iter()
+                .map(|(id, rows)| SeriesRun { key: Arc::clone(&self.series[id as usize]), rows })
+                .collect(),
+        }
+    }
+
+    /// The values of a field at `places`.
+    fn field(&self, slot: Option<usize>, data_type: &DataType, places: &[(usize, usize)]) -> ArrayRef {
+        let Some(slot) = slot else { return new_null_array(data_type, places.len()) };
+        let column = |chunk: &Arc<Chunk>| match chunk.columns.get(slot) {
+            Some(column) => Arc::clone(column),
+            None => new_null_array(data_type, chunk.times_us.len()),
+        };
+        let columns: Vec<ArrayRef> = self.chunks.iter().map(column).collect();
+        let columns: Vec<&dyn Array> = columns.iter().map(|column| &**column).collect();
+        interleave(&columns, places).expect("places are rows of the chunks")
     }
 }

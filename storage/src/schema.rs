@@ -66,6 +66,11 @@ impl TableSchema {
         &self.columns
     }
 
+    /// The tags in order.
+    pub fn tags(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| column.kind == ColumnKind::Tag)
+    }
+
     /// The schema that queries see.
     pub fn arrow(&self) -> &SchemaRef {
         &self.arrow

@@ -6,10 +6,14 @@ use model::Position;
 
 pub(crate) mod index;
 pub(crate) mod read;
+mod tags;
 pub(crate) mod write;
 
 /// Rows in a row group of every shard but for its last one.
 pub const ROW_GROUP_ROWS: usize = 1 << 20;
+
+/// Rows of a page of any column, at most: what a reader of one series decodes of a column.
+pub(crate) const PAGE_ROWS: usize = 1 << 16;
 
 /// One shard as the Delta log lists it.
 #[derive(Clone, Debug, PartialEq)]

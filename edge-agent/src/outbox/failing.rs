@@ -9,7 +9,9 @@ use std::time::Duration;
 use wal::Recovery;
 
 use super::record::{Content, Header};
-use super::{Entry, MEMORY_BYTES_MAX, Made, Outbox, OutboxError, Scan, chain, open_log, scan};
+use super::scan::{Entry, Scan, open_log, scan};
+use super::{MEMORY_BYTES_MAX, Made, Outbox, OutboxError};
+use crate::causes::with_causes;
 use crate::gap::{Gap, GapReason, Life};
 
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -51,7 +53,7 @@ impl Outbox {
         if let Err(e) = &result {
             let wait = self.broken.map_or(RETRY_MIN, |broken| (broken.wait * 2).min(RETRY_MAX));
             if self.broken.is_none() {
-                tracing::error!(error = %chain(e), "the outbox's disk fails; readings wait in memory");
+                tracing::error!(error = %with_causes(e), "the outbox's disk fails; readings wait in memory");
                 self.forget_appended();
             }
             self.broken = Some(Broken { retry_at: self.clock.monotonic() + wait, wait });

@@ -13,7 +13,8 @@ use wal::disk::{DirEntry, Disk, DiskFile, EntryKind, FileInfo, Replace, SharedDi
 use wal::{Loss, RingConfig, RingLog, WalError};
 
 use super::identity::Identity;
-use super::{NODE, OutboxError, log_dir, scan};
+use super::scan::scan;
+use super::{NODE, OutboxError, log_dir};
 use crate::gap::{Gap, Life};
 
 /// What waits in an outbox.

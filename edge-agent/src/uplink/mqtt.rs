@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::backoff::Backoff;
 use super::{CONNECT_TIME_MAX, End, Ended, Line, STALL_TIME_MAX};
+use crate::causes::with_causes;
 use crate::config::MqttVersion;
 use crate::exchange::Outcome;
 use crate::outbox::{BatchKey, Encoding};
@@ -142,7 +143,7 @@ impl Events {
         match self {
             Events::V311(events) => {
                 use rumqttc::{Event, Incoming, Outgoing};
-                let event = events.poll().await.map_err(|e| crate::outbox::chain(&e))?;
+                let event = events.poll().await.map_err(|e| with_causes(&e))?;
                 Ok(match event {
                     Event::Incoming(Incoming::ConnAck(_)) => Heard::Connected,
                     Event::Outgoing(Outgoing::Publish(id)) => Heard::Sent(id),
@@ -155,7 +156,7 @@ impl Events {
                 use rumqttc::Outgoing;
                 use v5::mqttbytes::v5::PubAckReason;
                 use v5::{Event, Incoming};
-                let event = events.poll().await.map_err(|e| crate::outbox::chain(&e))?;
+                let event = events.poll().await.map_err(|e| with_causes(&e))?;
                 Ok(match event {
                     Event::Incoming(Incoming::ConnAck(_)) => Heard::Connected,
                     Event::Outgoing(Outgoing::Publish(id)) => Heard::Sent(id),

@@ -56,44 +56,41 @@ fn each_key_can_be_set() {
     let config = load(text, &[]).unwrap();
     assert_eq!(config.servers[0].mqtt_version, MqttVersion::V5);
     assert_eq!(config.servers.len(), 2);
-    assert_eq!((config.uplink.in_flight, config.sensors[0].seed), (64, Some(7)));
+    assert_eq!((config.uplink.in_flight, config.sensors[0].seed), (64, 7));
     assert_eq!(config.sensors[0].tags["room"], "kitchen");
 }
 
 #[test]
-fn the_environment_overrides_by_one_rule() {
+fn variables_with_the_prefix_override_the_file_and_must_name_a_section() {
     let config = load(SENSOR, &[("EDEN_AGENT_AGENT_ID", "pi-9"), ("EDEN_AGENT_OUTBOX_MAX_BYTES", "4MiB")]).unwrap();
     assert_eq!((&*config.agent.id, config.outbox.max_bytes), ("pi-9", ByteSize(4 << 20)));
     assert!(load(SENSOR, &[("EDEN_HTTP_LISTEN", "x"), ("HOME", "/")]).is_ok(), "other programs' names");
-    for (name, said) in [
-        ("EDEN_AGENT_OUTBOX_DIRR", r#"unknown key "dirr"; did you mean "dir"?"#),
-        ("EDEN_AGENT_OUTBX_DIR", r#"unknown section "outbx"; did you mean "outbox"?"#),
-        ("EDEN_AGENT_SERVER_URL", "[[server]] is a list: write it in the file"),
-    ] {
-        assert_eq!(load(SENSOR, &[(name, "x")]).unwrap_err(), format!("environment variable {name}: {said}"));
-    }
+    assert_eq!(
+        load(SENSOR, &[("EDEN_AGENT_OUTBX_DIR", "x")]).unwrap_err(),
+        r#"environment variable EDEN_AGENT_OUTBX_DIR: unknown section "outbx"; did you mean "outbox"?"#
+    );
 }
 
 #[test]
-fn mistakes_are_named_with_their_place_and_what_is_close() {
-    for (text, said) in [
-        ("[agnet]\nid = \"x\"", r#"agent.toml:1:2: unknown section "agnet"; did you mean "agent"?"#),
-        ("[outbox]\nmaxbytes = \"1MiB\"", r#"agent.toml:2:1: unknown key "maxbytes"; did you mean "max_bytes"?"#),
-        ("[[sensor]]\nnmae = \"x\"", r#"agent.toml:2:1: unknown key "nmae"; did you mean "name"?"#),
-        ("[server]\nurl = \"x\"", "agent.toml:1:2: server is a list: write [[server]] on a line of its own for each"),
-        ("agent = 1", "agent.toml:1:1: agent is a section: write [agent] on a line of its own"),
-        (
-            "[outbox]\nsync_interval = 1",
-            r#"agent.toml:2:17: sync_interval: 1 needs quotes: this key takes a duration such as "90s""#,
-        ),
-        (
-            "[[server]]\nmqtt_version = \"4\"",
-            r#"agent.toml:2:16: mqtt_version: "4" is no version that is spoken; write "3.1.1" or "5""#,
-        ),
-        ("[[sensor]]\ntags = { a = 1 }", r#"agent.toml:2:8: tags: this key takes texts by name: { room = "kitchen" }"#),
-    ] {
-        assert_eq!(load(text, &[]).unwrap_err(), said);
+fn every_section_and_list_is_known_by_its_name() {
+    for section in ["agent", "batch", "outbox", "uplink"] {
+        let said = load(&format!("[[{section}]]"), &[]).unwrap_err();
+        assert!(said.ends_with(&format!("write [{section}] on a line of its own")), "{said}");
     }
+    for list in ["server", "sensor"] {
+        let said = load(&format!("[{list}]"), &[]).unwrap_err();
+        assert!(said.ends_with(&format!("write [[{list}]] on a line of its own for each")), "{said}");
+    }
+    let said = load("[agnet]", &[]).unwrap_err();
+    assert_eq!(said, r#"agent.toml:1:2: unknown section "agnet"; did you mean "agent"?"#);
+}
+
+#[test]
+fn a_version_of_mqtt_that_is_not_spoken_is_refused() {
+    assert_eq!(
+        load("[[server]]\nmqtt_version = \"4\"", &[]).unwrap_err(),
+        r#"agent.toml:2:16: mqtt_version: "4" is no version that is spoken; write "3.1.1" or "5""#
+    );
 }
 
 #[test]

@@ -1,36 +1,19 @@
 //! The configuration as commented TOML, and the page `docs/config.md` made of it.
 
-use std::fmt::Write as _;
+use settings::show_section;
 
-use super::{Config, Section};
+use super::Config;
 
 /// `config` as TOML, each key under its manual entry.
 pub fn show(config: &Config) -> String {
     let mut out = String::new();
-    section(&mut out, &config.http);
-    section(&mut out, &config.mqtt);
-    section(&mut out, &config.ingest);
-    section(&mut out, &config.storage);
-    section(&mut out, &config.query);
-    section(&mut out, &config.server);
+    show_section(&mut out, &config.http);
+    show_section(&mut out, &config.mqtt);
+    show_section(&mut out, &config.ingest);
+    show_section(&mut out, &config.storage);
+    show_section(&mut out, &config.query);
+    show_section(&mut out, &config.server);
     out
-}
-
-fn section<S: Section>(out: &mut String, section: &S) {
-    if !out.is_empty() {
-        out.push('\n');
-    }
-    for line in S::ABOUT {
-        let _ = writeln!(out, "#{line}");
-    }
-    let _ = writeln!(out, "[{}]", S::NAME);
-    for entry in section.entries() {
-        out.push('\n');
-        for line in entry.docs {
-            let _ = writeln!(out, "#{line}");
-        }
-        let _ = writeln!(out, "{} = {}", entry.key, entry.value);
-    }
 }
 
 /// The page `docs/config.md`.
@@ -50,14 +33,22 @@ pub fn manual() -> String {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
+
+    use settings::{ByteSize, Period};
 
     use super::*;
+    use crate::config::TopicFilters;
 
     #[test]
-    fn what_is_shown_reads_back_as_the_same_configuration() {
+    fn what_is_shown_has_every_section_and_reads_back() {
         let mut config = Config::default();
-        config.http.listen = "a \"quoted\"\nlisten".into();
-        config.query.threads = 3;
+        config.http.connections_max = 1;
+        config.mqtt.line_protocol = TopicFilters(vec!["a/#".into(), "+/\"b\"".into()]);
+        config.ingest.max_future = Period(Duration::from_secs(2));
+        config.storage.memory = ByteSize(3);
+        config.query.threads = 4;
+        config.server.log = "debug".into();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("eden.toml");
         std::fs::write(&path, show(&config)).unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_agent::config::{Config, MqttVersion, Period, SensorSection, ServerSection};
-use edge_agent::{Agent, AgentStats, Surroundings};
+use edge_agent::{Agent, AgentStats, Surroundings, with_causes};
 use model::{Clock, Rng};
 use wal::disk::SharedDisk;
 
@@ -59,7 +59,7 @@ impl Agents {
             let config = config(number, mqtt, data);
             let id = config.agent.id.clone();
             Agent::start(config, surroundings)
-                .map_err(|e| Failure::work(format!("start the agent {id}: {}", chain(&e))))
+                .map_err(|e| Failure::work(format!("start the agent {id}: {}", with_causes(&e))))
         };
         (1..=AGENTS).map(start).collect::<Result<_, _>>().map(Agents)
     }
@@ -113,16 +113,4 @@ fn config(number: u32, mqtt: SocketAddr, data: &Path) -> Config {
         ..SensorSection::default()
     }];
     config
-}
-
-/// An error with what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -5,9 +5,10 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use model::time_text::iso;
+
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::time_text::iso;
 
 use super::TABLE;
 use super::agents::{Agents, Sent};

@@ -4,7 +4,6 @@
 //!  1. No body is larger than `max_body_bytes`, compressed or not; what is read beyond it is thrown away.
 //!  2. Bodies in reception take no more memory than `bodies_memory` in all (P10).
 
-use std::io::Read;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
 use crate::config::ByteSize;
+use crate::unpack::{self, UnpackError};
 
 /// A whole body must have arrived in this time.
 const RECEPTION_TIME_MAX: Duration = Duration::from_secs(120);
@@ -24,8 +24,6 @@ const BUDGET_WAIT_MAX: Duration = Duration::from_secs(10);
 /// What a client may still send of a body that is too large, so that it gets to read the answer.
 const DRAIN_BYTES_MAX: usize = 64 << 20;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
-/// Memory that a zstd frame may ask for, as a power of two: more than any allowed body needs.
-const ZSTD_WINDOW_LOG_MAX: u32 = 24;
 
 /// Why a body is not taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -183,84 +181,14 @@ impl Received {
     /// # Errors
     /// If they are not what the header says, or become too large.
     pub fn decompress(self) -> Result<Vec<u8>, BodyError> {
-        match self.encoding {
-            Encoding::Plain => Ok(self.bytes),
-            Encoding::Gzip => bounded("gzip", self.limit, flate2::read::MultiGzDecoder::new(&*self.bytes)),
-            Encoding::Zstd => {
-                let malformed = |e: std::io::Error| BodyError::Malformed { encoding: "zstd", reason: e.to_string() };
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(&*self.bytes).map_err(malformed)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(malformed)?;
-                bounded("zstd", self.limit, decoder)
-            }
-        }
-    }
-}
-
-fn bounded(encoding: &'static str, limit: ByteSize, decoder: impl Read) -> Result<Vec<u8>, BodyError> {
-    let mut bytes = Vec::new();
-    decoder
-        .take(limit.0.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|e| BodyError::Malformed { encoding, reason: e.to_string() })?;
-    if bytes.len() as u64 > limit.0 {
-        return Err(BodyError::TooLarge { limit });
-    }
-    Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::sync::Arc;
-
-    use flate2::write::GzEncoder;
-    use tokio::sync::Semaphore;
-
-    use super::*;
-
-    fn received(encoding: Encoding, bytes: Vec<u8>) -> Received {
-        let budget = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        Received { bytes, encoding, limit: ByteSize(1000), _budget: budget }
-    }
-
-    fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    #[test]
-    fn gzip_of_several_members_is_one_body() {
-        let bytes = [gzip(b"a v=1\n"), gzip(b"a v=2\n")].concat();
-        assert_eq!(received(Encoding::Gzip, bytes).decompress().unwrap(), b"a v=1\na v=2\n");
-    }
-
-    #[test]
-    fn a_bomb_is_too_large_and_stops_at_the_limit() {
-        let zeros = vec![0; 50 << 20];
-        for (encoding, bytes) in
-            [(Encoding::Gzip, gzip(&zeros)), (Encoding::Zstd, zstd::encode_all(&*zeros, 1).unwrap())]
-        {
-            let too_large = BodyError::TooLarge { limit: ByteSize(1000) };
-            assert_eq!(received(encoding, bytes).decompress().unwrap_err(), too_large);
-        }
-    }
-
-    #[test]
-    fn a_body_of_exactly_the_limit_passes() {
-        let bytes = vec![b'x'; 1000];
-        let zstd = zstd::encode_all(&*bytes, 1).unwrap();
-        assert_eq!(received(Encoding::Zstd, zstd).decompress().unwrap(), bytes);
-    }
-
-    #[test]
-    fn garbage_and_torn_bodies_are_malformed() {
-        let mut torn = gzip(b"a v=1\n");
-        torn.truncate(torn.len() - 3);
-        for (encoding, bytes) in [(Encoding::Gzip, torn), (Encoding::Gzip, vec![7; 30]), (Encoding::Zstd, vec![7; 30])]
-        {
-            let error = received(encoding, bytes).decompress().unwrap_err();
-            assert!(matches!(error, BodyError::Malformed { .. }), "{error}");
-        }
+        let (encoding, unpacked) = match self.encoding {
+            Encoding::Plain => return Ok(self.bytes),
+            Encoding::Gzip => ("gzip", unpack::gzip(&self.bytes, self.limit)),
+            Encoding::Zstd => ("zstd", unpack::zstd(&self.bytes, self.limit)),
+        };
+        unpacked.map_err(|error| match error {
+            UnpackError::Malformed(reason) => BodyError::Malformed { encoding, reason },
+            UnpackError::TooLarge => BodyError::TooLarge { limit: self.limit },
+        })
     }
 }

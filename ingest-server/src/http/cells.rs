@@ -7,9 +7,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, TimeUnit, UInt64Type};
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
+use model::time_text::{epoch_ms, iso, iso_day};
 use serde_json::{Value, json};
-
-use crate::time_text::{epoch_ms, iso, iso_day};
 
 /// How times and dates are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,13 +24,12 @@ use axum::response::{IntoResponse, Response};
 use decode::line_protocol::{self, AgentHeader, LineError, ORIGINAL_BYTES_MAX, Options, Precision};
 use model::name::{PUBLIC, check_name};
 use model::{NodeId, TableBatch};
-use storage::{
-    AgentBatch, AgentGap, PendingWrite, RejectedRow, SET_ASIDE_BYTES_MAX, Seen, SetAside, Storage, StorageError,
-};
+use storage::{PendingWrite, RejectedRow, SET_ASIDE_BYTES_MAX, Seen, SetAside, Storage, StorageError};
 use uuid::Uuid;
 
 use super::body::{BodyError, Received};
 use super::{Peer, answer, body};
+use crate::agent_batch;
 use crate::app::{App, Unavailable};
 use crate::metrics::Metrics;
 
@@ -228,20 +227,7 @@ fn write_of_agent(
         storage.set_aside(&came.whole(&error.message)).map_err(failed)?;
         return Ok(Written::NotParsed(error));
     }
-    let gap = |gap: line_protocol::Gap| AgentGap {
-        first_seq: gap.first_seq,
-        last_seq: gap.last_seq,
-        readings: gap.readings,
-        reason: gap.reason.into(),
-        time_us: gap.time_us,
-    };
-    let batch = AgentBatch {
-        agent: header.agent.into(),
-        epoch: header.epoch,
-        seq: header.seq,
-        crc: crc32c::crc32c(came.body),
-        gaps: header.gaps.into_iter().map(gap).collect(),
-    };
+    let batch = agent_batch::named(header, came.body);
     let written = storage.write_of_agent_setting_aside(batches, &batch, &came.source, |rejected| {
         add_rejected(&mut refused, came.body, rejected.to_vec());
         came.set_aside(&refused)

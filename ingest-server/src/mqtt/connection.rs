@@ -1,7 +1,7 @@
 //! One connection, from CONNACK to its end.
 //!
 //! Owns:     the state of a connection: what is in flight, what is to be written, when it must be heard of.
-//! Does not: accept clients (`greet`), store (`ingest`), or know the form of packets (`read`, `write`).
+//! Does not: accept clients (`greet`), end (`ending`), store (`ingest`), or know the form of packets (`read`, `write`).
 //!
 //! The task waits for one of a few events ([`Connection::event`]) and deals with it without waiting, so nothing is
 //! ever half done when it is cut off.
@@ -11,6 +11,8 @@
 //!     messages came (P1).
 //!  2. An idle connection holds no buffer and no part of the budget.
 //!  3. While this side does not read, the client's keep-alive does not run.
+
+mod ending;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -24,7 +26,6 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use storage::{Storage, StorageError};
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -36,13 +37,14 @@ use super::read::{self, Bad, Connect, Packet, Publish, Version, Wanted, code};
 use super::topic::{self, Kind};
 use super::write::{Form, Welcome};
 use crate::metrics::Metrics;
+use ending::Ending;
+
+pub(super) use ending::{LINGER_TIME_MAX, linger, reason, say};
 
 /// A packet that has begun must be there in this time: it holds a part of the budget.
 const PACKET_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a connection waits for the one it takes over from.
 const TAKE_OVER_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long the other side may take to close after this one has.
-pub(super) const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 /// Bytes of one read: small, and large while reads come back full.
 const READ_BYTES: (usize, usize) = (4 << 10, 16 << 10);
 /// How long a connection waits for memory for a large packet.
@@ -145,25 +147,6 @@ enum Event {
     Budget(OwnedSemaphorePermit),
     Readable,
     Timer,
-}
-
-/// How a connection ends.
-#[derive(Debug)]
-enum Ending {
-    /// The client said DISCONNECT.
-    Goodbye { will: bool },
-    /// It is gone.
-    Gone,
-    /// It did what it may not.
-    Bad(Bad),
-    /// It has not been heard of.
-    Silent,
-    /// Another connection has its id.
-    TakenOver,
-    /// The server stops.
-    Stop,
-    /// Storage can take nothing.
-    Failed,
 }
 
 fn look_interval(keep_alive: Duration) -> Duration {
@@ -695,7 +678,7 @@ impl Connection {
         }
     }
 
-    // ---- time and end
+    // ---- time
 
     fn look_at_the_clock(&mut self) -> Result<(), Ending> {
         let now = Instant::now();
@@ -720,122 +703,5 @@ impl Connection {
         let next = if self.keep_alive.is_zero() { next } else { next.min(self.heard + self.keep_alive) };
         self.timer.as_mut().reset(next);
         Ok(())
-    }
-
-    /// Ends the connection, and then stores what had come before.
-    async fn end(mut self: Box<Self>, ending: Ending) {
-        tracing::debug!(client = &*self.client_id, ?ending, "MQTT connection ends");
-        let metrics = &self.mqtt.app.metrics.mqtt;
-        let (farewell, will) = match &ending {
-            Ending::Goodbye { will } => (None, *will),
-            Ending::Gone => (None, true),
-            Ending::Bad(bad) => {
-                metrics.count_broken(reason(bad.code));
-                (Some((bad.code, bad.what)), true)
-            }
-            Ending::Silent => {
-                metrics.count_broken("silent");
-                (Some((code::KEEP_ALIVE_TIMEOUT, "nothing was heard for too long")), true)
-            }
-            Ending::TakenOver => (Some((code::TAKEN_OVER, "another connection has this client id")), true),
-            Ending::Stop => (Some((code::SHUTTING_DOWN, "the server stops")), false),
-            Ending::Failed => (Some((code::IMPLEMENTATION, "the server cannot store")), false),
-        };
-        if matches!(ending, Ending::Stop) {
-            // If it fails, so be it: the connection ends all the same.
-            let _ = self.settle_all().await;
-        }
-        if let Some((code, reason)) = farewell {
-            self.form.disconnect(&mut self.out, code, reason);
-        }
-        let out = std::mem::take(&mut self.out);
-        let _ = timeout(LINGER_TIME_MAX, say(&mut self.stream, &out)).await;
-        self.waiting.clear();
-        if !matches!(ending, Ending::Failed | Ending::Stop) {
-            self.store_rest(will).await;
-        }
-        // Whoever takes over waits for this, not for the other side.
-        self.mqtt.links.leave(Some(&self.client_id), &self.link);
-        linger(&mut self.stream).await;
-    }
-
-    /// Stores what came before the end, though nobody waits for it, and the will.
-    async fn store_rest(&mut self, will: bool) {
-        if let Some(will) = self.will.take().filter(|_| will) {
-            let kind = Kind::of(&will.topic, &self.mqtt.app.config.mqtt.line_protocol.0);
-            if matches!(kind, Kind::Lines | Kind::Zstd | Kind::Status) {
-                self.batch.add(kind, &will.topic, &will.payload, 0, 0);
-            }
-        }
-        loop {
-            self.start_work();
-            let Some(job) = self.job.take() else { return };
-            if let (_, Err(error)) = job.await {
-                self.failed(&error);
-                return;
-            }
-        }
-    }
-
-    /// Waits until all that has come is acknowledged, and sends it. The caller's caller sets the time limit.
-    async fn settle_all(&mut self) -> Result<(), ()> {
-        self.wanted = None;
-        loop {
-            self.start_work();
-            if let Some(job) = self.job.as_mut() {
-                let (work, result) = job.await;
-                self.worked(work, result).map_err(drop)?;
-                continue;
-            }
-            let Some(group) = self.waiting.front_mut() else { return Ok(()) };
-            if let Some(durable) = group.durable.as_mut() {
-                durable.await.map_err(drop)?;
-            }
-            self.acknowledge();
-        }
-    }
-}
-
-/// Writes `out` and the end behind it.
-pub(super) async fn say(stream: &mut TcpStream, out: &[u8]) -> io::Result<()> {
-    stream.write_all(out).await?;
-    stream.shutdown().await
-}
-
-/// Waits for the other side to close: a socket that is dropped with unread bytes resets the connection, and what was
-/// written may be lost.
-pub(super) async fn linger(stream: &mut TcpStream) {
-    let closing = async {
-        loop {
-            stream.readable().await?;
-            let gone = SCRATCH.with_borrow_mut(|scratch| match stream.try_read(scratch) {
-                Ok(0) => true,
-                Ok(_) => false,
-                Err(e) => e.kind() != io::ErrorKind::WouldBlock,
-            });
-            if gone {
-                return io::Result::Ok(());
-            }
-        }
-    };
-    // It may be gone, or in no hurry.
-    let _ = timeout(LINGER_TIME_MAX, closing).await;
-}
-
-/// The label under which a reason code is counted.
-pub(super) fn reason(reason: u8) -> &'static str {
-    match reason {
-        code::MALFORMED => "malformed",
-        code::PROTOCOL_ERROR => "protocol",
-        code::UNSUPPORTED_VERSION => "version",
-        code::SERVER_UNAVAILABLE => "unavailable",
-        code::BAD_AUTHENTICATION_METHOD => "authentication",
-        code::TOPIC_FILTER_INVALID | code::TOPIC_NAME_INVALID => "topic",
-        code::RECEIVE_MAX_EXCEEDED => "receive_max",
-        code::TOPIC_ALIAS_INVALID => "topic_alias",
-        code::TOO_LARGE => "too_large",
-        code::RETAIN_NOT_SUPPORTED => "retain",
-        code::SUBSCRIPTION_IDS_NOT_SUPPORTED => "subscription_id",
-        _ => "other",
     }
 }

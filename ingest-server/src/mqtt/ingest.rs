@@ -13,7 +13,6 @@
 //!  2. Items are written in the order in which they came; so are their groups.
 
 use std::fmt::Write as _;
-use std::io::Read as _;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,13 +21,16 @@ use std::time::Duration;
 use decode::line_protocol::{self, Decoded, LineError, Options, Precision};
 use model::name::{PUBLIC, check_name};
 use serde::Deserialize;
-use storage::{AgentBatch, AgentGap, AgentStatus, PendingWrite, RejectedRow, SetAside, Storage, StorageError};
+use settings::ByteSize;
+use storage::{AgentStatus, PendingWrite, RejectedRow, SetAside, Storage, StorageError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::topic::{self, Kind};
+use crate::agent_batch;
 use crate::app::App;
 use crate::metrics::Metrics;
+use crate::unpack::{self, UnpackError};
 
 /// What an agent's batch begins with.
 const AGENT_HEADER_START: &[u8] = b"# eden agent=";
@@ -36,8 +38,6 @@ const AGENT_HEADER_START: &[u8] = b"# eden agent=";
 const ERRORS_MAX: usize = 100;
 /// Bytes of a payload that are set aside.
 const SET_ASIDE_BYTES_MAX: usize = 64 << 10;
-/// Memory that a zstd frame may ask for, as a power of two.
-const ZSTD_WINDOW_LOG_MAX: u32 = 24;
 /// How long a batch waits before it is tried again, whatever storage says.
 const BUSY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A joined body is parsed as long as it is smaller: the parser's limits are those of one body.
@@ -341,20 +341,7 @@ impl Work {
         let bad = Bad { errors, total: errors_total };
         let written = match agent {
             Some(header) => {
-                let gap = |gap: line_protocol::Gap| AgentGap {
-                    first_seq: gap.first_seq,
-                    last_seq: gap.last_seq,
-                    readings: gap.readings,
-                    reason: gap.reason.into(),
-                    time_us: gap.time_us,
-                };
-                let batch = AgentBatch {
-                    agent: header.agent.into(),
-                    epoch: header.epoch,
-                    seq: header.seq,
-                    crc: crc32c::crc32c(body.unwrap_or_default()),
-                    gaps: header.gaps.into_iter().map(gap).collect(),
-                };
+                let batch = agent_batch::named(header, body.unwrap_or_default());
                 let mut refused = Refused::default();
                 let set_aside = |rejected: &[RejectedRow]| {
                     refused = self.refused(&range, start, body, &bad, rejected);
@@ -467,7 +454,7 @@ impl Work {
             }
             What::Message(Kind::Zstd) => {
                 let limit = self.app.config.http.max_body_bytes;
-                match decompress(self.batch.payload(&item), limit.0) {
+                match unpack(self.batch.payload(&item), limit) {
                     Ok(body) => self.agents(index, &body),
                     Err(reason) => self.refuse(index, None, &reason),
                 }
@@ -576,14 +563,9 @@ impl Work {
     }
 }
 
-fn decompress(bytes: &[u8], limit: u64) -> Result<Vec<u8>, String> {
-    let malformed = |e: std::io::Error| format!("it is not zstd: {e}");
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(malformed)?;
-    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(malformed)?;
-    let mut body = Vec::new();
-    decoder.take(limit.saturating_add(1)).read_to_end(&mut body).map_err(malformed)?;
-    if body.len() as u64 > limit {
-        return Err(format!("decompressed it is larger than {limit} bytes; raise [http] max_body_bytes"));
-    }
-    Ok(body)
+fn unpack(bytes: &[u8], limit: ByteSize) -> Result<Vec<u8>, String> {
+    unpack::zstd(bytes, limit).map_err(|error| match error {
+        UnpackError::Malformed(reason) => format!("it is not zstd: {reason}"),
+        UnpackError::TooLarge => format!("decompressed it is larger than {limit}; raise [http] max_body_bytes"),
+    })
 }

@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 
+use model::time_text::{iso, iso_day};
 use serde_json::Value;
-
-use crate::time_text::{iso, iso_day};
 
 /// CrateDB's numbers for types, as far as they are shown in a way of their own.
 const TIMESTAMP_ZONED: u64 = 11;

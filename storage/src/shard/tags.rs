@@ -86,6 +86,11 @@ impl TagChunk {
         Some((self.values.iter().min()?, self.values.iter().max()?))
     }
 
+    /// Bytes of the longest value.
+    pub(crate) fn longest(&self) -> usize {
+        self.values.iter().map(|value| value.len()).max().unwrap_or(0)
+    }
+
     /// Encodes the chunk: the dictionary, then data pages of [`PAGE_ROWS`] rows.
     pub(crate) fn encode(&self, column: &ColumnDescPtr) -> Result<EncodedChunk, ParquetError> {
         let dictionary = self.dictionary();
@@ -308,4 +313,144 @@ fn varint(bytes: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     bytes.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use arrow::array::{Array, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
+    use model::{FieldType, Rng, SeriesKey, SplitMix64};
+    use parquet::arrow::arrow_reader::{
+        ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+    };
+    use parquet::file::metadata::PageIndexPolicy;
+    use wal::disk::{LocalDisk, SharedDisk};
+
+    use super::*;
+    use crate::TableSchema;
+    use crate::shard::ROW_GROUP_ROWS;
+    use crate::shard::write::{SeriesRun, ShardWriter};
+
+    /// Rows of one file: (tag a, tag b) by row.
+    type Tags = Vec<(Option<String>, Option<String>)>;
+
+    /// Writes runs of series as a shard, and hands out its bytes.
+    fn shard(runs: &[SeriesRun]) -> Bytes {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("day/shard.parquet");
+        let disk: SharedDisk = Arc::new(LocalDisk::new());
+        let schema = Arc::new(TableSchema::new(&["a".into(), "b".into()], &[("n".into(), FieldType::I64)]));
+        let mut writer = ShardWriter::create(&disk, &path, &schema, 1).unwrap();
+        let mut first = 0;
+        for part in runs.chunks(700) {
+            let rows: usize = part.iter().map(|run| run.rows).sum();
+            let times = first..first + rows as i64;
+            first = times.end;
+            let n: Int64Array = times.clone().collect();
+            let times = TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC");
+            writer.write_runs(part, &[Arc::new(n), Arc::new(times)]).unwrap();
+        }
+        assert_eq!(writer.finish().unwrap().rows, first as u64);
+        std::fs::read(&path).unwrap().into()
+    }
+
+    fn run(a: Option<&str>, b: Option<&str>, rows: usize) -> SeriesRun {
+        let tags = [("a", a), ("b", b)];
+        let present = tags.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
+        SeriesRun { key: Arc::new(SeriesKey::from_tags(present)), rows }
+    }
+
+    fn expected(runs: &[SeriesRun]) -> Tags {
+        let tags = |run: &SeriesRun| (run.key.get("a").map(str::to_owned), run.key.get("b").map(str::to_owned));
+        runs.iter().flat_map(|run| std::iter::repeat_n(tags(run), run.rows)).collect()
+    }
+
+    fn read(bytes: &Bytes, ranges: Option<&[Range<usize>]>, rows: usize) -> Tags {
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+        let mut builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), options).unwrap();
+        if let Some(ranges) = ranges {
+            builder = builder
+                .with_row_selection(RowSelection::from_consecutive_ranges(ranges.iter().cloned(), rows));
+        }
+        let batches: Vec<RecordBatch> = builder.build().unwrap().map(Result::unwrap).collect();
+        let text = |array: &dyn Array, row: usize| {
+            array.is_valid(row).then(|| array.as_string::<i32>().value(row).to_owned())
+        };
+        let of_batch = |batch: &RecordBatch| -> Tags {
+            let (a, b) = (batch.column(0), batch.column(1));
+            (0..batch.num_rows()).map(|row| (text(a, row), text(b, row))).collect()
+        };
+        batches.iter().flat_map(of_batch).collect()
+    }
+
+    #[test]
+    fn runs_of_any_length_read_back() {
+        for seed in 0..60 {
+            let random = SplitMix64::new(seed);
+            let below = |n: u64| (random.next_u64() % n) as usize;
+            let (values, longest) = ([1, 2, 3, 100, 70_000][below(5)], [1, 3, 9, 40, 200_000][below(5)]);
+            let mut runs = Vec::new();
+            let mut rows = 0;
+            while rows < 3 * PAGE_ROWS / 2 {
+                let value = |missing: u64| {
+                    (random.next_u64() % missing != 0).then(|| format!("v{}", random.next_u64() % values as u64))
+                };
+                let (a, b) = (value([1, 2, 50][seed as usize % 3]), value(7));
+                let len = 1 + below(longest);
+                runs.push(run(a.as_deref(), b.as_deref(), len));
+                rows += len;
+            }
+            let bytes = shard(&runs);
+            let expected = expected(&runs);
+            assert!(read(&bytes, None, rows) == expected, "seed {seed}");
+            let start = below(rows as u64);
+            let ranges = [start / 2..start, start + (rows - start) / 3..rows];
+            let wanted: Tags = ranges.iter().flat_map(|range| expected[range.clone()].to_vec()).collect();
+            assert!(read(&bytes, Some(&ranges), rows) == wanted, "seed {seed}: pages");
+        }
+    }
+
+    #[test]
+    fn a_run_goes_on_in_the_next_row_group() {
+        let runs = [run(Some("x"), None, ROW_GROUP_ROWS - 3), run(Some("y"), Some("z"), ROW_GROUP_ROWS / 2)];
+        let bytes = shard(&runs);
+        assert!(read(&bytes, None, 0) == expected(&runs));
+        let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new()).unwrap();
+        let groups: Vec<i64> = metadata.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
+        assert_eq!(groups, [ROW_GROUP_ROWS as i64, ROW_GROUP_ROWS as i64 / 2 - 3]);
+    }
+
+    #[test]
+    fn statistics_and_bloom_filter_bound_the_values() {
+        let long = "ü".repeat(100);
+        let names: Vec<String> = (0..200).map(|n| format!("device-{n:03}")).collect();
+        let mut runs: Vec<SeriesRun> = names.iter().map(|name| run(Some(name), Some(&long), 10)).collect();
+        runs.push(run(None, None, 5));
+        let bytes = shard(&runs);
+        let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new()).unwrap();
+        let group = metadata.metadata().row_group(0);
+        let of = |column: usize| group.column(column).statistics().unwrap();
+        assert_eq!(of(0).min_bytes_opt(), Some(&b"device-000"[..]));
+        assert_eq!(of(0).max_bytes_opt(), Some(&b"device-199"[..]));
+        assert_eq!(of(0).null_count_opt(), Some(5));
+        let (min, max) = (of(1).min_bytes_opt().unwrap(), of(1).max_bytes_opt().unwrap());
+        assert!(min <= long.as_bytes() && min.len() <= BOUND_BYTES_MAX && max >= long.as_bytes());
+        assert!(std::str::from_utf8(min).is_ok() && !of(1).min_is_exact());
+        let filter = Sbbf::read_from_column_chunk(group.column(0), &bytes).unwrap().unwrap();
+        assert!(names.iter().all(|name| filter.check(&**name)));
+        let wrong = (0..10_000).filter(|n| filter.check(&*format!("absent-{n}"))).count();
+        assert!(wrong < 500, "{wrong} of 10,000 absent values pass");
+    }
+
+    #[test]
+    fn the_hybrid_is_parquets() {
+        let mut bytes = Vec::new();
+        // The example of the format: 0 to 7 in three bits each are 88 C6 FA.
+        hybrid(&mut bytes, 3, (0..8).map(|value| (value, 1)));
+        assert_eq!(bytes, [3, 0x88, 0xC6, 0xFA]);
+        bytes.clear();
+        hybrid(&mut bytes, 9, [(300, 100)].into_iter());
+        assert_eq!(bytes, [0xC8, 0x01, 0x2C, 0x01]);
+    }
 }

@@ -4,26 +4,30 @@
 //! Does not: sort rows or commit.
 
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute;
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use chrono::{DateTime, SecondsFormat};
-use model::FieldType;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use model::{FieldType, SeriesKey};
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{WriterProperties, WriterVersion};
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
 use wal::disk::{self, DiskFile, SharedDisk};
 
-use super::ROW_GROUP_ROWS;
 use super::index::{IndexBuilder, ShardIndex};
-use super::read::{series_key, tag_columns, time_column};
+use super::read::{series_key, tag_columns};
+use super::tags::TagChunk;
+use super::{PAGE_ROWS, ROW_GROUP_ROWS};
 use crate::columns::text_at;
 use crate::{ColumnKind, StorageError, TableSchema};
 
@@ -33,6 +37,9 @@ const WRITE_BYTES: usize = 1 << 20;
 /// A shard of fewer rows is compressed with LZ4: what a reader saves by smaller pages it would lose again on setting up
 /// zstd once for each column of each such file.
 const SMALL_SHARD_ROWS: u64 = 1 << 17;
+
+/// Rows between two looks at whether a page is full.
+const WRITE_BATCH_ROWS: usize = 1 << 13;
 
 /// A text longer than this has no place in statistics.
 const STATS_TEXT_BYTES_MAX: usize = 64;
@@ -60,10 +67,30 @@ pub(crate) struct ShardWriter {
     disk: SharedDisk,
     path: PathBuf,
     schema: Arc<TableSchema>,
-    writer: ArrowWriter<io::BufWriter<DiskWriter>>,
-    columns: Vec<ColumnSummary>,
+    file: SerializedFileWriter<io::BufWriter<DiskWriter>>,
+    columns: ArrowRowGroupWriterFactory,
+    group: Option<RowGroup>,
+    groups: usize,
+    /// By column of the schema.
+    summaries: Vec<ColumnSummary>,
     rows: u64,
     index: IndexBuilder,
+}
+
+/// The row group that rows are added to.
+struct RowGroup {
+    /// By tag of the schema.
+    tags: Vec<TagChunk>,
+    /// By column of the schema; those of tags stay empty and are not used.
+    others: Vec<ArrowColumnWriter>,
+    rows: usize,
+}
+
+/// Rows of one series that follow each other.
+#[derive(Clone, Debug)]
+pub(crate) struct SeriesRun {
+    pub(crate) key: Arc<SeriesKey>,
+    pub(crate) rows: usize,
 }
 
 /// A shard that is durable.
@@ -88,16 +115,19 @@ impl ShardWriter {
         disk::create_dir_all(&**disk, folder).map_err(StorageError::io("create", folder))?;
         let file = disk.create_new(path).map_err(StorageError::io("create", path))?;
         let buffered = io::BufWriter::with_capacity(WRITE_BYTES, DiskWriter { file, written: 0 });
-        let options =
-            ArrowWriterOptions::new().with_properties(properties(schema, rows)).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(buffered, Arc::clone(schema.arrow()), options)
+        let properties = Arc::new(properties(schema, rows));
+        let parquet = ArrowSchemaConverter::new().convert(schema.arrow()).map_err(|e| failed(path, e.into()))?;
+        let file = SerializedFileWriter::new(buffered, parquet.root_schema_ptr(), properties)
             .map_err(|e| failed(path, e.into()))?;
         Ok(ShardWriter {
             disk: Arc::clone(disk),
             path: path.to_owned(),
-            columns: schema.columns().iter().map(|_| ColumnSummary::default()).collect(),
+            columns: ArrowRowGroupWriterFactory::new(&file, Arc::clone(schema.arrow())),
+            file,
+            group: None,
+            groups: 0,
+            summaries: schema.columns().iter().map(|_| ColumnSummary::default()).collect(),
             schema: Arc::clone(schema),
-            writer,
             rows: 0,
             index: IndexBuilder::default(),
         })
@@ -105,41 +135,124 @@ impl ShardWriter {
 
     /// Appends rows, sorted and after all earlier ones, in the columns of the schema.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), StorageError> {
-        self.writer.write(batch).map_err(|e| failed(&self.path, e.into()))?;
-        for (summary, (column, array)) in self.columns.iter_mut().zip(self.schema.columns().iter().zip(batch.columns()))
-        {
-            summary.add(column.kind, array);
-        }
-        self.add_to_index(batch);
-        self.rows += batch.num_rows() as u64;
-        Ok(())
-    }
-
-    fn add_to_index(&mut self, batch: &RecordBatch) {
         let tags = tag_columns(batch, &self.schema);
-        let times = time_column(batch).expect("every table has a time");
-        let ends: Vec<std::ops::Range<usize>> = if tags.is_empty() {
+        let ranges: Vec<Range<usize>> = if tags.is_empty() {
             std::iter::once(0..batch.num_rows()).collect()
         } else {
             let columns: Vec<_> = tags.iter().map(|(_, column)| Arc::clone(column)).collect();
             compute::partition(&columns).expect("text columns of one length can be compared").ranges()
         };
-        for range in ends.into_iter().filter(|range| !range.is_empty()) {
-            let (first, last) = (times.value(range.start), times.value(range.end - 1));
-            self.index.push(&series_key(&tags, range.start), range.len() as u32, first, last);
+        let runs: Vec<SeriesRun> = ranges
+            .into_iter()
+            .filter(|range| !range.is_empty())
+            .map(|range| SeriesRun { key: Arc::new(series_key(&tags, range.start)), rows: range.len() })
+            .collect();
+        let columns = self.schema.columns().iter().zip(batch.columns());
+        let columns: Vec<ArrayRef> =
+            columns.filter(|(column, _)| column.kind != ColumnKind::Tag).map(|(_, array)| Arc::clone(array)).collect();
+        self.write_runs(&runs, &columns)
+    }
+
+    /// Appends rows, sorted and after all earlier ones: their series, and `columns`, the fields and the time in the
+    /// order of the schema.
+    pub(crate) fn write_runs(&mut self, runs: &[SeriesRun], columns: &[ArrayRef]) -> Result<(), StorageError> {
+        let rows = columns.last().map_or(0, |times| times.len());
+        debug_assert_eq!(rows, runs.iter().map(|run| run.rows).sum::<usize>());
+        let others = self.schema.columns().iter().zip(&mut self.summaries);
+        let others = others.filter(|(column, _)| column.kind != ColumnKind::Tag);
+        for ((column, summary), array) in others.zip(columns) {
+            summary.add(column.kind, array);
         }
+        let times = columns.last().expect("every table has a time").as_primitive::<TimestampMicrosecondType>();
+        let mut start = 0;
+        for run in runs {
+            let (first, last) = (times.value(start), times.value(start + run.rows - 1));
+            self.index.push(&run.key, run.rows as u32, first, last);
+            start += run.rows;
+        }
+        self.write_in_groups(runs, columns, rows).map_err(|e| failed(&self.path, e.into()))?;
+        self.rows += rows as u64;
+        Ok(())
+    }
+
+    fn write_in_groups(
+        &mut self,
+        runs: &[SeriesRun],
+        columns: &[ArrayRef],
+        rows: usize,
+    ) -> Result<(), ParquetError> {
+        let mut runs = runs.iter().map(|run| (&*run.key, run.rows));
+        // What is left of the run that a full group has cut.
+        let mut cut: Option<(&SeriesKey, usize)> = None;
+        let mut start = 0;
+        while start < rows {
+            let group = match &mut self.group {
+                Some(group) => group,
+                None => self.group.insert(RowGroup {
+                    tags: self.schema.tags().map(|_| TagChunk::default()).collect(),
+                    others: self.columns.create_column_writers(self.groups)?,
+                    rows: 0,
+                }),
+            };
+            let len = (rows - start).min(ROW_GROUP_ROWS - group.rows);
+            let mut left = len;
+            while left > 0 {
+                let (key, of_series) = cut.take().or_else(|| runs.next()).expect("runs are as long as the columns");
+                let here = of_series.min(left);
+                for (tag, chunk) in self.schema.tags().zip(&mut group.tags) {
+                    chunk.push(key.get(&tag.name), here);
+                }
+                left -= here;
+                cut = (here < of_series).then_some((key, of_series - here));
+            }
+            let fields = self.schema.arrow().fields().iter().zip(self.schema.columns()).zip(&mut group.others);
+            let fields = fields.filter(|((_, column), _)| column.kind != ColumnKind::Tag);
+            for (((field, _), writer), array) in fields.zip(columns) {
+                for leaf in compute_leaves(field, &array.slice(start, len))? {
+                    writer.write(&leaf)?;
+                }
+            }
+            group.rows += len;
+            start += len;
+            if group.rows == ROW_GROUP_ROWS {
+                self.finish_group()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_group(&mut self) -> Result<(), ParquetError> {
+        let Some(group) = self.group.take() else { return Ok(()) };
+        let mut tags = group.tags.iter();
+        let descriptors = self.file.schema_descr().columns().to_vec();
+        let mut written = self.file.next_row_group()?;
+        let columns = self.schema.columns().iter().zip(&mut self.summaries).zip(group.others).zip(&descriptors);
+        for (((column, summary), writer), descriptor) in columns {
+            if column.kind == ColumnKind::Tag {
+                let tag = tags.next().expect("a chunk for each tag");
+                summary.add_tag(tag);
+                let encoded = tag.encode(descriptor)?;
+                written.append_column(&encoded.bytes, encoded.close)?;
+            } else {
+                writer.close()?.append_to_row_group(&mut written)?;
+            }
+        }
+        written.close()?;
+        self.groups += 1;
+        Ok(())
     }
 
     /// Finishes the file and makes it and its name durable.
-    pub(crate) fn finish(self) -> Result<WrittenShard, StorageError> {
+    pub(crate) fn finish(mut self) -> Result<WrittenShard, StorageError> {
+        self.finish_group().map_err(|e| failed(&self.path, e.into()))?;
         let path = &self.path;
-        let buffered = self.writer.into_inner().map_err(|e| failed(path, e.into()))?;
+        let buffered = self.file.into_inner().map_err(|e| failed(path, e.into()))?;
         let written = buffered.into_inner().map_err(|e| failed(path, e.into_error()))?;
         written.file.sync_data().map_err(StorageError::io("sync", path))?;
         let folder = path.parent().expect("a shard has a folder");
         self.disk.sync_dir(folder).map_err(StorageError::io("sync", folder))?;
         let mut stats = Stats::default();
-        for (column, summary) in self.schema.columns().iter().zip(self.columns) {
+        for (column, summary) in self.schema.columns().iter().zip(self.summaries) {
             stats.add(&column.name, summary);
         }
         let stats = json!({
@@ -158,13 +271,19 @@ fn failed(path: &Path, source: io::Error) -> StorageError {
     StorageError::io("write", path)(source)
 }
 
+/// The level at which everything is compressed: above it the bytes saved cost more CPU each (ADR 0008).
+pub(super) const ZSTD_LEVEL: i32 = 4;
+
 /// Encodings as measured (docs/adr/0008-shard-encodings.md): delta-packed times and integers, dictionaries elsewhere.
+/// Tags are not in here: `tags` writes them.
 fn properties(schema: &TableSchema, rows: u64) -> WriterProperties {
-    let zstd = Compression::ZSTD(ZstdLevel::try_new(1).expect("zstd has a level 1"));
+    let zstd = Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("zstd has that level"));
     let mut properties = WriterProperties::builder()
         .set_created_by(format!("eden {}", env!("CARGO_PKG_VERSION")))
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_compression(if rows < SMALL_SHARD_ROWS { Compression::LZ4_RAW } else { zstd })
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_write_batch_size(WRITE_BATCH_ROWS)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
     let mut sorted = Vec::new();
     for (i, column) in schema.columns().iter().enumerate() {
@@ -220,34 +339,41 @@ impl ColumnSummary {
                 self.unbounded |= range.is_some_and(|(a, b)| !a.is_finite() || !b.is_finite());
                 range.map(|(a, b)| (Bound::Float(a), Bound::Float(b)))
             }
-            ColumnKind::Tag | ColumnKind::Field(FieldType::Text) => self.text_range(array),
+            ColumnKind::Field(FieldType::Text) => self.text_range(array),
+            ColumnKind::Tag => unreachable!("tags are added by row group"),
             // Delta keeps no bounds of booleans, and readers differ in how they parse those of decimals.
             ColumnKind::Field(FieldType::Bool | FieldType::U64) => {
                 self.unbounded = true;
                 None
             }
         };
+        self.widen(range);
+    }
+
+    fn text_range(&mut self, array: &dyn Array) -> Option<(Bound, Bound)> {
+        let mut range: Option<(&str, &str)> = None;
+        for row in (0..array.len()).filter(|row| array.is_valid(*row)) {
+            let text = text_at(array, row);
+            self.unbounded |= text.len() > STATS_TEXT_BYTES_MAX;
+            range = Some(range.map_or((text, text), |(min, max)| (min.min(text), max.max(text))));
+        }
+        range.map(|(min, max)| (Bound::Text(min.into()), Bound::Text(max.into())))
+    }
+
+    /// Adds a tag's values of a row group.
+    fn add_tag(&mut self, tag: &TagChunk) {
+        self.nulls += tag.nulls() as u64;
+        self.unbounded |= tag.longest() > STATS_TEXT_BYTES_MAX;
+        let range = tag.range().map(|(min, max)| (Bound::Text(min.into()), Bound::Text(max.into())));
+        self.widen(range);
+    }
+
+    fn widen(&mut self, range: Option<(Bound, Bound)>) {
         let Some((min, max)) = range else { return };
         self.range = Some(match self.range.take() {
             None => (min, max),
             Some((a, b)) => (if min < a { min } else { a }, if max > b { max } else { b }),
         });
-    }
-
-    fn text_range(&mut self, array: &dyn Array) -> Option<(Bound, Bound)> {
-        let mut range: Option<(&str, &str)> = None;
-        let mut last: Option<&str> = None;
-        for row in (0..array.len()).filter(|row| array.is_valid(*row)) {
-            let text = text_at(array, row);
-            // Tags come in runs: the same text again changes nothing.
-            if last == Some(text) {
-                continue;
-            }
-            last = Some(text);
-            self.unbounded |= text.len() > STATS_TEXT_BYTES_MAX;
-            range = Some(range.map_or((text, text), |(min, max)| (min.min(text), max.max(text))));
-        }
-        range.map(|(min, max)| (Bound::Text(min.into()), Bound::Text(max.into())))
     }
 }
 

@@ -10,12 +10,13 @@ use crate::command::{cargo, output};
 /// Each room with the rooms it may use. `tests` may use any; nothing but the one door uses it.
 const ARROWS: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("settings", &[]),
     ("wal", &["model"]),
     ("decode", &["model"]),
-    ("edge-agent", &["model", "wal"]),
+    ("edge-agent", &["model", "settings", "wal"]),
     ("storage", &["model", "wal"]),
     ("query", &["model", "storage"]),
-    ("ingest-server", &["decode", "edge-agent", "model", "query", "storage", "wal"]),
+    ("ingest-server", &["decode", "edge-agent", "model", "query", "settings", "storage", "wal"]),
     ("faults", &["model", "wal", "storage"]),
     ("iotgen", &[]),
     ("mqttgen", &[]),
@@ -36,6 +37,7 @@ const TEST_ARROWS: &[(&str, &[&str])] = &[
 /// and the model without a runtime.
 const ABSENT: &[(&str, &[&str])] = &[
     ("model", &["tokio", "arrow", "serde"]),
+    ("settings", &["tokio", "arrow"]),
     ("wal", &["tokio", "arrow", "serde"]),
     ("decode", &["tokio", "arrow", "datafusion"]),
     ("edge-agent", &["arrow", "parquet", "datafusion", "object_store"]),

@@ -1,6 +1,7 @@
 //! Each case: a body, and what it means. Times are microseconds unless a test says otherwise.
 
-use decode::line_protocol::{AgentHeader, Gap, ORIGINAL_BYTES_MAX, Options, Precision, parse};
+use decode::line_protocol::{AgentHeader, ORIGINAL_BYTES_MAX, Options, Precision, parse};
+use model::record::AgentGap;
 
 use super::{NOW_US, parse_as, shown};
 
@@ -347,14 +348,14 @@ const HEADER: &str = "# eden agent=pi-7 epoch=1 seq=30 precision=us";
 
 #[test]
 fn lines_behind_the_header_may_report_gaps() {
-    let check = |body: &str, expected: &[Gap]| {
+    let check = |body: &str, expected: &[AgentGap]| {
         let decoded = parse_as(Precision::Nanosecond, body.as_bytes());
         assert_eq!(decoded.agent.as_ref().map(|header| &*header.gaps), Some(expected), "{body}");
         assert_eq!((decoded.errors_total, decoded.batches.len()), (0, 1), "{body}");
     };
     let full = "# eden gap first_seq=11 last_seq=19 readings=540 reason=outbox_full time=1780272000000000";
     let unknown = "# eden gap time=-5 reason=damaged last_seq=20 first_seq=20 later=x";
-    let gap = |first_seq, last_seq, readings, reason: &str, time_us| Gap {
+    let gap = |first_seq, last_seq, readings, reason: &str, time_us| AgentGap {
         first_seq,
         last_seq,
         readings,

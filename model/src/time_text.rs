@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use model::DAY_US;
+use crate::DAY_US;
 
 /// Year, month (1–12) and day (1–31) of a day counted from 1970-01-01, in the Gregorian calendar.
 pub fn civil(day: i64) -> (i64, u32, u32) {

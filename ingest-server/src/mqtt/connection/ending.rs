@@ -1,0 +1,158 @@
+//! How a connection ends.
+//!
+//! Owns:     what the client is told, what becomes of what it had sent, and its will.
+//! Does not: decide that a connection ends (`connection`).
+//!
+//! Invariant: nothing is acknowledged here but what is durable (P1); only a stop waits for that.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Connection, SCRATCH};
+use crate::mqtt::read::{Bad, code};
+use crate::mqtt::topic::Kind;
+
+/// How long the other side may take to close after this one has.
+pub(in crate::mqtt) const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How a connection ends.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// The client said DISCONNECT.
+    Goodbye { will: bool },
+    /// It is gone.
+    Gone,
+    /// It did what it may not.
+    Bad(Bad),
+    /// It has not been heard of.
+    Silent,
+    /// Another connection has its id.
+    TakenOver,
+    /// The server stops.
+    Stop,
+    /// Storage can take nothing.
+    Failed,
+}
+
+impl Connection {
+    /// Ends the connection, and then stores what had come before.
+    pub(super) async fn end(mut self: Box<Self>, ending: Ending) {
+        tracing::debug!(client = &*self.client_id, ?ending, "MQTT connection ends");
+        let metrics = &self.mqtt.app.metrics.mqtt;
+        let (farewell, will) = match &ending {
+            Ending::Goodbye { will } => (None, *will),
+            Ending::Gone => (None, true),
+            Ending::Bad(bad) => {
+                metrics.count_broken(reason(bad.code));
+                (Some((bad.code, bad.what)), true)
+            }
+            Ending::Silent => {
+                metrics.count_broken("silent");
+                (Some((code::KEEP_ALIVE_TIMEOUT, "nothing was heard for too long")), true)
+            }
+            Ending::TakenOver => (Some((code::TAKEN_OVER, "another connection has this client id")), true),
+            Ending::Stop => (Some((code::SHUTTING_DOWN, "the server stops")), false),
+            Ending::Failed => (Some((code::IMPLEMENTATION, "the server cannot store")), false),
+        };
+        if matches!(ending, Ending::Stop) {
+            // If it fails, so be it: the connection ends all the same.
+            let _ = self.settle_all().await;
+        }
+        if let Some((code, reason)) = farewell {
+            self.form.disconnect(&mut self.out, code, reason);
+        }
+        let out = std::mem::take(&mut self.out);
+        let _ = timeout(LINGER_TIME_MAX, say(&mut self.stream, &out)).await;
+        self.waiting.clear();
+        if !matches!(ending, Ending::Failed | Ending::Stop) {
+            self.store_rest(will).await;
+        }
+        // Whoever takes over waits for this, not for the other side.
+        self.mqtt.links.leave(Some(&self.client_id), &self.link);
+        linger(&mut self.stream).await;
+    }
+
+    /// Stores what came before the end, though nobody waits for it, and the will.
+    async fn store_rest(&mut self, will: bool) {
+        if let Some(will) = self.will.take().filter(|_| will) {
+            let kind = Kind::of(&will.topic, &self.mqtt.app.config.mqtt.line_protocol.0);
+            if matches!(kind, Kind::Lines | Kind::Zstd | Kind::Status) {
+                self.batch.add(kind, &will.topic, &will.payload, 0, 0);
+            }
+        }
+        loop {
+            self.start_work();
+            let Some(job) = self.job.take() else { return };
+            if let (_, Err(error)) = job.await {
+                self.failed(&error);
+                return;
+            }
+        }
+    }
+
+    /// Waits until all that has come is acknowledged, and sends it. The caller's caller sets the time limit.
+    async fn settle_all(&mut self) -> Result<(), ()> {
+        self.wanted = None;
+        loop {
+            self.start_work();
+            if let Some(job) = self.job.as_mut() {
+                let (work, result) = job.await;
+                self.worked(work, result).map_err(drop)?;
+                continue;
+            }
+            let Some(group) = self.waiting.front_mut() else { return Ok(()) };
+            if let Some(durable) = group.durable.as_mut() {
+                durable.await.map_err(drop)?;
+            }
+            self.acknowledge();
+        }
+    }
+}
+
+/// Writes `out` and the end behind it.
+pub(in crate::mqtt) async fn say(stream: &mut TcpStream, out: &[u8]) -> io::Result<()> {
+    stream.write_all(out).await?;
+    stream.shutdown().await
+}
+
+/// Waits for the other side to close: a socket that is dropped with unread bytes resets the connection, and what was
+/// written may be lost.
+pub(in crate::mqtt) async fn linger(stream: &mut TcpStream) {
+    let closing = async {
+        loop {
+            stream.readable().await?;
+            let gone = SCRATCH.with_borrow_mut(|scratch| match stream.try_read(scratch) {
+                Ok(0) => true,
+                Ok(_) => false,
+                Err(e) => e.kind() != io::ErrorKind::WouldBlock,
+            });
+            if gone {
+                return io::Result::Ok(());
+            }
+        }
+    };
+    // It may be gone, or in no hurry.
+    let _ = timeout(LINGER_TIME_MAX, closing).await;
+}
+
+/// The label under which a reason code is counted.
+pub(in crate::mqtt) fn reason(reason: u8) -> &'static str {
+    match reason {
+        code::MALFORMED => "malformed",
+        code::PROTOCOL_ERROR => "protocol",
+        code::UNSUPPORTED_VERSION => "version",
+        code::SERVER_UNAVAILABLE => "unavailable",
+        code::BAD_AUTHENTICATION_METHOD => "authentication",
+        code::TOPIC_FILTER_INVALID | code::TOPIC_NAME_INVALID => "topic",
+        code::RECEIVE_MAX_EXCEEDED => "receive_max",
+        code::TOPIC_ALIAS_INVALID => "topic_alias",
+        code::TOO_LARGE => "too_large",
+        code::RETAIN_NOT_SUPPORTED => "retain",
+        code::SUBSCRIPTION_IDS_NOT_SUPPORTED => "subscription_id",
+        _ => "other",
+    }
+}
