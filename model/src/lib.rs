@@ -1,6 +1,6 @@
 //! What Eden talks about: readings of series, grouped into batches, ordered by position.
 //!
-//! Owns:     the types that every room shares, the bytes in which a batch is logged ([`record`]), and how people write
+//! Owns:     the types that every room shares, the bytes in which they are logged ([`record`]), and how people write
 //!           sizes, durations and names ([`units`], [`close_names`]).
 //! Does not: do I/O, know Arrow, or wait for anything. [`SystemClock`] is the one place that asks the time.
 //!
@@ -20,6 +20,7 @@ pub mod close_names;
 pub mod name;
 pub mod position;
 pub mod record;
+pub mod removal;
 pub mod series;
 pub mod units;
 pub mod validity;
@@ -28,6 +29,7 @@ pub use batch::{BatchBuilder, FieldColumn, FieldType, FieldValues, TableBatch, T
 pub use clock::{Clock, Rng, SplitMix64, SystemClock};
 pub use name::{NameError, TableId, TableName};
 pub use position::{NodeEpoch, NodeId, Position};
+pub use removal::Removal;
 pub use series::SeriesKey;
 pub use units::{ByteSize, Period};
 pub use validity::Validity;
