@@ -446,7 +446,7 @@ fn broken_records_about_agents_are_named() {
 
 #[test]
 fn a_count_beyond_the_bytes_allocates_nothing() {
-        let about = [about_agent(0), about_agent(1), about_agent(5), removal(2), removal(3)];
+    let about = [about_agent(0), about_agent(1), about_agent(5), removal(2), removal(3)];
     for bytes in about.iter().map(again).chain([encoded(&seeded(2))]) {
         // Each u32 of the record in turn becomes 4 billion; an allocation of that many entries would abort.
         for at in 2..bytes.len() - 4 {
