@@ -1,7 +1,7 @@
 //! What Eden talks about: readings of series, grouped into batches, ordered by position.
 //!
-//! Owns:     the types that every room shares, the bytes in which a batch is logged ([`record`]), and times as
-//!           people write them ([`time_text`]).
+//! Owns:     the types that every room shares, the bytes in which they are logged ([`record`]), and times as people
+//!           write them ([`time_text`]).
 //! Does not: do I/O, know Arrow, or wait for anything. [`SystemClock`] is the one place that asks the time.
 //!
 //! ```
@@ -19,6 +19,7 @@ pub mod clock;
 pub mod name;
 pub mod position;
 pub mod record;
+pub mod removal;
 pub mod series;
 pub mod time_text;
 pub mod validity;
@@ -27,6 +28,7 @@ pub use batch::{BatchBuilder, FieldColumn, FieldType, FieldValues, TableBatch, T
 pub use clock::{Clock, Rng, SplitMix64, SystemClock};
 pub use name::{NameError, TableId, TableName};
 pub use position::{NodeEpoch, NodeId, Position};
+pub use removal::Removal;
 pub use series::SeriesKey;
 pub use validity::Validity;
 

@@ -1,5 +1,5 @@
-//! The bytes of one log record: decoded columns and where they came from, so that replay never parses again; and
-//! what is known of agents ([`AgentState`] and its neighbours).
+//! The bytes of one log record: decoded columns and where they came from, so that replay never parses again; what was
+//! removed; and what is known of agents ([`AgentState`] and its neighbours).
 //!
 //! Owns:     the layout of `docs/formats/record.md`, both directions.
 //! Does not: checksum (the log's frame does), know what was logged before, or judge names: rules about names may
@@ -12,16 +12,20 @@
 //!     same bytes again.
 
 mod agent;
+mod removal;
 
 use std::collections::HashSet;
 
 use crate::batch::{bits_of_bools, bools_of_bits};
-use crate::{FieldColumn, FieldType, FieldValues, SeriesKey, TableBatch, TableId, TableName, TextColumn, Validity};
+use crate::{
+    FieldColumn, FieldType, FieldValues, Removal, SeriesKey, TableBatch, TableId, TableName, TextColumn, Validity,
+};
 
 pub use agent::{
     AgentBatchRecord, AgentCounters, AgentEpoch, AgentGap, AgentState, AgentStatusRecord, EpochGap, Seen,
     encode_agent_batch, encode_agent_state, encode_agent_status, is_agent_state,
 };
+pub use removal::encode_removal;
 
 /// The version that is written and the newest that [`decode`] reads.
 const VERSION: u8 = 1;
@@ -33,6 +37,8 @@ const KIND_AGENT_BATCH: u8 = 2;
 const KIND_AGENT_STATUS: u8 = 3;
 /// The kind of [`Record::AgentState`].
 const KIND_AGENT_STATE: u8 = 4;
+/// The kind of [`Record::Removal`].
+const KIND_REMOVAL: u8 = 5;
 
 /// Validity of a column: a bit a row follows.
 const SOME_VALID: u8 = 0;
@@ -57,6 +63,15 @@ pub enum Record {
     AgentStatus(AgentStatusRecord),
     /// All that was known of one agent, so that older records of it may be truncated away.
     AgentState(AgentState),
+    /// Rows, or fields of rows, taken away from one table.
+    Removal {
+        /// The table that was meant, as in [`Record::Batch`].
+        table: TableId,
+        /// Who asked for it, for people.
+        source: String,
+        /// What is taken away.
+        removal: Removal,
+    },
 }
 
 /// Why bytes are no record that this version can read.
@@ -64,7 +79,7 @@ pub enum Record {
 pub enum RecordError {
     /// Written by a newer version: refuse to start rather than skip it (P13).
     #[error(
-        "record has version {version}, kind {kind}; this version reads version {VERSION}, kinds {KIND_BATCH} to {KIND_AGENT_STATE}"
+        "record has version {version}, kind {kind}; this version reads version {VERSION}, kinds {KIND_BATCH} to {KIND_REMOVAL}"
     )]
     NewerFormat {
         /// The record's version.
@@ -96,16 +111,7 @@ pub fn encode_batch(table: TableId, source: &str, batch: &TableBatch, out: &mut 
     put_text(out, &batch.table.schema);
     put_text(out, &batch.table.table);
 
-    put_len(out, batch.series.len());
-    let mut end = 0;
-    for key in &batch.series {
-        end += key.as_bytes().len();
-        put_len(out, end);
-    }
-    for key in &batch.series {
-        out.extend_from_slice(key.as_bytes());
-    }
-
+    put_series(out, &batch.series);
     put_len(out, batch.len());
     put_array(out, &batch.series_of, u32::to_le_bytes);
     put_array(out, &batch.times_us, i64::to_le_bytes);
@@ -145,6 +151,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
         (VERSION, KIND_AGENT_BATCH) => Record::AgentBatch(agent::decode_agent_batch(&mut reader)?),
         (VERSION, KIND_AGENT_STATUS) => Record::AgentStatus(agent::decode_agent_status(&mut reader)?),
         (VERSION, KIND_AGENT_STATE) => Record::AgentState(agent::decode_agent_state(&mut reader)?),
+        (VERSION, KIND_REMOVAL) => removal::decode_removal(&mut reader)?,
         // No version 0 and no kind 0 were ever written, but a name for that would help nobody.
         _ => return Err(RecordError::NewerFormat { version, kind }),
     };
@@ -160,18 +167,12 @@ fn decode_batch(reader: &mut Reader<'_>) -> Result<Record, RecordError> {
     let name = TableName::new(reader.text()?, reader.text()?);
     let mut batch = TableBatch::new(name);
 
-    let series = reader.len()?;
-    let ends: Vec<u32> = reader.array(series, u32::from_le_bytes)?;
-    let keys = reader.take(ends.last().map_or(0, |end| *end as usize))?;
-    let mut start = 0;
-    for end in ends {
-        let end = end as usize;
-        let key = keys.get(start..end).ok_or_else(|| reader.malformed("ends of series keys decrease"))?;
-        let key = SeriesKey::from_bytes(key).ok_or_else(|| reader.malformed("a series key is not canonical"))?;
+    let keys = reader.series()?;
+    let series = keys.len();
+    for key in keys {
         if !batch.add_series(key) {
             return Err(reader.malformed("a series stands there twice"));
         }
-        start = end;
     }
 
     let rows = reader.len()?;
@@ -232,6 +233,18 @@ fn encoded_len(source: &str, batch: &TableBatch) -> usize {
         8 + field.name.len() + rows / 8 + 8 + values
     });
     64 + source.len() + batch.table.schema.len() + batch.table.table.len() + series + 12 * rows + fields.sum::<usize>()
+}
+
+fn put_series(out: &mut Vec<u8>, series: &[SeriesKey]) {
+    put_len(out, series.len());
+    let mut end = 0;
+    for key in series {
+        end += key.as_bytes().len();
+        put_len(out, end);
+    }
+    for key in series {
+        out.extend_from_slice(key.as_bytes());
+    }
 }
 
 fn put_len(out: &mut Vec<u8>, len: usize) {
@@ -312,6 +325,22 @@ impl<'a> Reader<'a> {
         let len = count.checked_mul(N).ok_or_else(|| self.malformed("too long for this machine"))?;
         let (chunks, _) = self.take(len)?.as_chunks::<N>();
         Ok(chunks.iter().map(|chunk| of(*chunk)).collect())
+    }
+
+    /// Keys of series, each canonical.
+    fn series(&mut self) -> Result<Vec<SeriesKey>, RecordError> {
+        let count = self.len()?;
+        let ends: Vec<u32> = self.array(count, u32::from_le_bytes)?;
+        let keys = self.take(ends.last().map_or(0, |end| *end as usize))?;
+        let mut series = Vec::with_capacity(ends.len());
+        let mut start = 0;
+        for end in ends {
+            let end = end as usize;
+            let key = keys.get(start..end).ok_or_else(|| self.malformed("ends of series keys decrease"))?;
+            series.push(SeriesKey::from_bytes(key).ok_or_else(|| self.malformed("a series key is not canonical"))?);
+            start = end;
+        }
+        Ok(series)
     }
 
     /// One bit for each of `rows`, in words of 64.

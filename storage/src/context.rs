@@ -22,6 +22,8 @@ pub(crate) struct Context {
     pub(crate) node: NodeId,
     pub(crate) indexes: IndexCache,
     pub(crate) memory: Memory,
+    /// From the configuration: bytes of rows in memory above which a table is flushed.
+    pub(crate) table_memory_bytes_max: usize,
     pub(crate) counters: Counters,
 }
 

@@ -25,6 +25,7 @@ use crate::agents::{AgentEvent, Agents, is_agents_table};
 use crate::catalog::{Catalog, SYSTEM};
 use crate::context::{Context, Counters};
 use crate::disk_store::DiskStore;
+use crate::flush::Settling;
 use crate::flusher::{Flusher, Pace, Work};
 use crate::set_aside::Rejected;
 use crate::shard::index::IndexCache;
@@ -113,6 +114,7 @@ impl Storage {
             node: life.node,
             indexes: IndexCache::default(),
             memory: Memory::new(config.memory_bytes_max),
+            table_memory_bytes_max: config.table_memory_bytes_max,
             counters: Counters::default(),
         });
         let catalog = Catalog::load(Arc::clone(&context))?;
@@ -186,10 +188,7 @@ impl Storage {
     pub(crate) fn admit(&self, batches: Vec<TableBatch>, source: &str) -> Result<Admitted, StorageError> {
         let shared = &self.shared;
         shared.check_open()?;
-        if !shared.context.memory.wait_for_room(ROOM_WAIT) {
-            let reason = "rows in memory are at their bound ([storage] memory) and the disk does not keep up";
-            return Err(StorageError::Busy { reason, retry_after: Duration::from_secs(5) });
-        }
+        shared.wait_for_room()?;
         let limit = self.time_limit();
         let mut rejected = Vec::new();
         let mut admitted = Vec::with_capacity(batches.len());
@@ -221,7 +220,7 @@ impl Storage {
         let Admitted { rejected, records } = admitted;
         let (mut ack, mut durable) = Ack::new(&shared.in_flight);
         let mut waiting_bytes = 0;
-        for (bytes, (table, batch)) in records {
+        for (bytes, subject) in records {
             if waiting_bytes > 0 && waiting_bytes + bytes.len() > WRITE_BYTES_WAITING_MAX {
                 let (next, next_durable) = Ack::new(&shared.in_flight);
                 std::mem::replace(&mut ack, next).durable();
@@ -230,7 +229,7 @@ impl Storage {
                 waiting_bytes = 0;
             }
             waiting_bytes += bytes.len();
-            shared.append(bytes, Token { subject: Subject::Rows(table, batch), ack: ack.share() })?;
+            shared.append(bytes, Token { subject, ack: ack.share() })?;
         }
         if let Some(event) = last {
             self.append_event(event, &ack)?;
@@ -275,17 +274,26 @@ impl Storage {
         table.snapshot().map(Some)
     }
 
-    /// Flushes one table: its rows in memory go to shards. Blocks until committed.
+    /// Flushes one table: all its rows in memory go to shards. Blocks until committed.
     ///
     /// # Errors
     /// [`StorageError::Invalid`] if there is no such table. Nothing is lost by any error.
     pub fn refresh(&self, name: &TableName) -> Result<(), StorageError> {
+        self.flush(name, Settling::Everything)
+    }
+
+    /// Flushes one table, rewriting as much as `settling` allows: the flusher's own way when rows in memory are many is
+    /// [`Settling::WithinBudget`]. Blocks until committed.
+    ///
+    /// # Errors
+    /// As [`Storage::refresh`].
+    pub fn flush(&self, name: &TableName, settling: Settling) -> Result<(), StorageError> {
         if Storage::is_rejected(name) {
             return Ok(());
         }
         let table = self.shared.catalog.get(name);
         let table = table.ok_or_else(|| StorageError::Invalid(format!("there is no table {name}")))?;
-        let flushed = self.shared.flush(&table)?;
+        let flushed = self.shared.flush(&table, settling)?;
         self.with_work(|work| work.flushed(&table, flushed));
         Ok(())
     }
@@ -329,6 +337,7 @@ impl Storage {
             log_losses_total: self.losses.len() as u64,
             memory_bytes: self.shared.context.memory.bytes() as u64,
             memory_rows: tables.iter().map(|table| table.memory_rows).sum(),
+            waiting_rows: tables.iter().map(|table| table.waiting_rows).sum(),
             tables: tables.len() as u64,
             agents: agents.count(),
             agents_forgotten_total: agents.forgotten.get(),
@@ -364,7 +373,7 @@ impl Storage {
                 tracing::warn!(table = %table.name, "not flushed within the grace period; its rows stay in the log");
                 continue;
             }
-            if let Err(e) = self.shared.flush(&table) {
+            if let Err(e) = self.shared.flush(&table, Settling::Everything) {
                 tracing::error!(table = %table.name, error = %e, "flush failed; its rows stay in the log");
                 result = result.and(Err(e));
             }
@@ -416,6 +425,15 @@ impl Shared {
         if self.is_poisoned() { Err(StorageError::Poisoned) } else { Ok(()) }
     }
 
+    /// Waits until there is room in memory for more rows.
+    pub(crate) fn wait_for_room(&self) -> Result<(), StorageError> {
+        if self.context.memory.wait_for_room(ROOM_WAIT) {
+            return Ok(());
+        }
+        let reason = "rows in memory are at their bound ([storage] memory) and the disk does not keep up";
+        Err(StorageError::Busy { reason, retry_after: Duration::from_secs(5) })
+    }
+
     fn is_poisoned(&self) -> bool {
         self.poisoned.load(Ordering::SeqCst) || self.with_wal(Wal::is_poisoned).unwrap_or(false)
     }
@@ -448,19 +466,19 @@ impl Shared {
 }
 
 /// A record and what it is about.
-type Encoded = (Vec<u8>, (Arc<Table>, Box<TableBatch>));
+pub(crate) type Encoded = (Vec<u8>, Subject);
 
-/// What of a request may be stored.
+/// What of a request may be stored, or removed.
 pub(crate) struct Admitted {
     /// Rows that may not, in order of lines.
     pub(crate) rejected: Vec<RejectedRow>,
-    records: Vec<Encoded>,
+    pub(crate) records: Vec<Encoded>,
 }
 
 impl Admitted {
     /// Rows that are stored once the log has them.
     pub(crate) fn accepted(&self) -> usize {
-        self.records.iter().map(|(_, (_, batch))| batch.len()).sum()
+        self.records.iter().map(|(_, subject)| subject.rows()).sum()
     }
 }
 
@@ -476,7 +494,7 @@ fn encode(
     let mut bytes = Vec::new();
     record::encode_batch(table.id, source, &batch, &mut bytes);
     if bytes.len() <= bytes_max {
-        records.push((bytes, (Arc::clone(table), Box::new(batch))));
+        records.push((bytes, Subject::Rows(Arc::clone(table), Box::new(batch))));
         return;
     }
     if let [line] = batch.lines[..] {
@@ -520,6 +538,12 @@ fn apply_group(shared: &Shared, group: Group<Token>, work: &Work, config: &Stora
                 let growth = table.apply(&batch, group.position);
                 counters.rows_stored.add(batch.len() as u64);
                 counters.rows_merged.add(growth.merged);
+                if growth.live_bytes >= config.table_memory_bytes_max {
+                    work.flush(&table);
+                }
+            }
+            Subject::Removal(table, removal) => {
+                let growth = table.remove(&removal, group.position);
                 if growth.live_bytes >= config.table_memory_bytes_max {
                     work.flush(&table);
                 }

@@ -9,10 +9,19 @@
 //! Invariants
 //!  1. Rows and the watermark (`txn`) that says they are no longer needed from the log are in one commit.
 //!  2. No version holds a key twice: a row whose key an older shard holds goes into that shard's place, in the same
-//!     commit, and nowhere else.
-//!  3. A rewrite keeps the order and the number of rows.
+//!     commit, and nowhere else. Until then it waits, in memory and in the log.
+//!  3. A rewrite keeps the order and the number of rows, but for those that were removed.
+//!
+//! A change of an older shard's row rewrites that shard. One correction a shard a flush would make loading ten times
+//! slower, so flushes have a budget ([`Settling`]), and rows that collide with shards that it does not reach go back under
+//! the live memtable (`memtable::waiting`). Then the watermark stays at the oldest frame that such a row may have come
+//! from, while shards hold rows of later frames already. Replay applies those frames again, in order, on top: a key ends
+//! as its last write or removal says, whether the shards held an earlier or the last state of it, because what a row
+//! takes from below is only what none of the frames from there on touched. Settling drops what the shards hold with the
+//! same values, and a removal of what is not there. A flush in the middle of a replay may commit an older state of such a
+//! key once more; the frames that lead on from it lie behind that flush's watermark, and nobody asks before replay ends.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -20,7 +29,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::compute::interleave;
 
 use crate::delta::{Action, Add, CommitInfo, DAY_COLUMN, Remove, Txn, format_day, shard_from_add};
-use crate::memtable::{Below, Memtable, MemtableView};
+use crate::memtable::{Memtable, MemtableView, Waiting};
 use crate::shard::index::ShardIndex;
 use crate::shard::read::ShardReader;
 use crate::shard::write::ShardWriter;
@@ -30,6 +39,23 @@ use crate::{Shard, StorageError, TableSchema};
 /// Partitions of one commit; a flush of more makes several, the last of which moves the watermark.
 const PARTITIONS_MAX: usize = 100;
 
+/// Flushes may save up credit for rewriting as many bytes as so many tables' worth of memory: a burst of corrections after
+/// a long load without any must not slow down everything behind it.
+const CREDIT_MEMORIES_MAX: u64 = 4;
+
+/// Above this share of a table's memory rows do not wait any longer.
+const WAITING_MEMORY_SHARE: u64 = 4;
+
+/// How much a flush may rewrite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settling {
+    /// As many bytes of older shards as credit was saved up: each flush adds half of the bytes of its new shards. The
+    /// shards with the most collisions a byte come first; rows that collide with the others wait.
+    WithinBudget,
+    /// As many as it takes: no row waits.
+    Everything,
+}
+
 /// What one day's sealed memtable becomes.
 #[derive(Default)]
 struct DayFlush {
@@ -38,6 +64,19 @@ struct DayFlush {
     added: Vec<(Add, Arc<ShardIndex>)>,
     /// Paths, below the table, of the shards they replace, with their sizes.
     removed: Vec<(String, u64)>,
+    /// Rows that go back under the live memtable.
+    waiting: Vec<Waiting>,
+    /// Bytes of new shards, and of rewritten ones before they were.
+    new_bytes: u64,
+    rewritten_bytes: u64,
+}
+
+/// An older shard that a flush would have to rewrite.
+struct Candidate {
+    day: i32,
+    path: Arc<str>,
+    bytes: u64,
+    collisions: u64,
 }
 
 /// What a flush did.
@@ -45,23 +84,23 @@ struct DayFlush {
 pub(crate) struct Flushed {
     pub(crate) rows: u64,
     pub(crate) shards: usize,
-    /// The table's Delta version after it.
-    pub(crate) version: i64,
+    /// The table's Delta version after it; `None` if there was nothing to commit.
+    pub(crate) version: Option<i64>,
 }
 
 impl Table {
-    /// Flushes everything that was applied before this call. `applied` tells an offset below which every frame has
-    /// been applied; it is asked before each seal. Returns `None` if nothing was in memory.
+    /// Flushes everything that was applied before this call, but for rows that wait. `applied` tells an offset below
+    /// which every frame has been applied; it is asked before each seal. Returns `None` if nothing was in memory.
     ///
     /// # Errors
     /// Nothing is lost by one: the rows stay in memory and in the log, and the next flush takes them first.
-    pub(crate) fn flush(&self, applied: &dyn Fn() -> u64) -> Result<Option<Flushed>, StorageError> {
+    pub(crate) fn flush(&self, applied: &dyn Fn() -> u64, settling: Settling) -> Result<Option<Flushed>, StorageError> {
         let _one = self.flushing.lock().expect("no holder of this lock panics");
         let mut flushed = None;
         // What an earlier flush could not finish was sealed before this call, so it is not all there is to do.
         let left_over = self.state().sealed_to;
         if let Some(to) = left_over {
-            flushed = Some(self.flush_sealed(to)?);
+            flushed = Some(self.flush_sealed(to, settling)?);
         }
         let applied = applied();
         // A snapshot settles the live memtable against the sealed one: it must not come between the two.
@@ -70,29 +109,35 @@ impl Table {
             self.seal(applied)
         };
         if let Some(to) = sealed {
-            flushed = Some(self.flush_sealed(to)?);
+            flushed = Some(self.flush_sealed(to, settling)?);
         }
         Ok(flushed)
     }
 
-    fn flush_sealed(&self, to: u64) -> Result<Flushed, StorageError> {
+    fn flush_sealed(&self, to: u64, settling: Settling) -> Result<Flushed, StorageError> {
         let sealed: Vec<(i32, Arc<Mutex<Memtable>>)> = {
             let state = self.state();
             let with_rows = |(day, p): (&i32, &crate::table::Partition)| Some((*day, Arc::clone(p.sealed.as_ref()?)));
             state.partitions.iter().filter_map(with_rows).collect()
         };
         let mut result = Flushed::default();
-        let mut parts = sealed.chunks(PARTITIONS_MAX).peekable();
+        let mut parts: Vec<&[(i32, Arc<Mutex<Memtable>>)]> = sealed.chunks(PARTITIONS_MAX).collect();
+        if parts.is_empty() {
+            // The days that were sealed are gone: what is left to do is to move the watermark.
+            parts.push(&[]);
+        }
+        let mut parts = parts.into_iter().peekable();
         while let Some(part) = parts.next() {
             let mut days = Vec::with_capacity(part.len());
+            let rewritten = self.plan(part, settling)?;
             let written = part.iter().try_for_each(|(day, memtable)| {
-                days.push(self.write_day(*day, memtable, &mut result)?);
+                days.push(self.write_day(*day, memtable, &rewritten, &mut result)?);
                 Ok(())
             });
-            let watermark = parts.peek().is_none().then_some(to);
+            let watermark = parts.peek().is_none().then(|| self.watermark(to, &days));
             let committed = written.and_then(|()| self.commit_days(&days, watermark));
             match committed {
-                Ok(version) => result.version = version,
+                Ok(version) => result.version = version.or(result.version),
                 Err(e) => {
                     // A commit that may stand names these files: then they must stay.
                     if !self.log.lock().expect("no holder of this lock panics").is_uncertain() {
@@ -107,68 +152,127 @@ impl Table {
         Ok(result)
     }
 
-    /// Writes the shards of one day: rows of new keys into a new one, changed keys into the places they have.
-    fn write_day(&self, day: i32, sealed: &Mutex<Memtable>, result: &mut Flushed) -> Result<DayFlush, StorageError> {
-        {
-            let _resolving = self.resolving.lock().expect("no holder of this lock panics");
-            self.settle(day, Younger::Sealed)?;
+    /// Settles the sealed memtables of these days, and chooses which older shards are rewritten.
+    fn plan(
+        &self,
+        part: &[(i32, Arc<Mutex<Memtable>>)],
+        settling: Settling,
+    ) -> Result<HashSet<Arc<str>>, StorageError> {
+        let mut candidates = Vec::new();
+        let mut waiting_bytes = 0;
+        for (day, sealed) in part {
+            {
+                let _resolving = self.resolving.lock().expect("no holder of this lock panics");
+                self.settle(*day, Younger::Sealed)?;
+            }
+            // Nothing settles a sealed memtable again before the layers below change, which only this flush does.
+            let counts = lock(sealed).collisions_by_shard();
+            waiting_bytes += lock(sealed).bytes_of_rows(counts.values().sum());
+            let shards = self.state().partitions[day].shards.clone();
+            candidates.extend(counts.into_iter().map(|(path, collisions)| {
+                let shard = shards.iter().find(|shard| *shard.path == *path);
+                let bytes = shard.expect("a collision names a shard of its day").bytes;
+                Candidate { day: *day, path, bytes, collisions }
+            }));
         }
+        let memory_max = self.context.table_memory_bytes_max as u64;
+        // Most collisions a byte first; then in any order that is always the same.
+        candidates.sort_by(|a, b| {
+            let per_byte = |x: &Candidate, y: &Candidate| u128::from(x.collisions) * u128::from(y.bytes);
+            per_byte(b, a).cmp(&per_byte(a, b)).then_with(|| (a.day, &a.path).cmp(&(b.day, &b.path)))
+        });
+        let mut credit = self.state().credit;
+        let mut affordable = HashSet::new();
+        for candidate in &candidates {
+            // One that can never be afforded is not saved up for.
+            if candidate.bytes > memory_max.saturating_mul(CREDIT_MEMORIES_MAX) {
+                continue;
+            }
+            let Some(left) = credit.checked_sub(candidate.bytes) else { break };
+            credit = left;
+            affordable.insert(Arc::clone(&candidate.path));
+        }
+        let collisions = |candidate: &Candidate| candidate.collisions;
+        let all: u64 = candidates.iter().map(collisions).sum();
+        let left: u64 = candidates.iter().filter(|c| !affordable.contains(&c.path)).map(collisions).sum();
+        let left_bytes = waiting_bytes * left / all.max(1);
+        if settling == Settling::Everything || left_bytes > memory_max / WAITING_MEMORY_SHARE {
+            return Ok(candidates.into_iter().map(|candidate| candidate.path).collect());
+        }
+        Ok(affordable)
+    }
+
+    /// Writes the shards of one day: rows of new keys into a new one, changed keys into the places they have, as far as
+    /// these are in shards that are to be `rewritten`.
+    fn write_day(
+        &self,
+        day: i32,
+        sealed: &Mutex<Memtable>,
+        rewritten: &HashSet<Arc<str>>,
+        result: &mut Flushed,
+    ) -> Result<DayFlush, StorageError> {
         let (schema, shards) = {
             let state = self.state();
             (Arc::clone(&state.schema), state.partitions[&day].shards.clone())
         };
-        // Nothing settles a sealed memtable again before the layers below change, which only this flush does.
-        let (view, by_series, collisions, positions, rows) = {
+        let (view, by_series, colliding, replaced, waiting, positions, rows) = {
             let sealed = lock(sealed);
-            let collisions: Vec<(u32, Below)> = sealed.collisions().map(|(row, below)| (row, below.clone())).collect();
-            (sealed.view(&[]), sealed.rows_by_series(), collisions, sealed.positions(), sealed.rows() as u64)
+            let replaced = sealed.replacements(rewritten);
+            let others = sealed.collisions_by_shard().into_keys().filter(|path| !rewritten.contains(path)).collect();
+            let waiting = sealed.rows_to_wait(&others);
+            let colliding = sealed.colliding_rows();
+            let rows = (sealed.rows() - colliding.len()) as u64;
+            (sealed.view(&[]), sealed.rows_by_series(), colliding, replaced, waiting, sealed.positions(), rows)
         };
         let (oldest, newest) = positions.expect("a sealed memtable has rows");
-        let mut flush = DayFlush { day, ..DayFlush::default() };
-        let mut replaced: HashMap<Arc<str>, BTreeMap<u32, u32>> = HashMap::new();
-        let mut in_place = HashSet::new();
-        for (row, below) in collisions {
-            let Below::Shard(path, ordinal) = below else { unreachable!("only a live memtable lies on a sealed one") };
-            replaced.entry(path).or_default().insert(ordinal, row);
-            in_place.insert(row);
-        }
-        let mut sorted = view.sorted(&schema, &by_series, &in_place).peekable();
+        let mut flush = DayFlush { day, waiting, ..DayFlush::default() };
+        let mut sorted = view.sorted(&schema, &by_series, &colliding).peekable();
         if sorted.peek().is_some() {
             let (path, mut writer) = self.start_shard(day, &schema, rows)?;
             for rows in sorted {
                 writer.write_runs(&rows.runs, &rows.columns)?;
             }
             let range = (oldest.to_string(), newest.to_string());
-            flush.added.push(self.finish_shard(day, &path, writer, range, result)?);
+            let (add, index) = self.finish_shard(day, &path, writer, range, result)?;
+            flush.new_bytes = u64::try_from(add.size).expect("a size was made from a u64");
+            flush.added.push((add, index));
         }
         for (path, rows) in replaced {
             let shard = shards.iter().find(|shard| *shard.path == *path).expect("a collision names a shard of its day");
             let range = (shard.position_min.to_string(), shard.position_max.max(newest).to_string());
-            let (new, mut writer) = self.start_shard(day, &schema, shard.rows)?;
-            self.rewrite(shard, &schema, &view, &rows, &mut writer)?;
-            flush.added.push(self.finish_shard(day, &new, writer, range, result)?);
+            let left = shard.rows - rows.iter().filter(|(_, row)| row.is_none()).count() as u64;
+            if left > 0 {
+                let (new, mut writer) = self.start_shard(day, &schema, left)?;
+                self.rewrite(shard, &schema, &view, &rows.into_iter().collect(), &mut writer)?;
+                flush.added.push(self.finish_shard(day, &new, writer, range, result)?);
+            }
             let below_table = shard.path.strip_prefix(&format!("{}/", self.prefix)).expect("a shard of this table");
             flush.removed.push((below_table.to_owned(), shard.bytes));
+            flush.rewritten_bytes += shard.bytes;
             self.context.counters.shards_rewritten.add(1);
         }
         Ok(flush)
     }
 
-    /// Copies `shard`, with the rows at `rows` (ordinal → row of `view`) replaced.
+    /// Copies `shard`, with the rows at `rows` (ordinal → row of `view`) replaced, or left out.
     fn rewrite(
         &self,
         shard: &Shard,
         schema: &Arc<TableSchema>,
         view: &MemtableView,
-        rows: &BTreeMap<u32, u32>,
+        rows: &BTreeMap<u32, Option<u32>>,
         writer: &mut ShardWriter,
     ) -> Result<(), StorageError> {
         let reader = ShardReader { disk: &*self.context.disk, root: &self.context.tables_dir };
         let mut first = 0_u32;
         for batch in reader.rows(shard, schema, None)? {
             let end = first + batch.num_rows() as u32;
-            let here: Vec<(u32, u32)> = rows.range(first..end).map(|(ordinal, row)| (ordinal - first, *row)).collect();
-            writer.write(&if here.is_empty() { batch } else { replace_rows(&batch, view, schema, &here) })?;
+            let here: Vec<(u32, Option<u32>)> =
+                rows.range(first..end).map(|(ordinal, row)| (ordinal - first, *row)).collect();
+            let batch = if here.is_empty() { batch } else { replace_rows(&batch, view, schema, &here) };
+            if batch.num_rows() > 0 {
+                writer.write(&batch)?;
+            }
             first = end;
         }
         Ok(())
@@ -212,7 +316,21 @@ impl Table {
         Ok((add, Arc::new(written.index)))
     }
 
-    fn commit_days(&self, days: &[DayFlush], watermark: Option<u64>) -> Result<i64, StorageError> {
+    /// Offset below which no frame is needed once `days` are committed; all of those below `to` were flushed or wait.
+    fn watermark(&self, to: u64, days: &[DayFlush]) -> u64 {
+        let state = self.state();
+        // What waits since an earlier part of this flush, or since one that failed after it, is in live memtables.
+        let live = state.partitions.values().filter_map(|partition| partition.live.as_ref()?.waiting_offset());
+        let now = days.iter().flat_map(|day| &day.waiting).map(Waiting::offset);
+        live.chain(now).fold(to, u64::min)
+    }
+
+    /// Returns the new version; `None` if there was nothing to commit.
+    fn commit_days(&self, days: &[DayFlush], watermark: Option<u64>) -> Result<Option<i64>, StorageError> {
+        let is_empty = days.iter().all(|day| day.added.is_empty() && day.removed.is_empty());
+        if is_empty && watermark.is_none_or(|to| to == self.state().flushed) {
+            return Ok(None);
+        }
         let now_ms = self.context.now_ms();
         let mut actions = vec![Action::CommitInfo(CommitInfo {
             timestamp: now_ms,
@@ -237,15 +355,17 @@ impl Table {
             }));
             actions.extend(day.added.iter().map(|(add, _)| Action::Add(add.clone())));
         }
-        self.log.lock().expect("no holder of this lock panics").commit(&actions)
+        self.log.lock().expect("no holder of this lock panics").commit(&actions).map(Some)
     }
 
-    /// Shows what was committed to queries, and forgets the memtables it came from.
+    /// Shows what was committed to queries, forgets the memtables it came from, and puts what waits under live ones.
     fn swap(&self, days: Vec<DayFlush>, watermark: Option<u64>) {
+        let now = self.context.clock.monotonic();
         let (mut gone, mut freed) = (Vec::new(), 0);
         {
             let _resolving = self.resolving.lock().expect("no holder of this lock panics");
             let mut state = self.state();
+            let state = &mut *state;
             for day in days {
                 let partition = state.partitions.get_mut(&day.day).expect("a flushed day has a partition");
                 let removed: HashSet<String> =
@@ -258,13 +378,26 @@ impl Table {
                 }
                 removed.iter().for_each(|path| self.context.indexes.forget(path));
                 partition.below_version += 1;
-                gone.extend(partition.sealed.take());
+                let sealed = partition.sealed.take();
+                if let Some(sealed) = &sealed
+                    && !day.waiting.is_empty()
+                {
+                    let live = partition.live.get_or_insert_with(Memtable::new);
+                    let bytes = live.take_under(&lock(sealed), &day.waiting);
+                    state.live_bytes += bytes;
+                    self.context.memory.add(bytes);
+                }
+                gone.extend(sealed);
+                let earned = state.credit.saturating_add(day.new_bytes / 2);
+                let credit_max = (self.context.table_memory_bytes_max as u64).saturating_mul(CREDIT_MEMORIES_MAX);
+                state.credit = earned.saturating_sub(day.rewritten_bytes).min(credit_max);
             }
             if let Some(to) = watermark {
                 state.flushed = to;
                 state.sealed_to = None;
                 freed = std::mem::take(&mut state.sealed_bytes);
             }
+            state.count_waiting(now);
         }
         // Freeing a million rows takes a while: not under the lock.
         drop(gone);
@@ -280,18 +413,21 @@ impl Table {
     }
 }
 
-/// `batch` with rows of `view` in the places of others: (row of the batch, row of the view), ascending.
+/// `batch` with rows of `view` in the places of others: (row of the batch, row of the view), ascending; `None` for a row
+/// that is left out.
 fn replace_rows(
     batch: &RecordBatch,
     view: &MemtableView,
     schema: &Arc<TableSchema>,
-    here: &[(u32, u32)],
+    here: &[(u32, Option<u32>)],
 ) -> RecordBatch {
-    let new = view.rows(schema, &here.iter().map(|(_, row)| *row).collect::<Vec<_>>());
-    let mut places: Vec<(usize, usize)> = (0..batch.num_rows()).map(|row| (0, row)).collect();
-    for (i, (old, _)) in here.iter().enumerate() {
-        places[*old as usize] = (1, i);
+    let new = view.rows(schema, &here.iter().filter_map(|(_, row)| *row).collect::<Vec<_>>());
+    let mut places: Vec<Option<(usize, usize)>> = (0..batch.num_rows()).map(|row| Some((0, row))).collect();
+    let mut next = 0..new.num_rows();
+    for (old, row) in here {
+        places[*old as usize] = row.and_then(|_| Some((1, next.next()?)));
     }
+    let places: Vec<(usize, usize)> = places.into_iter().flatten().collect();
     let column = |(old, new): (&Arc<dyn Array>, &Arc<dyn Array>)| {
         interleave(&[&**old, &**new], &places).expect("two batches of one schema")
     };

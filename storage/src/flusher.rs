@@ -4,8 +4,8 @@
 //! Does not: write shards or commits (`flush`).
 //!
 //! A table is flushed when its rows in memory are many or old, when memory is pressing (the largest), when the log
-//! is long (the one that holds its oldest part), and after a flush that failed. A table without rows in memory never
-//! holds a segment of the log.
+//! is long (the one that holds its oldest part), after a flush that failed, and when rows that wait for a shard to be
+//! rewritten need not or may not wait any longer. A table without rows in memory never holds a segment of the log.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,8 +17,9 @@ use model::TableId;
 use wal::Wal;
 
 use crate::agents::is_agents_table;
+use crate::catalog::SYSTEM;
 use crate::engine::Shared;
-use crate::flush::Flushed;
+use crate::flush::{Flushed, Settling};
 use crate::table::Table;
 use crate::write::{Ack, Subject, Token};
 use crate::{StorageConfig, StorageError, checkpoint};
@@ -31,6 +32,9 @@ const LOG_FREED_BY_STATE_BYTES: u64 = 4;
 
 /// How often age, log and failed flushes are looked at.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Rows do not wait any longer in a table that nobody has written to for so long: the disk is free for them.
+const QUIET: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 enum Request {
@@ -72,7 +76,7 @@ impl Work {
 
     /// Somebody else has flushed `table`.
     pub(crate) fn flushed(&self, table: &Table, flushed: Option<Flushed>) {
-        if flushed.is_some_and(|flushed| checkpoint::is_due(flushed.version)) {
+        if flushed.and_then(|flushed| flushed.version).is_some_and(checkpoint::is_due) {
             self.send(Request::Checkpoint(table.id));
         }
     }
@@ -161,7 +165,7 @@ impl Loop {
                 let old = state.live_since.is_some_and(|since| now.saturating_sub(since) >= self.config.flush_max_age);
                 old || state.sealed_to.is_some()
             };
-            if due {
+            if due || self.must_not_wait(&table, now) {
                 self.flush(&table);
             }
         }
@@ -183,9 +187,31 @@ impl Loop {
         }
     }
 
+    /// Whether rows wait that need not or may not.
+    fn must_not_wait(&self, table: &Table, now: Duration) -> bool {
+        let (waits, last_write) = table.waiting();
+        let Some(since) = waits.since else { return false };
+        now.saturating_sub(last_write) >= QUIET
+            || now.saturating_sub(since) >= self.config.flush_max_age
+            || waits.bytes > self.config.table_memory_bytes_max / 4
+    }
+
+    /// How much a flush of `table` may rewrite now.
+    fn settling(&self, table: &Table) -> Settling {
+        let now = self.shared.context.clock.monotonic();
+        let log_bytes = self.shared.with_wal(Wal::stats).map_or(0, |stats| stats.bytes_on_disk);
+        // The rows of the server's own tables are few, change all the time, and are not in the log as such.
+        let is_system = *table.name.schema == *SYSTEM;
+        if is_system || log_bytes > self.config.log_bytes_max / 2 || self.must_not_wait(table, now) {
+            Settling::Everything
+        } else {
+            Settling::WithinBudget
+        }
+    }
+
     fn flush(&mut self, table: &Table) {
-        match self.shared.flush(table) {
-            Ok(Some(flushed)) if checkpoint::is_due(flushed.version) => self.checkpoint(table),
+        match self.shared.flush(table, self.settling(table)) {
+            Ok(Some(Flushed { version: Some(version), .. })) if checkpoint::is_due(version) => self.checkpoint(table),
             Ok(_) => {}
             Err(e) => {
                 self.shared.context.counters.flushes_failed.add(1);
@@ -208,15 +234,16 @@ impl Loop {
 
 impl Shared {
     /// Flushes a table and frees the log behind it.
-    pub(crate) fn flush(&self, table: &Table) -> Result<Option<Flushed>, StorageError> {
-        let flushed = table.flush(&|| {
+    pub(crate) fn flush(&self, table: &Table, settling: Settling) -> Result<Option<Flushed>, StorageError> {
+        let applied = || {
             // Read before the rows of agents are made: what lies below it is in them.
             let applied = self.applied.load(Ordering::SeqCst);
             if is_agents_table(&table.name) {
                 self.agents.project();
             }
             applied
-        })?;
+        };
+        let flushed = table.flush(&applied, settling)?;
         if let Some(flushed) = &flushed {
             tracing::debug!(table = %table.name, rows = flushed.rows, shards = flushed.shards, "flushed");
         }

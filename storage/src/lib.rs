@@ -22,6 +22,7 @@ mod flusher;
 mod identity;
 mod memtable;
 mod recovery;
+mod remove;
 mod rows;
 pub mod schema;
 mod set_aside;
@@ -40,6 +41,7 @@ use model::{TableId, TableName};
 pub use agents::{AgentBatch, AgentGap, AgentStatus, GAPS_PER_BATCH_MAX, Seen, SetAside};
 pub use engine::Storage;
 pub use error::StorageError;
+pub use flush::Settling;
 pub use schema::{Column, ColumnKind, TableSchema};
 pub use set_aside::SET_ASIDE_BYTES_MAX;
 pub use shard::{ColumnStats, Shard};
@@ -116,6 +118,8 @@ pub struct TableInfo {
     pub shard_bytes: u64,
     /// Rows that are only in the log and in memory.
     pub memory_rows: u64,
+    /// Those of them that are to replace rows of shards and wait until the shards are rewritten. Queries see them.
+    pub waiting_rows: u64,
 }
 
 /// Counters since start and gauges of now; names as the metrics without their prefix.
@@ -143,6 +147,8 @@ pub struct StorageStats {
     pub memory_bytes: u64,
     /// Rows in memory.
     pub memory_rows: u64,
+    /// Those of them that wait until the shards are rewritten whose rows they replace.
+    pub waiting_rows: u64,
     /// Tables.
     pub tables: u64,
     /// Agents that are known.

@@ -1,37 +1,44 @@
 //! The rows of one table and day that are in the log but in no shard yet, each key once.
 //!
-//! Owns:     rows in columns, the key index, merging of writes that meet in memory, and what is known of the keys
-//!           that an older layer (a sealed memtable, a shard) holds too.
+//! Owns:     rows in columns, the key index, merging of writes and removals that meet in memory; what is known of the
+//!           keys that an older layer (a sealed memtable, a shard) holds too (`below`); rows that wait for a shard to be
+//!           rewritten (`waiting`).
 //! Does not: look into other layers (`settle` does, and reports back through [`Memtable::settle_key`]), or lock.
 //!
 //! Invariants
-//!  1. Rows are appended and never changed. A merge appends the merged row and marks the older one dead.
+//!  1. Rows are appended and their values never changed. A merge appends the merged row and marks the older one dead.
 //!  2. Of the rows of one key exactly one is not dead; it holds, per field, the newest value written.
 //!  3. Rows are applied in the order of their positions, so "later applied" is "newer".
 //!  4. `last_time` of a series is the greatest time among its rows; `in_order` is sorted by time.
+//!  5. What a row means is what it makes of the row below it ([`Standing`]). That is associative: whether two writes meet
+//!     in one memtable, in two, or in memory and a shard, the outcome is the same, and applying a part of the log again
+//!     over shards that hold some of it already changes nothing in the end.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod below;
+mod value;
+mod waiting;
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use model::{FieldType, FieldValues, Position, SeriesKey, TableBatch, Validity, Value};
-use std::hash::BuildHasher;
 
 use crate::columns::{extend_values, pad_values, push_value, row_bytes, same, to_array, value_at};
+pub(crate) use below::{Below, Held, Reach, Suspect};
+pub(crate) use value::{Bits, OwnedValue};
+pub(crate) use waiting::Waiting;
+
+use below::BelowState;
 
 /// Rows of a chunk; a full chunk is frozen and shared with queries instead of copied.
 const CHUNK_ROWS: usize = 1 << 16;
 
-/// Where an older layer holds a key that this memtable holds too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Below {
-    /// Row id in the sealed memtable of the same day.
-    Sealed(u32),
-    /// Row ordinal in the shard of that path.
-    Shard(Arc<str>, u32),
-}
+/// Bytes that a standing takes, roughly, with its place in the map.
+const STANDING_BYTES: usize = 80;
 
 /// A frozen run of rows.
 #[derive(Debug)]
@@ -62,19 +69,33 @@ struct Series {
     last_time: i64,
     in_order: Vec<u32>,
     late: BTreeMap<i64, u32>,
-    /// Latest time of this series in any older layer; `None` until `settle` has looked.
+    /// No older layer holds a later time of this series; `None` until `settle` has looked.
     below_max: Option<i64>,
 }
 
 /// A field's name, type and value.
 pub(crate) type FieldValue = (Arc<str>, FieldType, OwnedValue);
 
-/// A key with the id of its series.
-#[derive(Clone, Debug)]
-pub(crate) struct Suspect {
-    pub(crate) series: u32,
-    pub(crate) key: Arc<SeriesKey>,
-    pub(crate) time_us: i64,
+/// What a row makes of the row that a layer below holds of its key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is there, and takes from below the values that it lacks.
+    #[default]
+    Over,
+    /// As `Over`, but for the values of these slots, which were removed; and without a row below it is none
+    /// unless `is_row`.
+    Without { slots: Vec<u32>, is_row: bool },
+    /// It is there, and takes nothing from below: what was there was removed, or taken over already.
+    Alone,
+    /// It was removed, and with it whatever lies below.
+    Gone,
+}
+
+impl Standing {
+    /// Whether there is a row if no layer below has one.
+    fn is_row(&self) -> bool {
+        !matches!(self, Standing::Gone | Standing::Without { is_row: false, .. })
+    }
 }
 
 /// See the module.
@@ -87,24 +108,13 @@ pub(crate) struct Memtable {
     chunks: Vec<Arc<Chunk>>,
     tail: Tail,
     dead: Bits,
+    /// By row, where it is not [`Standing::Over`].
+    standings: HashMap<u32, Standing>,
     bytes: usize,
-    /// Positions of the oldest and the newest frame that rows came from.
-    positions: Option<(Position, Position)>,
+    /// Positions of the oldest and the newest frame that was applied here.
+    applied: Option<(Position, Position)>,
     below: BelowState,
-}
-
-/// What `settle` has found so far, valid for one version of the layers below.
-#[derive(Debug, Default)]
-struct BelowState {
-    version: u64,
-    /// Series whose `below_max` is not known.
-    unknown: Vec<u32>,
-    /// Keys at or before their series' `below_max`, not looked up yet.
-    suspects: Vec<(u32, i64)>,
-    /// Keys that an older layer holds with other values: where. The row here is complete and replaces it.
-    collisions: HashMap<(u32, i64), Below>,
-    /// Rows that an older layer holds with the same values.
-    hidden: HashSet<u32>,
+    waiting: waiting::WaitingState,
 }
 
 /// What a write did to a memtable.
@@ -126,20 +136,17 @@ impl Memtable {
             chunks: Vec::new(),
             tail: Tail::default(),
             dead: Bits::default(),
+            standings: HashMap::new(),
             bytes: 0,
-            positions: None,
+            applied: None,
             below: BelowState::default(),
+            waiting: waiting::WaitingState::default(),
         }
     }
 
     /// Rows that are not dead.
     pub(crate) fn rows(&self) -> usize {
         self.next_row() as usize - self.dead.count
-    }
-
-    /// Positions of the oldest and newest frames that rows came from; `None` while empty.
-    pub(crate) fn positions(&self) -> Option<(Position, Position)> {
-        self.positions
     }
 
     /// Latest time of the series `key`.
@@ -151,9 +158,7 @@ impl Memtable {
     pub(crate) fn apply(&mut self, batch: &TableBatch, range: Range<usize>, position: Position) -> Applied {
         let before = (self.bytes, self.dead.count);
         let mut dropped = 0;
-        let oldest = self.positions.map_or(position, |(oldest, _)| oldest.min(position));
-        let newest = self.positions.map_or(position, |(_, newest)| newest.max(position));
-        self.positions = Some((oldest, newest));
+        self.note_position(position);
         let slots: Vec<usize> =
             batch.fields.iter().map(|field| self.slot(&field.name, field.values.field_type())).collect();
         let mut ids: Vec<Option<u32>> = vec![None; batch.series.len()];
@@ -166,24 +171,17 @@ impl Memtable {
             let next = self.next_row() + (row - run) as u32;
             let series = &mut self.series[id as usize];
             if time_us > series.last_time {
-                series.last_time = time_us;
-                series.in_order.push(next);
-                if series.below_max.is_some_and(|max| time_us <= max) {
-                    self.below.suspects.push((id, time_us));
-                }
+                self.index_row(id, time_us, next);
+                self.suspect_new_key(id, time_us);
                 continue;
             }
             self.copy_rows(batch, run..row, &slots, &ids);
             run = row;
-            let found = self.find_row(id, time_us);
-            let series = &mut self.series[id as usize];
-            if series.below_max.is_some_and(|max| time_us <= max) {
-                self.below.suspects.push((id, time_us));
-            }
-            match found {
+            match self.find_row(id, time_us) {
                 None => {
                     let next = self.next_row();
-                    self.series[id as usize].late.insert(time_us, next);
+                    self.index_row(id, time_us, next);
+                    self.suspect_new_key(id, time_us);
                 }
                 Some(old) => {
                     run = row + 1;
@@ -194,7 +192,7 @@ impl Memtable {
                         .filter(|(field, _)| field.valid.get(row))
                         .map(|(field, slot)| (*slot, field.values.get(row)))
                         .collect();
-                    dropped += u64::from(!self.merge_over(old, &values));
+                    dropped += u64::from(!self.write_over(old, &values));
                 }
             }
         }
@@ -202,11 +200,50 @@ impl Memtable {
         Applied { merged: (self.dead.count - before.1) as u64 + dropped, bytes: self.bytes - before.0 }
     }
 
+    /// Removes a row, or only the values of `fields` (name and type), in the frame at `position`.
+    pub(crate) fn remove(
+        &mut self,
+        key: &SeriesKey,
+        time_us: i64,
+        fields: Option<&[(Arc<str>, FieldType)]>,
+        position: Position,
+    ) -> Applied {
+        let before = (self.bytes, self.dead.count);
+        self.note_position(position);
+        let id = self.intern(key);
+        let slots: Option<Vec<u32>> =
+            fields.map(|fields| fields.iter().map(|(name, t)| self.slot(name, *t) as u32).collect());
+        match (self.find_row(id, time_us), slots) {
+            (Some(old), Some(slots)) => self.remove_cells(old, &slots),
+            (Some(old), None) => {
+                if self.standing(old) != &Standing::Gone {
+                    self.replace_row(old, &[], Standing::Gone);
+                    self.key_changed(id, time_us);
+                }
+            }
+            (None, slots) => {
+                let standing = slots.map_or(Standing::Gone, |slots| Standing::Without { slots, is_row: false });
+                self.insert_row(id, time_us, &[], standing);
+                self.suspect_new_key(id, time_us);
+            }
+        }
+        Applied { merged: (self.dead.count - before.1) as u64, bytes: self.bytes - before.0 }
+    }
+
     /// Merges `values` over row `old`; false if they change nothing.
-    fn merge_over(&mut self, old: u32, values: &[(usize, Value<'_>)]) -> bool {
-        let mut merged: Vec<Option<OwnedValue>> =
-            (0..self.slots.len()).map(|slot| self.value(old, slot).map(OwnedValue::from)).collect();
-        let mut changed = false;
+    fn write_over(&mut self, old: u32, values: &[(usize, Value<'_>)]) -> bool {
+        let mut merged = self.cells(old);
+        let (standing, mut changed) = match self.standing(old).clone() {
+            Standing::Gone => (Standing::Alone, true),
+            Standing::Without { mut slots, is_row } => {
+                let before = slots.len();
+                slots.retain(|slot| values.iter().all(|(written, _)| *written != *slot as usize));
+                let changed = !is_row || slots.len() < before;
+                let over = if slots.is_empty() { Standing::Over } else { Standing::Without { slots, is_row: true } };
+                (over, changed)
+            }
+            standing => (standing, false),
+        };
         for (slot, value) in values {
             if !merged[*slot].as_ref().is_some_and(|old| same(old.value(), *value)) {
                 merged[*slot] = Some(OwnedValue::from(*value));
@@ -214,13 +251,62 @@ impl Memtable {
             }
         }
         if changed {
-            self.replace_row(old, &merged);
+            let (id, time_us) = self.key_of(old);
+            self.replace_row(old, &merged, standing);
+            self.key_changed(id, time_us);
         }
         changed
     }
 
+    /// Takes the values of `removed` out of row `old`.
+    fn remove_cells(&mut self, old: u32, removed: &[u32]) {
+        let mut values = self.cells(old);
+        let mut changed = false;
+        removed.iter().for_each(|slot| changed |= values[*slot as usize].take().is_some());
+        let standing = match self.standing(old).clone() {
+            Standing::Gone => return,
+            Standing::Alone => Standing::Alone,
+            over => {
+                let (mut slots, is_row) = match over {
+                    Standing::Without { slots, is_row } => (slots, is_row),
+                    _ => (Vec::new(), true),
+                };
+                let before = slots.len();
+                slots.extend(removed);
+                slots.sort_unstable();
+                slots.dedup();
+                changed |= slots.len() > before;
+                Standing::Without { slots, is_row }
+            }
+        };
+        if changed {
+            let (id, time_us) = self.key_of(old);
+            self.replace_row(old, &values, standing);
+            self.key_changed(id, time_us);
+        }
+    }
+
+    fn note_position(&mut self, position: Position) {
+        let oldest = self.applied.map_or(position, |(oldest, _)| oldest.min(position));
+        let newest = self.applied.map_or(position, |(_, newest)| newest.max(position));
+        self.applied = Some((oldest, newest));
+    }
+
+    /// What row `row` makes of what lies below.
+    fn standing(&self, row: u32) -> &Standing {
+        self.standings.get(&row).unwrap_or(&Standing::Over)
+    }
+
+    fn set_standing(&mut self, row: u32, standing: Standing) {
+        if standing == Standing::Over {
+            self.standings.remove(&row);
+        } else {
+            self.standings.insert(row, standing);
+        }
+    }
+
     /// Appends a row of the key of `old` with `values` by slot, and marks `old` dead.
-    fn replace_row(&mut self, old: u32, values: &[Option<OwnedValue>]) -> u32 {
+    fn replace_row(&mut self, old: u32, values: &[Option<OwnedValue>], standing: Standing) {
         let (id, time_us) = self.key_of(old);
         let new = self.next_row();
         let series = &self.series[id as usize];
@@ -231,16 +317,46 @@ impl Memtable {
             Err(_) => *series.late.get_mut(&time_us).expect("a live row is indexed") = new,
         }
         self.dead.set(old);
-        self.below.hidden.remove(&old);
+        self.standings.remove(&old);
+        self.push_row(id, time_us, values, standing);
+    }
+
+    /// Appends a row of a new key with `values` by slot.
+    fn insert_row(&mut self, id: u32, time_us: i64, values: &[Option<OwnedValue>], standing: Standing) {
+        let new = self.next_row();
+        self.index_row(id, time_us, new);
+        self.push_row(id, time_us, values, standing);
+    }
+
+    /// Makes `row` the row of a key that has none.
+    fn index_row(&mut self, id: u32, time_us: i64, row: u32) {
+        let series = &mut self.series[id as usize];
+        if time_us > series.last_time {
+            series.last_time = time_us;
+            series.in_order.push(row);
+        } else {
+            series.late.insert(time_us, row);
+        }
+    }
+
+    /// Copies `values` by slot, the last of which may be missing, into a row that is indexed already.
+    fn push_row(&mut self, id: u32, time_us: i64, values: &[Option<OwnedValue>], standing: Standing) {
+        if standing != Standing::Over {
+            self.bytes += STANDING_BYTES;
+        }
+        self.set_standing(self.next_row(), standing);
         self.tail.series.push(id);
         self.tail.times_us.push(time_us);
-        for ((column, valid), value) in self.tail.columns.iter_mut().zip(values) {
-            push_value(column, value.as_ref().map(OwnedValue::value));
+        for (slot, (column, valid)) in self.tail.columns.iter_mut().enumerate() {
+            let value = values.get(slot).and_then(Option::as_ref).map(OwnedValue::value);
+            if let Some(Value::Text(text)) = value {
+                self.bytes += text.len();
+            }
+            push_value(column, value);
             valid.push(value.is_some());
         }
-        self.bytes += 16 + 8 * values.len();
+        self.bytes += 16 + 8 * self.slots.len();
         self.freeze_full_tail();
-        new
     }
 
     /// Copies rows of a batch whose keys are indexed already.
@@ -317,7 +433,7 @@ impl Memtable {
             late: BTreeMap::new(),
             below_max: None,
         });
-        self.below.unknown.push(id);
+        self.below.note_series(id);
         let (series, hasher) = (&self.series, &self.hasher);
         self.series_ids.insert_unique(hasher.hash_one(key.as_bytes()), id, |id| {
             hasher.hash_one(series[*id as usize].key.as_bytes())
@@ -354,118 +470,23 @@ impl Memtable {
         }
     }
 
+    /// The values of a row by slot.
+    fn cells(&self, row: u32) -> Vec<Option<OwnedValue>> {
+        (0..self.slots.len()).map(|slot| self.value(row, slot).map(OwnedValue::from)).collect()
+    }
+
     /// The values of a row by field name.
-    fn values(&self, row: u32) -> Vec<(Arc<str>, OwnedValue)> {
-        let value = |slot: usize| Some((Arc::clone(&self.slots[slot].name), self.value(row, slot)?.into()));
-        (0..self.slots.len()).filter_map(value).collect()
-    }
-}
-
-/// What `settle` asks of the younger layer, and tells it.
-impl Memtable {
-    /// Starts over if the layers below have changed since the last call.
-    pub(crate) fn below_version(&mut self, version: u64) {
-        if self.below.version != version {
-            self.series.iter_mut().for_each(|series| series.below_max = None);
-            let unknown = (0..self.series.len() as u32).collect();
-            self.below = BelowState { version, unknown, ..BelowState::default() };
-        }
-    }
-
-    /// Series of which it is not known how far the layers below reach.
-    pub(crate) fn unknown_series(&self) -> Vec<(u32, Arc<SeriesKey>)> {
-        self.below.unknown.iter().map(|id| (*id, Arc::clone(&self.series[*id as usize].key))).collect()
-    }
-
-    /// Notes the latest time that any layer below holds of each series (`i64::MIN`: none).
-    pub(crate) fn know_series(&mut self, known: &[(u32, i64)]) {
-        for (id, max) in known {
-            self.series[*id as usize].below_max = Some(*max);
-            let series = &self.series[*id as usize];
-            let in_order = series.in_order.iter().map(|row| self.key_of(*row).1).take_while(|time_us| time_us <= max);
-            let late = series.late.range(..=*max).map(|(time_us, _)| *time_us);
-            let suspects: Vec<(u32, i64)> = in_order.chain(late).map(|time_us| (*id, time_us)).collect();
-            self.below.suspects.extend(suspects);
-        }
-        let series = &self.series;
-        self.below.unknown.retain(|id| series[*id as usize].below_max.is_none());
-    }
-
-    /// Keys that a layer below may hold too, oldest request first.
-    pub(crate) fn suspects(&self) -> Vec<Suspect> {
-        let suspect = |(series, time_us): &(u32, i64)| Suspect {
-            series: *series,
-            key: Arc::clone(&self.series[*series as usize].key),
-            time_us: *time_us,
+    fn values(&self, row: u32) -> Vec<FieldValue> {
+        let value = |(slot, of): (usize, &Slot)| {
+            Some((Arc::clone(&of.name), of.field_type, OwnedValue::from(self.value(row, slot)?)))
         };
-        self.below.suspects.iter().map(suspect).collect()
-    }
-
-    /// True when nothing is left to look up in that version of the layers below.
-    pub(crate) fn is_settled_at(&self, version: u64) -> bool {
-        self.below.version == version && self.below.unknown.is_empty() && self.below.suspects.is_empty()
-    }
-
-    /// Forgets the first `count` suspects: they have been looked up.
-    pub(crate) fn suspects_done(&mut self, count: usize) {
-        self.below.suspects.drain(..count);
-    }
-
-    /// Notes that a layer below holds the key with `values`: merges this memtable's row over them.
-    /// Returns true if the two held the same.
-    pub(crate) fn settle_key(&mut self, series: u32, time_us: i64, at: Below, values: &[FieldValue]) -> bool {
-        let row = self.find_row(series, time_us).expect("a suspect's key stays in its memtable");
-        let slots: Vec<usize> = values.iter().map(|(name, t, _)| self.slot(name, *t)).collect();
-        let mut merged: Vec<Option<OwnedValue>> =
-            (0..self.slots.len()).map(|slot| self.value(row, slot).map(OwnedValue::from)).collect();
-        let (mut completed, mut changed) = (false, merged.iter().filter(|value| value.is_some()).count());
-        for (slot, (_, _, older)) in slots.iter().zip(values) {
-            match &merged[*slot] {
-                None => {
-                    merged[*slot] = Some(older.clone());
-                    completed = true;
-                }
-                Some(newer) => changed -= usize::from(same(newer.value(), older.value())),
-            }
-        }
-        if changed == 0 {
-            self.below.collisions.remove(&(series, time_us));
-            self.below.hidden.insert(row);
-            return true;
-        }
-        if completed {
-            self.replace_row(row, &merged);
-        }
-        self.below.collisions.insert((series, time_us), at);
-        false
-    }
-
-    /// The values of a key, for the memtable above: row id and values by name. A hidden row is none: the layer below that
-    /// hides it is what readers see, so that is where the key lies.
-    pub(crate) fn lookup(&self, key: &SeriesKey, time_us: i64) -> Option<(u32, Vec<FieldValue>)> {
-        let row = self.find_row(self.find_series(key)?, time_us)?;
-        if self.below.hidden.contains(&row) {
-            return None;
-        }
-        let type_of = |name: &Arc<str>| self.slots.iter().find(|slot| slot.name == *name).map(|slot| slot.field_type);
-        let values = self.values(row).into_iter().filter_map(|(name, value)| {
-            let field_type = type_of(&name)?;
-            Some((name, field_type, value))
-        });
-        Some((row, values.collect()))
-    }
-
-    /// Keys that a layer below holds with other values: the row here, and where.
-    pub(crate) fn collisions(&self) -> impl Iterator<Item = (u32, &Below)> {
-        self.below.collisions.iter().map(|((series, time_us), below)| {
-            (self.find_row(*series, *time_us).expect("a collision's key stays in its memtable"), below)
-        })
+        self.slots.iter().enumerate().filter_map(value).collect()
     }
 }
 
 /// Rows as queries and flushes read them.
 impl Memtable {
-    /// Everything but dead and hidden rows, and those of `without`.
+    /// Every row that is there, but for hidden ones, which a layer below shows, and those of `without`.
     pub(crate) fn view(&self, without: &[u32]) -> MemtableView {
         let mut chunks = self.chunks.clone();
         if !self.tail.times_us.is_empty() {
@@ -473,7 +494,8 @@ impl Memtable {
         }
         let mut left_out = self.dead.clone();
         left_out.grow(self.next_row());
-        self.below.hidden.iter().chain(without).for_each(|row| left_out.set(*row));
+        let none = self.standings.iter().filter(|(_, standing)| !standing.is_row()).map(|(row, _)| *row);
+        self.hidden().chain(none).chain(without.iter().copied()).for_each(|row| left_out.set(row));
         MemtableView {
             chunks,
             slots: self.slots.clone(),
@@ -529,67 +551,5 @@ impl MemtableView {
     /// The first row id of a chunk.
     pub(crate) fn first_row(chunk: usize) -> u32 {
         (chunk * CHUNK_ROWS) as u32
-    }
-}
-
-/// A growing set of row ids.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Bits {
-    words: Vec<u64>,
-    pub(crate) count: usize,
-}
-
-impl Bits {
-    fn grow(&mut self, len: u32) {
-        let words = (len as usize).div_ceil(64);
-        if self.words.len() < words {
-            self.words.resize(words, 0);
-        }
-    }
-
-    fn set(&mut self, row: u32) {
-        self.grow(row + 1);
-        let (word, bit) = (row as usize / 64, 1 << (row % 64));
-        self.count += usize::from(self.words[word] & bit == 0);
-        self.words[word] |= bit;
-    }
-
-    /// Whether `row` is in the set.
-    pub(crate) fn get(&self, row: u32) -> bool {
-        self.words.get(row as usize / 64).is_some_and(|word| word >> (row % 64) & 1 == 1)
-    }
-}
-
-/// A value that outlives its column.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum OwnedValue {
-    F64(f64),
-    I64(i64),
-    U64(u64),
-    Bool(bool),
-    Text(Box<str>),
-}
-
-impl OwnedValue {
-    pub(crate) fn value(&self) -> Value<'_> {
-        match self {
-            OwnedValue::F64(value) => Value::F64(*value),
-            OwnedValue::I64(value) => Value::I64(*value),
-            OwnedValue::U64(value) => Value::U64(*value),
-            OwnedValue::Bool(value) => Value::Bool(*value),
-            OwnedValue::Text(value) => Value::Text(value),
-        }
-    }
-}
-
-impl From<Value<'_>> for OwnedValue {
-    fn from(value: Value<'_>) -> Self {
-        match value {
-            Value::F64(value) => OwnedValue::F64(value),
-            Value::I64(value) => OwnedValue::I64(value),
-            Value::U64(value) => OwnedValue::U64(value),
-            Value::Bool(value) => OwnedValue::Bool(value),
-            Value::Text(value) => OwnedValue::Text(value.into()),
-        }
     }
 }

@@ -9,18 +9,19 @@
 //!
 //! Replay applies records in the order of the log, through the same code as live writes. A record below its table's
 //! watermark is in shards already and is skipped; one that was flushed without moving the watermark is applied again,
-//! which changes nothing: settling drops what a shard holds with the same values.
+//! with all that came after it, which changes nothing in the end (`flush` says why).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::record::{self, Record, RecordError};
-use model::{FieldType, SeriesKey, TableBatch, TableName, Value};
+use model::{FieldType, Removal, SeriesKey, TableBatch, TableName, Value};
 use wal::{Loss, Outcome, Recovery, Wal, WalConfig};
 
 use crate::agents::{AgentEvent, Agents};
 use crate::catalog::{Catalog, SYSTEM};
 use crate::context::Context;
+use crate::flush::Settling;
 use crate::identity::Identity;
 use crate::write::Token;
 use crate::{ReplayProgress, StorageConfig, StorageError};
@@ -48,6 +49,12 @@ pub(crate) fn open_log(
     Ok((wal, recovery))
 }
 
+/// What a record does to a table.
+enum Change {
+    Write(TableBatch),
+    Remove(Removal),
+}
+
 /// Applies what is in the log and in no shard; flushes on the way when memory is full.
 pub(crate) fn replay(
     config: &StorageConfig,
@@ -69,8 +76,9 @@ pub(crate) fn replay(
         }
         let mut events = Vec::new();
         for bytes in frame.records() {
-            let (table, batch) = match record::decode(bytes).map_err(|e| unreadable(config, e))? {
-                Record::Batch { table, batch, .. } => (table, batch),
+            let (id, change) = match record::decode(bytes).map_err(|e| unreadable(config, e))? {
+                Record::Batch { table, batch, .. } => (table, Change::Write(batch)),
+                Record::Removal { table, removal, .. } => (table, Change::Remove(removal)),
                 Record::AgentBatch(batch) => {
                     events.push(AgentEvent::Batch(batch, None));
                     continue;
@@ -81,17 +89,24 @@ pub(crate) fn replay(
                 }
                 Record::AgentState(_) => continue,
             };
-            let Some(table) = catalog.by_id(table) else {
+            let Some(table) = catalog.by_id(id) else {
                 // Tables are committed before their first row is logged, so this one's folder was taken away.
-                tracing::error!(table = %batch.table, rows = batch.len(), "rows of a table that is no longer there");
+                let (name, rows) = match &change {
+                    Change::Write(batch) => (&batch.table, batch.len()),
+                    Change::Remove(removal) => (&removal.table, removal.len()),
+                };
+                tracing::error!(table = %name, rows, "rows of a table that is no longer there");
                 continue;
             };
-            table.apply(&batch, frame.position);
+            match &change {
+                Change::Write(batch) => table.apply(batch, frame.position),
+                Change::Remove(removal) => table.remove(removal, frame.position),
+            };
             if table.context.memory.is_pressing() {
                 let largest = catalog.all().into_iter().max_by_key(|table| table.memory_bytes());
                 if let Some(largest) = largest {
                     // This frame may be applied in part only: it stays needed.
-                    largest.flush(&|| frame.position.offset)?;
+                    largest.flush(&|| frame.position.offset, Settling::Everything)?;
                 }
             }
         }

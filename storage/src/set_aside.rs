@@ -151,6 +151,7 @@ impl Storage {
             shard_rows: 0,
             shard_bytes: 0,
             memory_rows: 0,
+            waiting_rows: 0,
         }
     }
 

@@ -1,27 +1,28 @@
 //! One table: its schema, its rows in memory, its shards, and the one view over them.
 //!
-//! Owns:     the table's state and locks; applying, sealing, settling, taking snapshots.
+//! Owns:     the table's state and locks; applying writes and removals, sealing, settling, taking snapshots.
 //! Does not: admit rows (`admit`), write shards (`flush`), or know other tables.
 //!
 //! Invariants
 //!  1. Locks are taken in the order `flushing`, `resolving`, `log`, `state`, a sealed memtable; `state` is not held
 //!     while a disk works, so applying a durable batch does not wait for one; but for a snapshot that writers outran.
 //!  2. `below_version` of a partition changes exactly when its shards or its sealed memtable's fate does.
-//!  3. Every frame with an offset below `flushed` is in the shards, and no row of it is needed from the log.
+//!  3. Every frame with an offset below `flushed` is in the shards, and no row of it is needed from the log. Shards may
+//!     hold rows of later frames as well, while others of those frames wait; replay applies these frames again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use model::{Position, SeriesKey, TableBatch, TableId, TableName, day_of};
+use model::{FieldType, Position, Removal, SeriesKey, TableBatch, TableId, TableName, day_of};
 
 use crate::context::Context;
 use crate::delta::{TableLog, TableState, shard_from_add};
 use crate::memtable::{Below, Memtable};
 use crate::settle::Layers;
 use crate::snapshot::{ShardView, TableSnapshot};
-use crate::{Shard, StorageError, TableInfo, TableSchema};
+use crate::{ColumnKind, Shard, StorageError, TableInfo, TableSchema};
 
 /// Rounds in which a snapshot follows writers before it makes them wait.
 const SETTLE_ROUNDS: usize = 4;
@@ -56,8 +57,23 @@ pub(crate) struct State {
     pub(crate) live_bytes: usize,
     /// Bytes of rows in sealed memtables.
     pub(crate) sealed_bytes: usize,
-    /// When the oldest live row came, by the monotonic clock.
+    /// When the oldest live row came, by the monotonic clock; rows that wait are not counted.
     pub(crate) live_since: Option<Duration>,
+    /// When something was last applied.
+    pub(crate) last_write: Duration,
+    /// Rows that wait for a shard to be rewritten.
+    pub(crate) waiting: Waits,
+    /// Bytes of older shards that flushes may rewrite within their budget.
+    pub(crate) credit: u64,
+}
+
+/// Rows of a table that a flush could not afford to settle.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Waits {
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+    /// Since when there have been any, by the monotonic clock.
+    pub(crate) since: Option<Duration>,
 }
 
 /// One UTC day.
@@ -110,6 +126,9 @@ impl Table {
             live_bytes: 0,
             sealed_bytes: 0,
             live_since: None,
+            last_write: Duration::ZERO,
+            waiting: Waits::default(),
+            credit: 0,
         };
         Ok(Table {
             id,
@@ -151,11 +170,50 @@ impl Table {
             growth.merged += applied.merged;
             start = end;
         }
+        self.grown(&mut state, &mut growth, now);
+        growth
+    }
+
+    /// Applies a durable removal, written in the frame at `position`.
+    pub(crate) fn remove(&self, removal: &Removal, position: Position) -> Growth {
+        let now = self.context.clock.monotonic();
+        let mut state = self.state();
+        let mut growth = Growth::default();
+        if position.offset < state.flushed {
+            return growth;
+        }
+        let fields: Option<Vec<(Arc<str>, FieldType)>> = removal.fields.as_ref().map(|names| {
+            let columns = state.schema.columns().iter().filter(|column| names.contains(&column.name));
+            let field = |column: &crate::Column| match column.kind {
+                ColumnKind::Field(field_type) => Some((Arc::clone(&column.name), field_type)),
+                ColumnKind::Tag | ColumnKind::Time => None,
+            };
+            columns.filter_map(field).collect()
+        });
+        let mut is_any = false;
+        for (key, time_us) in removal.rows() {
+            // Where no layer holds anything of the day, there is nothing to remove.
+            let Some(partition) = state.partitions.get_mut(&day_of(time_us)).filter(|p| !p.is_empty()) else {
+                continue;
+            };
+            let live = partition.live.get_or_insert_with(Memtable::new);
+            let applied = live.remove(key, time_us, fields.as_deref(), position);
+            growth.bytes += applied.bytes;
+            growth.merged += applied.merged;
+            is_any = true;
+        }
+        if is_any {
+            self.grown(&mut state, &mut growth, now);
+        }
+        growth
+    }
+
+    fn grown(&self, state: &mut State, growth: &mut Growth, now: Duration) {
         state.live_bytes += growth.bytes;
         self.context.memory.add(growth.bytes);
         state.live_since.get_or_insert(now);
+        state.last_write = now;
         growth.live_bytes = state.live_bytes;
-        growth
     }
 
     /// The oldest frame that has rows in memory only; `None` if all are in shards.
@@ -314,7 +372,14 @@ impl Table {
             shard_rows,
             shard_bytes,
             memory_rows: memory_rows as u64,
+            waiting_rows: state.waiting.rows as u64,
         }
+    }
+
+    /// How the rows that wait stand, and when something was last applied.
+    pub(crate) fn waiting(&self) -> (Waits, Duration) {
+        let state = self.state();
+        (state.waiting, state.last_write)
     }
 
     /// Bytes of rows in memory, live and sealed.
@@ -324,7 +389,28 @@ impl Table {
     }
 }
 
+impl State {
+    /// Counts the rows that wait, after some of them came or went.
+    pub(crate) fn count_waiting(&mut self, now: Duration) {
+        let (mut rows, mut bytes) = (0, 0);
+        for partition in self.partitions.values() {
+            let sealed = partition.sealed.as_ref().map(|sealed| lock(sealed));
+            for memtable in partition.live.iter().chain(sealed.as_deref()) {
+                rows += memtable.waiting_rows();
+                bytes += memtable.waiting_bytes();
+            }
+        }
+        let since = (rows > 0).then(|| self.waiting.since.unwrap_or(now));
+        self.waiting = Waits { rows, bytes, since };
+    }
+}
+
 impl Partition {
+    /// Whether no layer has anything.
+    fn is_empty(&self) -> bool {
+        self.live.is_none() && self.sealed.is_none() && self.shards.is_empty()
+    }
+
     fn live_is_settled(&self) -> bool {
         let version = self.below_version;
         self.live.as_ref().is_none_or(|live| live.is_settled_at(version))
@@ -336,10 +422,13 @@ impl Partition {
         let mut replaced = Vec::new();
         let sealed = self.sealed.as_ref().map(|sealed| lock(sealed));
         let collisions = self.live.iter().flat_map(Memtable::collisions);
-        for (_, below) in collisions.chain(sealed.iter().flat_map(|sealed| sealed.collisions())) {
+        for (key, time_us, below) in collisions.chain(sealed.iter().flat_map(|sealed| sealed.collisions())) {
             match below {
-                Below::Sealed(row) => replaced.push(*row),
-                Below::Shard(path, ordinal) => masked.entry(Arc::clone(path)).or_default().push(*ordinal),
+                Below::Sealed => {
+                    let sealed = sealed.as_ref().expect("the layer that a row lies on is there");
+                    replaced.push(sealed.row_of(key, time_us).expect("a key that was found stays in its memtable"));
+                }
+                Below::Shard(path, ordinal) => masked.entry(path).or_default().push(ordinal),
             }
         }
         for shard in &self.shards {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use model::TableBatch;
+use model::{Removal, TableBatch};
 use tokio::sync::oneshot;
 
 use crate::agents::AgentEvent;
@@ -20,16 +20,16 @@ use crate::{RejectedRow, StorageError};
 pub struct PendingWrite {
     /// Rows refused by the table's schema or by time limits; the others are stored.
     pub rejected: Vec<RejectedRow>,
-    /// Rows that are being stored.
+    /// Rows that are being stored, or removed.
     pub accepted: usize,
     pub(crate) durable: oneshot::Receiver<Result<(), StorageError>>,
 }
 
 impl PendingWrite {
-    /// Waits until the rows are durable and visible to queries (P1, P6).
+    /// Waits until the rows, or their removal, are durable and visible to queries (P1, P6).
     ///
     /// # Errors
-    /// The rows may or may not be stored after an error; writing them again is safe.
+    /// The rows may or may not be stored, or removed, after an error; asking for it again is safe.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing about the write.
@@ -54,11 +54,24 @@ pub(crate) struct Token {
     pub(crate) ack: Ack,
 }
 
+impl Subject {
+    /// Rows of tables that it stores or removes.
+    pub(crate) fn rows(&self) -> usize {
+        match self {
+            Subject::Rows(_, batch) => batch.len(),
+            Subject::Removal(_, removal) => removal.len(),
+            Subject::Agent(_) | Subject::State => 0,
+        }
+    }
+}
+
 /// What a record is about.
 #[derive(Debug)]
 pub(crate) enum Subject {
     /// Rows of a table.
     Rows(Arc<Table>, Box<TableBatch>),
+    /// Rows of a table, or fields of them, that are removed.
+    Removal(Arc<Table>, Box<Removal>),
     /// A named batch, or what an agent says of itself.
     Agent(Box<AgentEvent>),
     /// What is known of an agent already.

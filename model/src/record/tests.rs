@@ -112,7 +112,7 @@ fn the_layout_is_the_documented_one() {
 #[test]
 fn a_newer_version_or_kind_is_told_apart_from_damage() {
     let bytes = encoded(&seeded(1));
-    for (at, newer) in [(0, (2, 1)), (1, (1, 5))] {
+    for (at, newer) in [(0, (2, 1)), (1, (1, 6))] {
         let mut bytes = bytes.clone();
         bytes[at] = if at == 0 { newer.0 } else { newer.1 };
         assert_eq!(decode(&bytes), Err(RecordError::NewerFormat { version: newer.0, kind: newer.1 }));
@@ -198,9 +198,10 @@ fn a_batch_that_breaks_its_invariants_is_not_logged() {
 fn hostile_bytes_neither_panic_nor_pass_for_what_they_are_not() {
     let mut originals: Vec<Vec<u8>> = (0..40).map(|seed| encoded(&seeded(seed))).collect();
     originals.extend((0..30).map(|seed| again(&about_agent(seed))));
+    originals.extend((0..20).map(|seed| again(&removal(seed))));
     for seed in 0..40_000 {
         let rng = SplitMix64::new(seed);
-        let mut bytes = originals[rng.below(70) as usize].clone();
+        let mut bytes = originals[rng.below(90) as usize].clone();
         for _ in 0..=rng.below(3) {
             let at = rng.below(bytes.len() as u64) as usize;
             match rng.below(6) {
@@ -237,6 +238,7 @@ fn again(record: &Record) -> Vec<u8> {
         Record::AgentBatch(batch) => encode_agent_batch(batch, &mut bytes),
         Record::AgentStatus(status) => encode_agent_status(status, &mut bytes),
         Record::AgentState(state) => encode_agent_state(state, &mut bytes),
+        Record::Removal { table, source, removal } => encode_removal(*table, source, removal, &mut bytes),
     }
     bytes
 }
@@ -444,7 +446,8 @@ fn broken_records_about_agents_are_named() {
 
 #[test]
 fn a_count_beyond_the_bytes_allocates_nothing() {
-    for bytes in [encoded(&seeded(2)), again(&about_agent(0)), again(&about_agent(1)), again(&about_agent(5))] {
+    let about = [about_agent(0), about_agent(1), about_agent(5), removal(2), removal(3)];
+    for bytes in about.iter().map(again).chain([encoded(&seeded(2))]) {
         // Each u32 of the record in turn becomes 4 billion; an allocation of that many entries would abort.
         for at in 2..bytes.len() - 4 {
             let mut bytes = bytes.clone();
@@ -452,4 +455,81 @@ fn a_count_beyond_the_bytes_allocates_nothing() {
             let _ = decode(&bytes);
         }
     }
+}
+
+/// A removal of whole rows, or of fields of rows.
+fn removal(seed: u64) -> Record {
+    let rng = SplitMix64::new(seed);
+    let keys: Vec<SeriesKey> = (0..5).map(|n| SeriesKey::from_tags([("d", format!("é{n}"))])).collect();
+    let rows: Vec<(&SeriesKey, i64)> =
+        (0..rng.below(30)).map(|_| (&keys[rng.below(5) as usize], rng.next_u64() as i64)).collect();
+    let mut removal = Removal::of_rows(TableName::new(pick(&rng, &["public", "plant"]), "t"), rows);
+    if seed % 2 == 1 {
+        removal.fields = Some((0..1 + rng.below(3)).map(|n| format!("f{n}").into()).collect());
+    }
+    Record::Removal { table: TABLE, source: "sql".into(), removal }
+}
+
+#[test]
+fn a_removal_reads_back_and_every_cut_of_it_is_an_error() {
+    for seed in 0..200 {
+        let record = removal(seed);
+        let mut bytes = again(&record);
+        assert_eq!(decode(&bytes), Ok(record), "seed {seed}");
+        for len in 0..bytes.len() {
+            assert!(matches!(decode(&bytes[..len]), Err(RecordError::Malformed { .. })), "{seed}: cut to {len} bytes");
+        }
+        bytes.push(0);
+        assert!(matches!(decode(&bytes), Err(RecordError::Malformed { what: "bytes after the last field", .. })));
+    }
+}
+
+/// The example of `docs/formats/record.md`: these bytes are what released versions wrote (P13).
+#[test]
+fn the_layout_of_a_removal_is_the_documented_one() {
+    let key = SeriesKey::from_tags([("d", "1")]);
+    let rows = Removal::of_rows(TableName::public("env"), [(&key, 1), (&key, -1)]);
+    let cells = Removal { fields: Some(vec!["on".into()]), ..rows.clone() };
+    let head = [
+        &[1, 5][..],
+        b"0123456789abcdef",
+        &[1, 0, 0, 0, b's'],
+        &[6, 0, 0, 0],
+        b"public",
+        &[3, 0, 0, 0],
+        b"env",
+        &[1, 0, 0, 0, 8, 0, 0, 0],
+        &[1, 0, b'd', 1, 0, 0, 0, b'1'],
+        &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[1, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255],
+    ]
+    .concat();
+    for (removal, tail) in [(rows, &[0][..]), (cells, &[1, 1, 0, 0, 0, 2, 0, 0, 0, b'o', b'n'])] {
+        let bytes = again(&Record::Removal { table: TABLE, source: "s".into(), removal });
+        assert_eq!(bytes, [&head, tail].concat());
+    }
+}
+
+#[test]
+fn broken_removals_are_named() {
+    let Record::Removal { removal, .. } = removal(1) else { panic!("a removal") };
+    let key = SeriesKey::from_tags([("d", "1")]);
+    let one = Removal { fields: removal.fields, ..Removal::of_rows(TableName::public("t"), [(&key, 1)]) };
+    let bytes = again(&Record::Removal { table: TABLE, source: "s".into(), removal: one.clone() });
+    let fields = bytes.len() - one.fields.iter().flatten().map(|field| 4 + field.len()).sum::<usize>();
+    let check = |at: usize, to: u8, what: &'static str| {
+        let mut bytes = bytes.clone();
+        bytes[at] = to;
+        match decode(&bytes) {
+            Err(RecordError::Malformed { what: got, .. }) => assert_eq!(got, what),
+            got => panic!("{got:?}"),
+        }
+    };
+    check(fields - 5, 2, "unknown form of what is removed");
+    check(fields - 5 - 12, 1, "a row names a series that is not there");
+    let none = [&bytes[..fields - 4], &[0; 4]].concat();
+    assert!(matches!(decode(&none), Err(RecordError::Malformed { what: "a removal of no fields", .. })));
+    let name = [2, 0, 0, 0, b'o', b'n'];
+    let twice = [&bytes[..fields - 4], &[2, 0, 0, 0], &name, &name].concat();
+    assert!(matches!(decode(&twice), Err(RecordError::Malformed { what: "a field stands there twice", .. })));
 }

@@ -29,7 +29,7 @@ pub(crate) struct ShardIndex {
 }
 
 /// A hash of a series that is the same in every process.
-fn series_hash(key: &SeriesKey) -> u64 {
+pub(crate) fn series_hash(key: &SeriesKey) -> u64 {
     // SipHash-1-3 with its fixed keys: `DefaultHasher::new` documents that all its instances are the same.
     let mut hasher = DefaultHasher::new();
     hasher.write(key.as_bytes());
@@ -37,9 +37,8 @@ fn series_hash(key: &SeriesKey) -> u64 {
 }
 
 impl ShardIndex {
-    /// The entries that may be `key`'s: one, but for a hash collision.
-    pub(crate) fn find(&self, key: &SeriesKey) -> &[IndexEntry] {
-        let hash = series_hash(key);
+    /// The entries that may be those of the series with this hash: one, but for a hash collision.
+    pub(crate) fn find_hash(&self, hash: u64) -> &[IndexEntry] {
         let start = self.entries.partition_point(|entry| entry.hash < hash);
         let len = self.entries[start..].partition_point(|entry| entry.hash == hash);
         &self.entries[start..start + len]
@@ -139,11 +138,11 @@ mod tests {
         }
         let index = builder.finish();
         for n in 0..100 {
-            let [entry] = index.find(&key(n)) else { panic!("series {n}") };
+            let [entry] = index.find_hash(series_hash(&key(n))) else { panic!("series {n}") };
             assert_eq!((entry.start, entry.rows), (n * (n + 1) / 2, n + 1));
             assert_eq!((entry.time_min_us, entry.time_max_us), (i64::from(n), i64::from(n) * 2));
         }
-        assert!(index.find(&key(100)).is_empty());
+        assert!(index.find_hash(series_hash(&key(100))).is_empty());
     }
 
     #[test]

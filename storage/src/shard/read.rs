@@ -121,6 +121,22 @@ impl ShardReader<'_> {
         concat_batches(schema.arrow(), &batches).map_err(|e| self.corrupt(shard, e))
     }
 
+    /// The times at `ranges` (ascending, apart), and nothing else of the shard.
+    pub(crate) fn times(&self, shard: &Shard, ranges: &[Range<usize>]) -> Result<Vec<i64>, StorageError> {
+        let builder = self.open(shard)?.with_batch_size(1 << 16);
+        let mask = ProjectionMask::columns(builder.parquet_schema(), ["time"]);
+        let rows = usize::try_from(shard.rows).expect("a shard has fewer rows than memory has bytes");
+        let selection = RowSelection::from_consecutive_ranges(ranges.iter().cloned(), rows);
+        let reader = builder.with_projection(mask).with_row_selection(selection).build();
+        let mut times = Vec::with_capacity(ranges.iter().map(ExactSizeIterator::len).sum());
+        for batch in reader.map_err(|e| self.corrupt(shard, e))? {
+            let batch = batch.map_err(|e| self.corrupt(shard, e))?;
+            let column = time_column(&batch).ok_or_else(|| self.corrupt(shard, "it has no column time"))?;
+            times.extend_from_slice(column.values());
+        }
+        Ok(times)
+    }
+
     /// Builds the index of a shard from its tags and times.
     pub(crate) fn index(&self, shard: &Shard, schema: &TableSchema) -> Result<ShardIndex, StorageError> {
         let builder = self.open(shard)?.with_batch_size(1 << 14);
