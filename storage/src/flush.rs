@@ -109,6 +109,11 @@ impl Table {
 
     /// Writes the shards of one day: rows of new keys into a new one, changed keys into the places they have.
     fn write_day(&self, day: i32, sealed: &Mutex<Memtable>, result: &mut Flushed) -> Result<DayFlush, StorageError> {
+        // Rows older than their table's retention are no longer wanted, and the log keeps them no longer than the others.
+        if self.first_kept_day().is_some_and(|first| day < first) {
+            self.context.counters.rows_expired.add(lock(sealed).rows() as u64);
+            return Ok(DayFlush { day, ..DayFlush::default() });
+        }
         {
             let _resolving = self.resolving.lock().expect("no holder of this lock panics");
             self.settle(day, Younger::Sealed)?;
@@ -174,7 +179,7 @@ impl Table {
         Ok(())
     }
 
-    fn start_shard(
+    pub(crate) fn start_shard(
         &self,
         day: i32,
         schema: &Arc<TableSchema>,
@@ -185,7 +190,7 @@ impl Table {
         Ok((path, writer))
     }
 
-    fn finish_shard(
+    pub(crate) fn finish_shard(
         &self,
         day: i32,
         path: &str,

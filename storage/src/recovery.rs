@@ -81,7 +81,11 @@ pub(crate) fn replay(
                 }
                 Record::AgentState(_) => continue,
             };
-            let Some(table) = catalog.by_id(table) else {
+            let id = table;
+            let Some(table) = catalog.by_id(id) else {
+                if catalog.was_dropped(id) {
+                    continue;
+                }
                 // Tables are committed before their first row is logged, so this one's folder was taken away.
                 tracing::error!(table = %batch.table, rows = batch.len(), "rows of a table that is no longer there");
                 continue;

@@ -4,21 +4,24 @@
 //! Does not: admit rows (`admit`), write shards (`flush`), or know other tables.
 //!
 //! Invariants
-//!  1. Locks are taken in the order `flushing`, `resolving`, `log`, `state`, a sealed memtable; `state` is not held
+//!  1. Locks are taken in the order `compacting`, `flushing`, `resolving`, `log`, `state`, a sealed memtable; `state` is not held
 //!     while a disk works, so applying a durable batch does not wait for one; but for a snapshot that writers outran.
 //!  2. `below_version` of a partition changes exactly when its shards or its sealed memtable's fate does.
 //!  3. Every frame with an offset below `flushed` is in the shards, and no row of it is needed from the log.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use model::{Position, SeriesKey, TableBatch, TableId, TableName, day_of};
 
+use crate::catalog::SYSTEM;
 use crate::context::Context;
 use crate::delta::{TableLog, TableState, shard_from_add};
 use crate::memtable::{Below, Memtable};
+use crate::options::Properties;
 use crate::settle::Layers;
 use crate::snapshot::{ShardView, TableSnapshot};
 use crate::{Shard, StorageError, TableInfo, TableSchema};
@@ -35,6 +38,8 @@ pub(crate) struct Table {
     pub(crate) prefix: String,
     pub(crate) dir: PathBuf,
     pub(crate) context: Arc<Context>,
+    /// Held by the one compaction at a time, and while vacuum looks for files that nobody names.
+    pub(crate) compacting: Mutex<()>,
     /// Held by the one flush at a time.
     pub(crate) flushing: Mutex<()>,
     /// Held by whoever settles, and while the layers change.
@@ -58,6 +63,19 @@ pub(crate) struct State {
     pub(crate) sealed_bytes: usize,
     /// When the oldest live row came, by the monotonic clock.
     pub(crate) live_since: Option<Duration>,
+    pub(crate) properties: Properties,
+    pub(crate) fate: Fate,
+}
+
+/// Whether the table is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Live,
+    /// Its end is being committed; rows that come meanwhile stay in memory until that has succeeded.
+    Dropping,
+    /// Whether that commit stands only a restart can tell.
+    Unknown,
+    Dropped,
 }
 
 /// One UTC day.
@@ -98,6 +116,10 @@ impl Table {
         let flushed = state.txns.get(&context.app_id()).copied().unwrap_or(0);
         let flushed = u64::try_from(flushed).map_err(|_| format!("a watermark of {flushed}"))?;
         let (id, schema, shards) = (state.id, state.schema, shards?);
+        if *name.schema != *SYSTEM {
+            let newest = shards.iter().map(|shard| shard.time_max_us).max().unwrap_or(i64::MIN);
+            context.newest_us.fetch_max(newest, Ordering::Relaxed);
+        }
         let mut partitions: BTreeMap<i32, Partition> = BTreeMap::new();
         for shard in shards {
             partitions.entry(shard.day).or_default().shards.push(Arc::new(shard));
@@ -110,6 +132,8 @@ impl Table {
             live_bytes: 0,
             sealed_bytes: 0,
             live_since: None,
+            properties: state.properties,
+            fate: Fate::Live,
         };
         Ok(Table {
             id,
@@ -117,6 +141,7 @@ impl Table {
             dir: context.tables_dir.join(&prefix),
             prefix,
             context: Arc::clone(context),
+            compacting: Mutex::new(()),
             flushing: Mutex::new(()),
             resolving: Mutex::new(()),
             log: Mutex::new(log),
@@ -132,12 +157,34 @@ impl Table {
         Arc::clone(&self.state().schema)
     }
 
+    pub(crate) fn properties(&self) -> Properties {
+        self.state().properties.clone()
+    }
+
+    /// # Errors
+    /// [`StorageError::Invalid`] if the table was dropped, [`StorageError::Poisoned`] if it may have been.
+    pub(crate) fn check_live(&self) -> Result<(), StorageError> {
+        match self.state().fate {
+            Fate::Live => Ok(()),
+            Fate::Unknown => Err(StorageError::Poisoned),
+            Fate::Dropping | Fate::Dropped => {
+                let message = format!("table {} was dropped while this was written; write it again", self.name);
+                Err(StorageError::Invalid(message))
+            }
+        }
+    }
+
     /// Applies a durable batch, written in the frame at `position`.
     pub(crate) fn apply(&self, batch: &TableBatch, position: Position) -> Growth {
         let now = self.context.clock.monotonic();
+        if *self.name.schema != *SYSTEM
+            && let Some(newest) = batch.times_us.iter().max()
+        {
+            self.context.newest_us.fetch_max(*newest, Ordering::Relaxed);
+        }
         let mut state = self.state();
         let mut growth = Growth::default();
-        if position.offset < state.flushed {
+        if position.offset < state.flushed || state.fate == Fate::Dropped {
             return growth;
         }
         let mut start = 0;
