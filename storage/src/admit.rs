@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use model::name::check_column_name;
-use model::{FieldType, TableBatch, Value};
+use model::{FieldType, TableBatch, Value, day_of};
 
 use crate::catalog::Catalog;
 use crate::table::Table;
@@ -42,6 +42,10 @@ pub(crate) fn admit(
 ) -> Result<Option<(Arc<Table>, TableBatch)>, StorageError> {
     let batch = within_time(batch, limit, rejected);
     let mut table = catalog.get(&batch.table);
+    let batch = match table.as_ref().and_then(|table| table.first_kept_day()) {
+        Some(first) => within_retention(batch, first, rejected),
+        None => batch,
+    };
     let mut schema = table.as_ref().map(|table| table.schema());
     let (mut fit, mut batch) = fit_without_refused(schema.as_deref(), batch, rejected);
     if batch.is_empty() {
@@ -61,6 +65,7 @@ pub(crate) fn admit(
         }
     }
     let table = table.expect("a batch with rows has a table by now");
+    table.check_live()?;
     if batch.is_empty() {
         return Ok(None);
     }
@@ -118,6 +123,23 @@ fn within_time(batch: TableBatch, limit: TimeLimit, rejected: &mut Vec<RejectedR
         rejected.push(RejectedRow { line: batch.lines[row], reason });
     }
     batch.filter(|row| allowed(batch.times_us[row]))
+}
+
+/// Takes out rows of days that retention has removed or is about to remove: they would not stay.
+fn within_retention(batch: TableBatch, first_kept_day: i32, rejected: &mut Vec<RejectedRow>) -> TableBatch {
+    let kept = |row: usize| day_of(batch.times_us[row]) >= first_kept_day;
+    if (0..batch.len()).all(kept) {
+        return batch;
+    }
+    for row in (0..batch.len()).filter(|row| !kept(*row)) {
+        let time_us = batch.times_us[row];
+        let reason = format!(
+            "time {time_us} µs is older than table {} keeps its rows; raise its retention to store it",
+            batch.table
+        );
+        rejected.push(RejectedRow { line: batch.lines[row], reason });
+    }
+    batch.filter(kept)
 }
 
 /// How a batch's columns meet a table's.

@@ -1,11 +1,15 @@
 //! The tables of a data folder: finding them at start, making new ones.
 //!
-//! Owns:     names and folders; version 0 of a table.
-//! Does not: change a table's columns (`admit`) or rows.
+//! Owns:     names and folders; version 0 of a table; which tables were dropped and still have a folder.
+//! Does not: change a table's columns (`admit`) or rows, or take folders away (`maintain`).
+//!
+//! A dropped table's folder stays until vacuum takes it. Its id is known as long, so that replay tells rows of a dropped
+//! table from rows that are lost; a new table of its name gets the folder `<name>~<first 8 hex digits of its id>`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use model::name::check_name;
 use model::{TableId, TableName};
@@ -14,8 +18,9 @@ use wal::disk::{Disk, EntryKind};
 
 use crate::context::Context;
 use crate::delta::{Action, CommitInfo, DAY_COLUMN, Format, Metadata, Protocol, TableLog, TableState, schema_to_json};
-use crate::table::Table;
-use crate::{StorageError, TableSchema};
+use crate::options::Properties;
+use crate::table::{Fate, Table};
+use crate::{StorageError, TableOptions, TableSchema};
 
 /// The schema whose tables only the server itself writes.
 pub(crate) const SYSTEM: &str = "system";
@@ -36,6 +41,26 @@ pub(crate) struct Catalog {
 struct Tables {
     by_name: BTreeMap<TableName, Arc<Table>>,
     by_id: HashMap<TableId, Arc<Table>>,
+    dropped: Vec<Dropped>,
+}
+
+/// A table that was dropped and still has a folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Dropped {
+    pub(crate) id: TableId,
+    /// Location below `DATA/tables`.
+    pub(crate) prefix: String,
+    /// When, by the wall clock of the server that dropped it.
+    pub(crate) at_ms: i64,
+    /// When this process came to know, by its monotonic clock.
+    pub(crate) since: Duration,
+    pub(crate) in_this_life: bool,
+    /// Kept until nothing else has it: until then its rows may still be on their way to the log.
+    pub(crate) table: Option<Arc<Table>>,
+    /// Offset below which all its rows in the log are, once that is known.
+    pub(crate) log_end: Option<u64>,
+    /// Whether its data files are gone.
+    pub(crate) is_empty: bool,
 }
 
 impl Catalog {
@@ -43,16 +68,37 @@ impl Catalog {
     pub(crate) fn load(context: Arc<Context>) -> Result<Catalog, StorageError> {
         let mut tables = Tables::default();
         let root = &context.tables_dir;
+        sync_if_there(&*context.disk, root)?;
         for schema in folders(&*context.disk, root)? {
+            // An earlier life may have been killed before it had synced the names of new folders: see `TableLog::load`.
+            sync_if_there(&*context.disk, &root.join(&schema))?;
             for table in folders(&*context.disk, &root.join(&schema))? {
                 let dir = root.join(&schema).join(&table);
                 let Some((log, state)) = TableLog::load(&context.disk, &dir)? else { continue };
                 let corrupt = |reason: String| StorageError::Corrupt { path: dir.clone(), reason };
-                let (Some(schema_name), Some(table_name)) = (decode(&schema), decode(&table)) else {
+                let plain = table.split_once('~').map_or(&*table, |(plain, _id)| plain);
+                let (Some(schema_name), Some(table_name)) = (decode(&schema), decode(plain)) else {
                     return Err(corrupt("its folder's name is not one that a table gets".into()));
                 };
                 let name = TableName::new(&schema_name, &table_name);
                 let prefix = format!("{schema}/{table}");
+                if let Some(at_ms) = state.properties.dropped_ms() {
+                    tables.dropped.push(Dropped {
+                        id: state.id,
+                        prefix,
+                        at_ms,
+                        since: context.clock.monotonic(),
+                        in_this_life: false,
+                        table: None,
+                        log_end: None,
+                        is_empty: false,
+                    });
+                    continue;
+                }
+                if let Some(other) = tables.by_name.get(&name) {
+                    let reason = format!("{} is table {name} too; move one of them away", other.dir.display());
+                    return Err(corrupt(reason));
+                }
                 let table = Table::new(name, prefix, &context, log, state).map_err(corrupt)?;
                 tables.insert(Arc::new(table));
             }
@@ -71,6 +117,48 @@ impl Catalog {
     /// All tables in order of their names.
     pub(crate) fn all(&self) -> Vec<Arc<Table>> {
         self.tables.read().expect("no holder of this lock panics").by_name.values().cloned().collect()
+    }
+
+    /// Whether a table of that id was dropped and has still a folder.
+    pub(crate) fn was_dropped(&self, id: TableId) -> bool {
+        self.tables.read().expect("no holder of this lock panics").dropped.iter().any(|dropped| dropped.id == id)
+    }
+
+    /// The dropped tables that have still a folder.
+    pub(crate) fn dropped(&self) -> Vec<Dropped> {
+        self.tables.read().expect("no holder of this lock panics").dropped.clone()
+    }
+
+    /// Changes what is known of a dropped table; forgets it if `change` returns false.
+    pub(crate) fn change_dropped(&self, id: TableId, change: impl Fn(&mut Dropped) -> bool) {
+        let mut tables = self.tables.write().expect("no holder of this lock panics");
+        tables.dropped.retain_mut(|dropped| dropped.id != id || change(dropped));
+    }
+
+    /// Drops a table: when this returns true, it is gone for every reader, in one commit. False if it was gone before.
+    ///
+    /// # Errors
+    /// The table is as it was, unless its log is poisoned: then it takes no rows until a restart tells.
+    pub(crate) fn drop_table(&self, table: &Arc<Table>) -> Result<bool, StorageError> {
+        let now_ms = self.context.now_ms();
+        if !table.drop_rows(now_ms)? {
+            return Ok(false);
+        }
+        let mut tables = self.tables.write().expect("no holder of this lock panics");
+        tables.by_id.remove(&table.id);
+        tables.by_name.remove(&table.name);
+        tables.dropped.push(Dropped {
+            id: table.id,
+            prefix: table.prefix.clone(),
+            at_ms: now_ms,
+            since: self.context.clock.monotonic(),
+            in_this_life: true,
+            table: Some(Arc::clone(table)),
+            log_end: None,
+            is_empty: false,
+        });
+        tracing::info!(table = %table.name, "table dropped");
+        Ok(true)
     }
 
     /// The table `name`, made with `schema` if there is none; durable before it returns.
@@ -96,20 +184,25 @@ impl Catalog {
             let message = format!("table {name} differs only by case from {}, which exists; use that name", other.name);
             return Err(StorageError::Invalid(message));
         }
-        let prefix = format!("{}/{}", encode(&name.schema), encode(&name.table));
-        let dir = self.context.tables_dir.join(&prefix);
         let id = self.context.uuid();
+        let mut prefix = format!("{}/{}", encode(&name.schema), encode(&name.table));
+        if self.dropped().iter().any(|dropped| dropped.prefix == prefix) {
+            prefix = format!("{prefix}~{}", &id.simple().to_string()[..8]);
+        }
+        let dir = self.context.tables_dir.join(&prefix);
+        let properties = Properties::new(TableOptions::default(), self.context.now_ms());
         let mut log = TableLog::create(&self.context.disk, &dir)?;
         log.commit(&[
             commit_info(&self.context, "CREATE TABLE"),
             Action::Protocol(Protocol { min_reader_version: 1, min_writer_version: 2 }),
-            Action::MetaData(metadata(&self.context, id, name, schema)),
+            Action::MetaData(metadata(id, name, schema, &properties)),
         ])?;
         let state = TableState {
             id: TableId(*id.as_bytes()),
             schema: schema.clone(),
             adds: BTreeMap::new(),
             txns: BTreeMap::new(),
+            properties,
         };
         let table =
             Table::new(name.clone(), prefix, &self.context, log, state).expect("an empty table has nothing to read");
@@ -130,17 +223,70 @@ impl Tables {
 impl Table {
     /// Commits `schema`, which has all columns of the present one, and makes it the table's. The caller holds `log`.
     pub(crate) fn commit_schema(&self, log: &mut TableLog, schema: TableSchema) -> Result<(), StorageError> {
-        let id = Uuid::from_bytes(self.id.0);
-        log.commit(&[
-            commit_info(&self.context, "ADD COLUMN"),
-            Action::MetaData(metadata(&self.context, id, &self.name, &schema)),
-        ])?;
+        self.check_live()?;
+        let metadata = self.metadata(&schema, &self.properties());
+        log.commit(&[commit_info(&self.context, "ADD COLUMN"), metadata])?;
         self.state().schema = Arc::new(schema);
         Ok(())
     }
+
+    /// Commits `options` and makes them the table's.
+    pub(crate) fn set_options(&self, options: TableOptions) -> Result<(), StorageError> {
+        let mut log = self.log.lock().expect("no holder of this lock panics");
+        self.check_live()?;
+        let properties = self.properties().with(options);
+        let metadata = self.metadata(&self.schema(), &properties);
+        log.commit(&[commit_info(&self.context, "SET TBLPROPERTIES"), metadata])?;
+        self.state().properties = properties;
+        Ok(())
+    }
+
+    /// Takes all rows out of the table, in shards and in memory, and marks it as dropped, in one commit. Returns false
+    /// if that was done before.
+    fn drop_rows(&self, now_ms: i64) -> Result<bool, StorageError> {
+        let _one = self.flushing.lock().expect("no holder of this lock panics");
+        let _resolving = self.resolving.lock().expect("no holder of this lock panics");
+        let mut log = self.log.lock().expect("no holder of this lock panics");
+        let paths: Vec<(i32, String, u64)> = {
+            let mut state = self.state();
+            match state.fate {
+                Fate::Live => state.fate = Fate::Dropping,
+                // Another drop that is under way has the lock of the log.
+                Fate::Dropping | Fate::Unknown => return Err(StorageError::Poisoned),
+                Fate::Dropped => return Ok(false),
+            }
+            let shards = state.partitions.values().flat_map(|partition| &partition.shards);
+            shards.map(|shard| (shard.day, shard.path.clone(), shard.bytes)).collect()
+        };
+        let properties = self.properties().dropped(now_ms);
+        let mut actions = vec![commit_info(&self.context, "DROP TABLE"), self.metadata(&self.schema(), &properties)];
+        actions.extend(paths.iter().map(|(day, path, bytes)| self.remove_action(*day, path, *bytes, true)));
+        if let Err(e) = log.commit(&actions) {
+            // If it may stand all the same, a row that is acknowledged now could be gone after a restart.
+            self.state().fate = if log.is_uncertain() { Fate::Unknown } else { Fate::Live };
+            return Err(e);
+        }
+        let (gone, freed) = {
+            let mut state = self.state();
+            state.fate = Fate::Dropped;
+            state.properties = properties;
+            state.sealed_to = None;
+            state.live_since = None;
+            let freed = std::mem::take(&mut state.live_bytes) + std::mem::take(&mut state.sealed_bytes);
+            (std::mem::take(&mut state.partitions), freed)
+        };
+        paths.iter().for_each(|(_, path, _)| self.context.indexes.forget(path));
+        drop(gone);
+        self.context.memory.free(freed);
+        Ok(true)
+    }
+
+    fn metadata(&self, schema: &TableSchema, properties: &Properties) -> Action {
+        Action::MetaData(metadata(Uuid::from_bytes(self.id.0), &self.name, schema, properties))
+    }
 }
 
-fn commit_info(context: &Context, operation: &str) -> Action {
+pub(crate) fn commit_info(context: &Context, operation: &str) -> Action {
     Action::CommitInfo(CommitInfo {
         timestamp: context.now_ms(),
         operation: operation.into(),
@@ -149,23 +295,31 @@ fn commit_info(context: &Context, operation: &str) -> Action {
     })
 }
 
-fn metadata(context: &Context, id: Uuid, name: &TableName, schema: &TableSchema) -> Metadata {
+fn metadata(id: Uuid, name: &TableName, schema: &TableSchema, properties: &Properties) -> Metadata {
     Metadata {
         id: id.to_string(),
         name: Some(name.table.to_string()),
         format: Format { provider: "parquet".into(), options: BTreeMap::new() },
         schema_string: schema_to_json(schema),
         partition_columns: vec![DAY_COLUMN.into()],
-        configuration: BTreeMap::new(),
-        created_time: Some(context.now_ms()),
+        configuration: properties.configuration.clone(),
+        created_time: properties.created_ms,
     }
 }
 
-/// Folders in `dir`; none if it does not exist.
+fn sync_if_there(disk: &dyn Disk, dir: &std::path::Path) -> Result<(), StorageError> {
+    match disk.sync_dir(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StorageError::io("sync", dir)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Folders in `dir`; none if it does not exist. Those that begin with a dot are on their way to be deleted.
 fn folders(disk: &dyn Disk, dir: &std::path::Path) -> Result<Vec<String>, StorageError> {
     match disk.list(dir) {
         Ok(entries) => {
-            Ok(entries.into_iter().filter(|e| e.kind == EntryKind::Directory).map(|entry| entry.name).collect())
+            let folders = entries.into_iter().filter(|e| e.kind == EntryKind::Directory && !e.name.starts_with('.'));
+            Ok(folders.map(|entry| entry.name).collect())
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(StorageError::io("list", dir)(e)),

@@ -1,7 +1,8 @@
 //! Delta checkpoints, written by deltalake-core through our own disk.
 //!
-//! Owns:     when a table is due one.
-//! Does not: know what is in it: the library reads the log anew, so it is a check of what we wrote as well.
+//! Owns:     having one written.
+//! Does not: say when (`maintain`, by what `delta` counts), or know what is in it: the library reads the log anew, so it
+//!           is a check of what we wrote as well.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,16 +17,8 @@ use url::Url;
 
 use crate::disk_store::DiskStore;
 
-/// Commits between two checkpoints: a reader replays at most this many.
-const COMMITS_BETWEEN: i64 = 64;
-
-/// Whether the commit of `version` is one after which a checkpoint is written.
-pub(crate) fn is_due(version: i64) -> bool {
-    version > 0 && version % COMMITS_BETWEEN == 0
-}
-
-/// Writes a checkpoint of the newest version of the table at `prefix`. Blocks.
-pub(crate) fn write(store: &DiskStore, prefix: &str, runtime: &tokio::runtime::Runtime) -> Result<(), String> {
+/// Writes a checkpoint of the newest version of the table at `prefix`, and returns the version. Blocks.
+pub(crate) fn write(store: &DiskStore, prefix: &str, runtime: &tokio::runtime::Runtime) -> Result<i64, String> {
     let root: Arc<dyn ObjectStore> = Arc::new(store.clone());
     let location = Path::parse(prefix).map_err(|e| e.to_string())?;
     let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&root), location));
@@ -34,6 +27,8 @@ pub(crate) fn write(store: &DiskStore, prefix: &str, runtime: &tokio::runtime::R
     runtime.block_on(async {
         let mut table = DeltaTable::new(default_logstore(prefixed, root, &url, &options));
         table.load().await.map_err(|e| e.to_string())?;
-        create_checkpoint(&table, None).await.map_err(|e| e.to_string())
+        create_checkpoint(&table, None).await.map_err(|e| e.to_string())?;
+        let version = table.version().ok_or("the library read no version")?;
+        i64::try_from(version).map_err(|e| e.to_string())
     })
 }

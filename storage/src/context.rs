@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use model::{Clock, NodeId, Rng};
 use uuid::Uuid;
@@ -25,6 +26,10 @@ pub(crate) struct Context {
     /// From the configuration: bytes of rows in memory above which a table is flushed.
     pub(crate) table_memory_bytes_max: usize,
     pub(crate) counters: Counters,
+    /// The latest time of any reading of any table but the server's own, µs; retention does not trust the clock alone.
+    pub(crate) newest_us: AtomicI64,
+    /// From the configuration.
+    pub(crate) retention_default: Option<Duration>,
 }
 
 impl Context {
@@ -55,6 +60,12 @@ pub(crate) struct Counters {
     pub(crate) shard_rows_written: Counter,
     pub(crate) shard_bytes_written: Counter,
     pub(crate) shards_rewritten: Counter,
+    pub(crate) compactions: Counter,
+    pub(crate) compaction_rows: Counter,
+    pub(crate) compaction_bytes_read: Counter,
+    pub(crate) compaction_bytes_written: Counter,
+    pub(crate) rows_expired: Counter,
+    pub(crate) files_deleted: Counter,
 }
 
 /// A number that only grows.

@@ -15,7 +15,9 @@ mod table_log;
 
 pub(crate) use action::{Action, Add, CommitInfo, Format, Metadata, Protocol, Remove, Txn};
 pub(crate) use schema_json::{schema_from_json, schema_to_json};
-pub(crate) use table_log::{TableLog, TableState, format_day, shard_from_add};
+pub(crate) use table_log::{
+    TableLog, TableState, check_checkpoint, checkpoint_version, commit_version, format_day, shard_from_add,
+};
 
 /// The partition column: the UTC day of a reading.
 pub(crate) const DAY_COLUMN: &str = "eden_day";

@@ -9,7 +9,7 @@
 //!  2. `applied` is an offset below which every frame has been applied to its table.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
@@ -27,13 +27,14 @@ use crate::context::{Context, Counters};
 use crate::disk_store::DiskStore;
 use crate::flush::Settling;
 use crate::flusher::{Flusher, Pace, Work};
+use crate::maintain::{Maintainer, Maintenance, Stop};
 use crate::set_aside::Rejected;
 use crate::shard::index::IndexCache;
 use crate::table::Table;
 use crate::write::{Ack, InFlight, Memory, PendingWrite, Subject, Token};
 use crate::{
-    RejectedRow, ReplayProgress, StorageConfig, StorageError, StorageStats, TableInfo, TableSnapshot, identity,
-    recovery,
+    RejectedRow, ReplayProgress, StorageConfig, StorageError, StorageStats, TableInfo, TableOptions, TableSnapshot,
+    identity, recovery,
 };
 
 /// Groups that may wait to be applied; more make the log wait, which makes writers wait.
@@ -50,7 +51,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(10);
 pub struct Storage {
     pub(crate) shared: Arc<Shared>,
     pub(crate) rejected: Rejected,
-    config: StorageConfig,
+    pub(crate) config: StorageConfig,
     losses: Vec<Loss>,
     threads: Mutex<Option<Threads>>,
     _lock: Box<dyn DiskLock>,
@@ -72,6 +73,9 @@ pub(crate) struct Shared {
     pub(crate) truncating: Mutex<()>,
     /// From the configuration: bytes of the log that need not be given back at once.
     pub(crate) log_slack_bytes: LogSlack,
+    pub(crate) maintenance: Mutex<Maintenance>,
+    /// Ends what goes on in the background.
+    pub(crate) stop: Stop,
     closing: AtomicBool,
     poisoned: AtomicBool,
 }
@@ -87,6 +91,7 @@ pub(crate) struct LogSlack {
 struct Threads {
     applier: JoinHandle<()>,
     flusher: Flusher,
+    maintainer: Maintainer,
 }
 
 impl Storage {
@@ -116,6 +121,8 @@ impl Storage {
             memory: Memory::new(config.memory_bytes_max),
             table_memory_bytes_max: config.table_memory_bytes_max,
             counters: Counters::default(),
+            newest_us: AtomicI64::new(i64::MIN),
+            retention_default: config.retention_default,
         });
         let catalog = Catalog::load(Arc::clone(&context))?;
         let (groups, applied_groups) = sync_channel(GROUPS_WAITING_MAX);
@@ -134,6 +141,8 @@ impl Storage {
             wal: RwLock::new(Some(wal)),
             store: DiskStore::new(disk, tables_dir),
             in_flight: Arc::default(),
+            maintenance: Mutex::default(),
+            stop: Stop::default(),
             closing: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
         });
@@ -145,12 +154,13 @@ impl Storage {
                 .spawn(move || apply_groups(&shared, &applied_groups, &work, &config))
                 .map_err(StorageError::io("start a thread for", Path::new("apply")))?
         };
+        let maintainer = Maintainer::start(Arc::clone(&shared), config.clone());
         let storage = Arc::new(Storage {
             shared,
             rejected,
             config,
             losses: recovered.losses,
-            threads: Mutex::new(Some(Threads { applier, flusher })),
+            threads: Mutex::new(Some(Threads { applier, flusher, maintainer })),
             _lock: lock,
         });
         storage.record_losses()?;
@@ -293,9 +303,47 @@ impl Storage {
         }
         let table = self.shared.catalog.get(name);
         let table = table.ok_or_else(|| StorageError::Invalid(format!("there is no table {name}")))?;
-        let flushed = self.shared.flush(&table, settling)?;
-        self.with_work(|work| work.flushed(&table, flushed));
+        self.shared.flush(&table, settling)?;
         Ok(())
+    }
+
+    /// Sets options of a table, durably; they are in force when this returns.
+    ///
+    /// # Errors
+    /// [`StorageError::Invalid`] if there is no such table, or it cannot have these options.
+    pub fn set_options(&self, name: &TableName, options: TableOptions) -> Result<(), StorageError> {
+        options.check()?;
+        self.changeable(name, "its options are fixed")?.set_options(options)
+    }
+
+    /// Drops a table with all its rows, durably; false if there is none. Its files are deleted after the time of grace.
+    /// A write that is under way is refused, or is part of what is dropped.
+    ///
+    /// # Errors
+    /// [`StorageError::Invalid`] for a table that only the server writes. The table is as it was after any error but
+    /// [`StorageError::Poisoned`], after which only a restart tells.
+    pub fn drop_table(&self, name: &TableName) -> Result<bool, StorageError> {
+        let table = match self.changeable(name, "it cannot be dropped") {
+            Ok(table) => table,
+            Err(_) if *name.schema != *SYSTEM && self.shared.catalog.get(name).is_none() => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        let dropped = self.shared.catalog.drop_table(&table)?;
+        // What is left of the log is not needed for its rows any more.
+        if let Err(error) = self.shared.truncate(Pace::Worthwhile) {
+            tracing::warn!(%error, "the log stays longer");
+        }
+        Ok(dropped)
+    }
+
+    /// A table that is not the server's own.
+    fn changeable(&self, name: &TableName, why_not: &str) -> Result<Arc<Table>, StorageError> {
+        self.shared.check_open()?;
+        if *name.schema == *SYSTEM {
+            return Err(StorageError::Invalid(format!("table {name} is the server's own: {why_not}")));
+        }
+        let table = self.shared.catalog.get(name);
+        table.ok_or_else(|| StorageError::Invalid(format!("there is no table {name}")))
     }
 
     /// Asks the flusher for something, unless the storage is closed.
@@ -334,6 +382,12 @@ impl Storage {
             shard_rows_written_total: counters.shard_rows_written.get(),
             shard_bytes_written_total: counters.shard_bytes_written.get(),
             shards_rewritten_total: counters.shards_rewritten.get(),
+            compactions_total: counters.compactions.get(),
+            compaction_rows_total: counters.compaction_rows.get(),
+            compaction_bytes_read_total: counters.compaction_bytes_read.get(),
+            compaction_bytes_written_total: counters.compaction_bytes_written.get(),
+            rows_expired_total: counters.rows_expired.get(),
+            files_deleted_total: counters.files_deleted.get(),
             log_losses_total: self.losses.len() as u64,
             memory_bytes: self.shared.context.memory.bytes() as u64,
             memory_rows: tables.iter().map(|table| table.memory_rows).sum(),
@@ -363,9 +417,11 @@ impl Storage {
         let clock = &self.shared.context.clock;
         let deadline = clock.monotonic() + grace;
         self.shared.closing.store(true, Ordering::SeqCst);
+        self.shared.stop.stop();
         if !self.shared.in_flight.wait_for_none(grace) {
             tracing::warn!("writes were still waiting for the disk when the grace period ended");
         }
+        threads.maintainer.stop();
         threads.flusher.stop();
         let mut result = Ok(());
         for table in self.shared.catalog.all() {
@@ -379,6 +435,9 @@ impl Storage {
             }
         }
         result = result.and(self.shared.truncate(Pace::Now));
+        if clock.monotonic() < deadline {
+            self.shared.write_checkpoints();
+        }
         self.rejected.close();
         let wal = self.shared.wal.write().expect("no holder of this lock panics").take();
         if let Some(wal) = wal {
@@ -407,6 +466,7 @@ impl Drop for Storage {
     fn drop(&mut self) {
         let Some(threads) = self.threads.get_mut().ok().and_then(Option::take) else { return };
         self.shared.closing.store(true, Ordering::SeqCst);
+        threads.maintainer.stop();
         threads.flusher.stop();
         if let Ok(mut wal) = self.shared.wal.write() {
             drop(wal.take());

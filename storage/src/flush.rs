@@ -211,6 +211,11 @@ impl Table {
         rewritten: &HashSet<Arc<str>>,
         result: &mut Flushed,
     ) -> Result<DayFlush, StorageError> {
+        // Rows older than their table's retention are no longer wanted, and the log keeps them no longer than the others.
+        if self.first_kept_day().is_some_and(|first| day < first) {
+            self.context.counters.rows_expired.add(lock(sealed).rows() as u64);
+            return Ok(DayFlush { day, ..DayFlush::default() });
+        }
         let (schema, shards) = {
             let state = self.state();
             (Arc::clone(&state.schema), state.partitions[&day].shards.clone())
@@ -278,7 +283,7 @@ impl Table {
         Ok(())
     }
 
-    fn start_shard(
+    pub(crate) fn start_shard(
         &self,
         day: i32,
         schema: &Arc<TableSchema>,
@@ -289,7 +294,7 @@ impl Table {
         Ok((path, writer))
     }
 
-    fn finish_shard(
+    pub(crate) fn finish_shard(
         &self,
         day: i32,
         path: &str,

@@ -1,6 +1,6 @@
 //! Decides when tables are flushed, and frees the log behind them.
 //!
-//! Owns:     the flusher thread and its queue; truncation of the log; when checkpoints are written.
+//! Owns:     the flusher thread and its queue; truncation of the log.
 //! Does not: write shards or commits (`flush`).
 //!
 //! A table is flushed when its rows in memory are many or old, when memory is pressing (the largest), when the log
@@ -22,7 +22,7 @@ use crate::engine::Shared;
 use crate::flush::{Flushed, Settling};
 use crate::table::Table;
 use crate::write::{Ack, Subject, Token};
-use crate::{StorageConfig, StorageError, checkpoint};
+use crate::{StorageConfig, StorageError};
 
 /// Bytes of states of agents that are on their way to the log at once.
 const STATE_BYTES_WAITING_MAX: usize = 1 << 20;
@@ -40,7 +40,6 @@ const QUIET: Duration = Duration::from_secs(3);
 enum Request {
     Flush(TableId),
     Relieve,
-    Checkpoint(TableId),
     Stop,
 }
 
@@ -74,13 +73,6 @@ impl Work {
         self.send(Request::Relieve);
     }
 
-    /// Somebody else has flushed `table`.
-    pub(crate) fn flushed(&self, table: &Table, flushed: Option<Flushed>) {
-        if flushed.and_then(|flushed| flushed.version).is_some_and(checkpoint::is_due) {
-            self.send(Request::Checkpoint(table.id));
-        }
-    }
-
     fn send(&self, request: Request) {
         // A flusher that is gone means a storage that is closing, which flushes everything itself.
         let _ = self.0.send(request);
@@ -92,7 +84,7 @@ impl Flusher {
         let (requests, received) = channel();
         let thread = std::thread::Builder::new()
             .name("flush".into())
-            .spawn(move || Loop { shared, config, runtime: None }.run(&received))
+            .spawn(move || Loop { shared, config }.run(&received))
             .expect("the operating system starts a thread");
         Flusher { requests, thread }
     }
@@ -113,12 +105,10 @@ impl Flusher {
 struct Loop {
     shared: Arc<Shared>,
     config: StorageConfig,
-    /// For deltalake's async checkpoints; made when first needed.
-    runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Loop {
-    fn run(&mut self, requests: &Receiver<Request>) {
+    fn run(&self, requests: &Receiver<Request>) {
         loop {
             let mut batch = match requests.recv_timeout(TICK) {
                 Ok(request) => vec![request],
@@ -132,11 +122,6 @@ impl Loop {
                 match request {
                     Request::Stop => return,
                     Request::Relieve => relieve = true,
-                    Request::Checkpoint(id) => {
-                        if let Some(table) = self.shared.catalog.by_id(id) {
-                            self.checkpoint(&table);
-                        }
-                    }
                     Request::Flush(id) if !tables.contains(&id) => tables.push(id),
                     Request::Flush(_) => {}
                 }
@@ -157,7 +142,7 @@ impl Loop {
     }
 
     /// Flushes what is old, what holds too long a log, and what failed before.
-    fn flush_old(&mut self) {
+    fn flush_old(&self) {
         let now = self.shared.context.clock.monotonic();
         for table in self.shared.catalog.all() {
             let due = {
@@ -209,25 +194,10 @@ impl Loop {
         }
     }
 
-    fn flush(&mut self, table: &Table) {
-        match self.shared.flush(table, self.settling(table)) {
-            Ok(Some(Flushed { version: Some(version), .. })) if checkpoint::is_due(version) => self.checkpoint(table),
-            Ok(_) => {}
-            Err(e) => {
-                self.shared.context.counters.flushes_failed.add(1);
-                tracing::error!(table = %table.name, error = %e, "flush failed; it will be tried again");
-            }
-        }
-    }
-
-    fn checkpoint(&mut self, table: &Table) {
-        let runtime = self.runtime.get_or_insert_with(|| {
-            let mut builder = tokio::runtime::Builder::new_multi_thread();
-            builder.worker_threads(1).thread_name("checkpoint").enable_all();
-            builder.build().expect("the operating system starts a thread")
-        });
-        if let Err(e) = checkpoint::write(&self.shared.store, &table.prefix, runtime) {
-            tracing::warn!(table = %table.name, error = %e, "no checkpoint; readers go through more commits until the next");
+    fn flush(&self, table: &Table) {
+        if let Err(e) = self.shared.flush(table, self.settling(table)) {
+            self.shared.context.counters.flushes_failed.add(1);
+            tracing::error!(table = %table.name, error = %e, "flush failed; it will be tried again");
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! A write is admitted (`admit`), appended to the log, synced by it, applied to memtables by one thread in the order
 //! of the log (`engine`), and acknowledged. Another thread flushes memtables into shards (`flush`) and truncates the
-//! log behind them. A query takes a [`TableSnapshot`] of both.
+//! log behind them. A third merges shards, removes what is too old, and deletes what nobody needs (`maintain`). A query takes a [`TableSnapshot`] of both.
 
 mod admit;
 mod agents;
@@ -20,9 +20,12 @@ mod error;
 mod flush;
 mod flusher;
 mod identity;
+mod maintain;
 mod memtable;
+mod options;
 mod recovery;
 mod remove;
+mod rewrite;
 mod rows;
 pub mod schema;
 mod set_aside;
@@ -42,6 +45,7 @@ pub use agents::{AgentBatch, AgentGap, AgentStatus, GAPS_PER_BATCH_MAX, Seen, Se
 pub use engine::Storage;
 pub use error::StorageError;
 pub use flush::Settling;
+pub use options::TableOptions;
 pub use schema::{Column, ColumnKind, TableSchema};
 pub use set_aside::SET_ASIDE_BYTES_MAX;
 pub use shard::{ColumnStats, Shard};
@@ -66,6 +70,16 @@ pub struct StorageConfig {
     pub log_segment_bytes: u64,
     /// A reading later than now by more than this is refused. Default 1 d.
     pub max_future: Duration,
+    /// How long the rows of a table are kept that has no retention of its own, by their time; a day goes when all of it
+    /// is older. Default `None`: for ever.
+    pub retention_default: Option<Duration>,
+    /// How long a file that no version names any more stays for queries and other readers that have begun before.
+    /// Longer than the longest query. Default 1 h.
+    pub vacuum_grace: Duration,
+    /// Bytes of shards that compaction reads in a second, so that it is not in the way. Default 64 MiB.
+    pub compaction_bytes_per_second: u64,
+    /// How long a day has to be without new rows before the last few of its shards are merged. Default 10 s.
+    pub compaction_wait: Duration,
 }
 
 impl StorageConfig {
@@ -79,6 +93,10 @@ impl StorageConfig {
             log_bytes_max: 1 << 30,
             log_segment_bytes: 64 << 20,
             max_future: Duration::from_secs(86_400),
+            retention_default: None,
+            vacuum_grace: Duration::from_secs(3600),
+            compaction_bytes_per_second: 64 << 20,
+            compaction_wait: Duration::from_secs(10),
         }
     }
 }
@@ -141,6 +159,18 @@ pub struct StorageStats {
     pub shard_bytes_written_total: u64,
     /// Shards replaced because a correction met them.
     pub shards_rewritten_total: u64,
+    /// Merges of shards committed.
+    pub compactions_total: u64,
+    /// Rows that they had.
+    pub compaction_rows_total: u64,
+    /// Bytes of the shards that were merged.
+    pub compaction_bytes_read_total: u64,
+    /// Bytes of the shards that came of it; they count as written to shards, too.
+    pub compaction_bytes_written_total: u64,
+    /// Rows that went because they were older than their table's retention.
+    pub rows_expired_total: u64,
+    /// Files deleted that nobody needed any more.
+    pub files_deleted_total: u64,
     /// Stretches of the log found missing or damaged at start.
     pub log_losses_total: u64,
     /// Bytes of rows in memory.

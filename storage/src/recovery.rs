@@ -90,6 +90,9 @@ pub(crate) fn replay(
                 Record::AgentState(_) => continue,
             };
             let Some(table) = catalog.by_id(id) else {
+                if catalog.was_dropped(id) {
+                    continue;
+                }
                 // Tables are committed before their first row is logged, so this one's folder was taken away.
                 let (name, rows) = match &change {
                     Change::Write(batch) => (&batch.table, batch.len()),

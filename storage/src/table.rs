@@ -4,7 +4,7 @@
 //! Does not: admit rows (`admit`), write shards (`flush`), or know other tables.
 //!
 //! Invariants
-//!  1. Locks are taken in the order `flushing`, `resolving`, `log`, `state`, a sealed memtable; `state` is not held
+//!  1. Locks are taken in the order `compacting`, `flushing`, `resolving`, `log`, `state`, a sealed memtable; `state` is not held
 //!     while a disk works, so applying a durable batch does not wait for one; but for a snapshot that writers outran.
 //!  2. `below_version` of a partition changes exactly when its shards or its sealed memtable's fate does.
 //!  3. Every frame with an offset below `flushed` is in the shards, and no row of it is needed from the log. Shards may
@@ -12,14 +12,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use model::{FieldType, Position, Removal, SeriesKey, TableBatch, TableId, TableName, day_of};
 
+use crate::catalog::SYSTEM;
 use crate::context::Context;
 use crate::delta::{TableLog, TableState, shard_from_add};
 use crate::memtable::{Below, Memtable};
+use crate::options::Properties;
 use crate::settle::Layers;
 use crate::snapshot::{ShardView, TableSnapshot};
 use crate::{ColumnKind, Shard, StorageError, TableInfo, TableSchema};
@@ -36,6 +39,8 @@ pub(crate) struct Table {
     pub(crate) prefix: String,
     pub(crate) dir: PathBuf,
     pub(crate) context: Arc<Context>,
+    /// Held by the one compaction at a time, and while vacuum looks for files that nobody names.
+    pub(crate) compacting: Mutex<()>,
     /// Held by the one flush at a time.
     pub(crate) flushing: Mutex<()>,
     /// Held by whoever settles, and while the layers change.
@@ -65,6 +70,8 @@ pub(crate) struct State {
     pub(crate) waiting: Waits,
     /// Bytes of older shards that flushes may rewrite within their budget.
     pub(crate) credit: u64,
+    pub(crate) properties: Properties,
+    pub(crate) fate: Fate,
 }
 
 /// Rows of a table that a flush could not afford to settle.
@@ -74,6 +81,17 @@ pub(crate) struct Waits {
     pub(crate) bytes: usize,
     /// Since when there have been any, by the monotonic clock.
     pub(crate) since: Option<Duration>,
+}
+
+/// Whether the table is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Live,
+    /// Its end is being committed; rows that come meanwhile stay in memory until that has succeeded.
+    Dropping,
+    /// Whether that commit stands only a restart can tell.
+    Unknown,
+    Dropped,
 }
 
 /// One UTC day.
@@ -114,6 +132,10 @@ impl Table {
         let flushed = state.txns.get(&context.app_id()).copied().unwrap_or(0);
         let flushed = u64::try_from(flushed).map_err(|_| format!("a watermark of {flushed}"))?;
         let (id, schema, shards) = (state.id, state.schema, shards?);
+        if *name.schema != *SYSTEM {
+            let newest = shards.iter().map(|shard| shard.time_max_us).max().unwrap_or(i64::MIN);
+            context.newest_us.fetch_max(newest, Ordering::Relaxed);
+        }
         let mut partitions: BTreeMap<i32, Partition> = BTreeMap::new();
         for shard in shards {
             partitions.entry(shard.day).or_default().shards.push(Arc::new(shard));
@@ -129,6 +151,8 @@ impl Table {
             last_write: Duration::ZERO,
             waiting: Waits::default(),
             credit: 0,
+            properties: state.properties,
+            fate: Fate::Live,
         };
         Ok(Table {
             id,
@@ -136,6 +160,7 @@ impl Table {
             dir: context.tables_dir.join(&prefix),
             prefix,
             context: Arc::clone(context),
+            compacting: Mutex::new(()),
             flushing: Mutex::new(()),
             resolving: Mutex::new(()),
             log: Mutex::new(log),
@@ -151,12 +176,34 @@ impl Table {
         Arc::clone(&self.state().schema)
     }
 
+    pub(crate) fn properties(&self) -> Properties {
+        self.state().properties.clone()
+    }
+
+    /// # Errors
+    /// [`StorageError::Invalid`] if the table was dropped, [`StorageError::Poisoned`] if it may have been.
+    pub(crate) fn check_live(&self) -> Result<(), StorageError> {
+        match self.state().fate {
+            Fate::Live => Ok(()),
+            Fate::Unknown => Err(StorageError::Poisoned),
+            Fate::Dropping | Fate::Dropped => {
+                let message = format!("table {} was dropped while this was written; write it again", self.name);
+                Err(StorageError::Invalid(message))
+            }
+        }
+    }
+
     /// Applies a durable batch, written in the frame at `position`.
     pub(crate) fn apply(&self, batch: &TableBatch, position: Position) -> Growth {
         let now = self.context.clock.monotonic();
+        if *self.name.schema != *SYSTEM
+            && let Some(newest) = batch.times_us.iter().max()
+        {
+            self.context.newest_us.fetch_max(*newest, Ordering::Relaxed);
+        }
         let mut state = self.state();
         let mut growth = Growth::default();
-        if position.offset < state.flushed {
+        if position.offset < state.flushed || state.fate == Fate::Dropped {
             return growth;
         }
         let mut start = 0;

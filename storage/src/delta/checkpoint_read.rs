@@ -6,7 +6,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::Action;
 
-/// The actions in `checkpoint`, a whole Parquet file. Removes are left out: they only matter to vacuum.
+/// The actions in `checkpoint`, a whole Parquet file.
 pub(super) fn read_checkpoint(checkpoint: Vec<u8>) -> Result<Vec<Action>, String> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(checkpoint))
         .and_then(|builder| builder.with_batch_size(1024).build())
@@ -14,7 +14,7 @@ pub(super) fn read_checkpoint(checkpoint: Vec<u8>) -> Result<Vec<Action>, String
     let mut actions = Vec::new();
     for batch in reader {
         let batch = batch.map_err(|e| e.to_string())?;
-        let wanted: Vec<usize> = ["add", "metaData", "protocol", "txn"]
+        let wanted: Vec<usize> = ["add", "metaData", "protocol", "remove", "txn"]
             .iter()
             .filter_map(|name| batch.schema().index_of(name).ok())
             .collect();

@@ -13,6 +13,7 @@ use wal::disk::{self, Replace, SharedDisk};
 
 use super::checkpoint_read::read_checkpoint;
 use super::{Action, Add, DAY_COLUMN, schema_from_json};
+use crate::options::Properties;
 use crate::shard::{ColumnStats, Shard};
 use crate::{StorageError, TableSchema};
 
@@ -25,7 +26,25 @@ pub(crate) struct TableState {
     pub(crate) adds: BTreeMap<String, Add>,
     /// By app id.
     pub(crate) txns: BTreeMap<String, i64>,
+    pub(crate) properties: Properties,
 }
+
+/// A file that a version of this table named and no later one does.
+#[derive(Clone, Debug)]
+pub(crate) struct Removed {
+    /// Below the table's folder.
+    pub(crate) path: String,
+    /// When, by the wall clock of the server that removed it; `None` if it does not say.
+    pub(crate) at_ms: Option<i64>,
+    /// Whether this process removed it, so that its queries may still read it.
+    pub(crate) in_this_life: bool,
+}
+
+/// Commits after which a checkpoint is due: a reader replays about so many.
+const COMMITS_BETWEEN_CHECKPOINTS: i64 = 64;
+
+/// Bytes of commits after which one is due all the same, if the last one was not larger.
+const COMMIT_BYTES_BETWEEN_CHECKPOINTS: u64 = 4 << 20;
 
 /// The one writer of a table's log.
 #[derive(Debug)]
@@ -37,6 +56,14 @@ pub(crate) struct TableLog {
     version: i64,
     /// Set when a commit's outcome is unknown: its name stands, but may not be durable.
     uncertain: bool,
+    /// The newest version that has a checkpoint, and the bytes of that.
+    checkpoint: Option<(i64, u64)>,
+    /// Bytes of the commits behind it.
+    bytes_since_checkpoint: u64,
+    /// No checkpoint is due before this version.
+    checkpoint_not_before: i64,
+    /// Files that were removed and that vacuum has not been told of.
+    removed: Vec<Removed>,
 }
 
 impl TableLog {
@@ -44,7 +71,20 @@ impl TableLog {
     pub(crate) fn create(disk: &SharedDisk, table_dir: &Path) -> Result<TableLog, StorageError> {
         let dir = table_dir.join("_delta_log");
         disk::create_dir_all(&**disk, &dir).map_err(StorageError::io("create", &dir))?;
-        Ok(TableLog { disk: Arc::clone(disk), dir, version: -1, uncertain: false })
+        Ok(TableLog::at(disk, dir, -1))
+    }
+
+    fn at(disk: &SharedDisk, dir: PathBuf, version: i64) -> TableLog {
+        TableLog {
+            disk: Arc::clone(disk),
+            dir,
+            version,
+            uncertain: false,
+            checkpoint: None,
+            bytes_since_checkpoint: 0,
+            checkpoint_not_before: 0,
+            removed: Vec::new(),
+        }
     }
 
     /// Reads the log in `table_dir`; `None` where no commit stands.
@@ -55,31 +95,23 @@ impl TableLog {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(StorageError::io("list", &dir)(e)),
         };
-        let version_of = |name: &str, suffix: &str| -> Option<i64> {
-            name.strip_suffix(suffix).filter(|v| v.len() == 20).and_then(|v| v.parse().ok())
-        };
-        let commits: Vec<i64> = entries.iter().filter_map(|e| version_of(&e.name, ".json")).collect();
-        let checkpoint = entries.iter().filter_map(|e| version_of(&e.name, ".checkpoint.parquet")).max();
-        let Some(last) = commits.iter().copied().max().max(checkpoint) else {
+        // An earlier life may have been killed between a rename and the sync of its directory. What is built on the names
+        // found here (a truncated log, a deleted file) must not outlive them.
+        for folder in [&*dir, table_dir] {
+            disk.sync_dir(folder).map_err(StorageError::io("sync", folder))?;
+        }
+        let commits: Vec<i64> = entries.iter().filter_map(|entry| commit_version(&entry.name)).collect();
+        let mut checkpoints: Vec<i64> = entries.iter().filter_map(|entry| checkpoint_version(&entry.name)).collect();
+        checkpoints.sort_unstable();
+        let Some(last) = commits.iter().copied().max().max(checkpoints.last().copied()) else {
             return Ok(None);
         };
-        let mut replay = Replay::default();
-        let mut next = 0;
-        if let Some(version) = checkpoint {
-            let path = dir.join(format!("{version:020}.checkpoint.parquet"));
-            let bytes = disk::read_file(&**disk, &path).map_err(StorageError::io("read", &path))?;
-            match read_checkpoint(bytes).and_then(|actions| replay.apply_all(actions)) {
-                Ok(()) => next = version + 1,
-                // Until log cleanup exists every commit still stands, so a bad checkpoint costs only time.
-                Err(reason) if commits.contains(&0) => {
-                    tracing::warn!(path = %path.display(), reason, "a Delta checkpoint is damaged; reading all commits");
-                    replay = Replay::default();
-                }
-                Err(reason) => return Err(StorageError::Corrupt { path, reason }),
-            }
-        }
+        let (mut replay, checkpoint) = from_checkpoints(disk, &dir, &checkpoints, commits.contains(&0))?;
+        let mut log = TableLog { checkpoint, ..TableLog::at(disk, dir, last) };
+        let next = checkpoint.map_or(0, |(version, _)| version + 1);
+        let dir = &log.dir;
         for version in next..=last {
-            let path = commit_path(&dir, version);
+            let path = commit_path(dir, version);
             let bytes = match disk::read_file(&**disk, &path) {
                 Ok(bytes) => bytes,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -88,11 +120,44 @@ impl TableLog {
                 }
                 Err(e) => return Err(StorageError::io("read", &path)(e)),
             };
+            log.bytes_since_checkpoint += bytes.len() as u64;
             replay.apply_commit(&bytes).map_err(|reason| StorageError::Corrupt { path, reason })?;
         }
-        let path = commit_path(&dir, last);
-        let state = replay.finish(path)?;
-        Ok(Some((TableLog { disk: Arc::clone(disk), dir, version: last, uncertain: false }, state)))
+        let removed = std::mem::take(&mut replay.removed).into_iter();
+        log.removed = removed.map(|(path, at_ms)| Removed { path, at_ms, in_this_life: false }).collect();
+        let state = replay.finish(commit_path(&log.dir, last))?;
+        Ok(Some((log, state)))
+    }
+
+    /// Whether so much was committed since the last checkpoint that readers should be given a new one.
+    pub(crate) fn is_checkpoint_due(&self) -> bool {
+        let (version, bytes) = self.checkpoint.unwrap_or((0, 0));
+        let many = self.version - version >= COMMITS_BETWEEN_CHECKPOINTS;
+        let long = self.bytes_since_checkpoint >= bytes.max(COMMIT_BYTES_BETWEEN_CHECKPOINTS);
+        (many || long) && self.version >= self.checkpoint_not_before
+    }
+
+    /// Takes note that writing one failed: it is tried again only some commits later.
+    pub(crate) fn put_checkpoint_off(&mut self) {
+        self.checkpoint_not_before = self.version + COMMITS_BETWEEN_CHECKPOINTS / 8;
+    }
+
+    /// Takes note of a checkpoint of `version`.
+    pub(crate) fn checkpointed(&mut self, version: i64) {
+        // A file of no known size is no reason to write the next one sooner.
+        let bytes = self.disk.info(&checkpoint_path(&self.dir, version)).map_or(0, |info| info.len);
+        self.checkpoint = Some((version, bytes));
+        self.bytes_since_checkpoint = 0;
+    }
+
+    /// The newest version that has a checkpoint.
+    pub(crate) fn checkpoint(&self) -> Option<i64> {
+        self.checkpoint.map(|(version, _)| version)
+    }
+
+    /// Files that were removed from the table since the last call.
+    pub(crate) fn take_removed(&mut self) -> Vec<Removed> {
+        std::mem::take(&mut self.removed)
     }
 
     /// Whether the last commit may or may not stand.
@@ -122,12 +187,75 @@ impl TableLog {
             return Err(StorageError::io("commit", &path)(e));
         }
         self.version = version;
+        self.bytes_since_checkpoint += bytes.len() as u64;
+        let removed = actions.iter().filter_map(|action| match action {
+            Action::Remove(remove) => Some(remove),
+            _ => None,
+        });
+        self.removed.extend(removed.map(|remove| Removed {
+            path: remove.path.clone(),
+            at_ms: remove.deletion_timestamp,
+            in_this_life: true,
+        }));
         Ok(version)
     }
 }
 
+/// The newest checkpoint that can be read, applied, and its version and bytes; nothing, if every commit is there anyway.
+fn from_checkpoints(
+    disk: &SharedDisk,
+    dir: &Path,
+    checkpoints: &[i64],
+    has_first_commit: bool,
+) -> Result<(Replay, Option<(i64, u64)>), StorageError> {
+    let mut damaged = None;
+    for version in checkpoints.iter().rev() {
+        let path = checkpoint_path(dir, *version);
+        let read = disk::read_file(&**disk, &path).map_err(StorageError::io("read", &path)).and_then(|bytes| {
+            let (len, mut replay) = (bytes.len() as u64, Replay::default());
+            let applied = read_checkpoint(bytes).and_then(|actions| replay.apply_all(actions));
+            applied.map_err(|reason| StorageError::Corrupt { path, reason }).map(|()| (replay, Some((*version, len))))
+        });
+        match read {
+            Ok(found) => return Ok(found),
+            Err(error) => {
+                tracing::warn!(%error, "a Delta checkpoint is damaged; reading the one before it and the commits behind");
+                damaged.get_or_insert(error);
+            }
+        }
+    }
+    match damaged {
+        Some(error) if !has_first_commit => Err(error),
+        _ => Ok((Replay::default(), None)),
+    }
+}
+
+/// Whether the checkpoint of `version` reads back as a whole table.
+pub(crate) fn check_checkpoint(disk: &SharedDisk, dir: &Path, version: i64) -> Result<(), StorageError> {
+    let (replay, _) = from_checkpoints(disk, dir, &[version], false)?;
+    replay.finish(checkpoint_path(dir, version)).map(drop)
+}
+
 fn commit_path(dir: &Path, version: i64) -> PathBuf {
     dir.join(format!("{version:020}.json"))
+}
+
+fn checkpoint_path(dir: &Path, version: i64) -> PathBuf {
+    dir.join(format!("{version:020}.checkpoint.parquet"))
+}
+
+/// The version whose commit a file of that name is.
+pub(crate) fn commit_version(name: &str) -> Option<i64> {
+    version_of(name, ".json")
+}
+
+/// The version whose checkpoint a file of that name is.
+pub(crate) fn checkpoint_version(name: &str) -> Option<i64> {
+    version_of(name, ".checkpoint.parquet")
+}
+
+fn version_of(name: &str, suffix: &str) -> Option<i64> {
+    name.strip_suffix(suffix).filter(|version| version.len() == 20).and_then(|version| version.parse().ok())
 }
 
 /// Actions applied one after another.
@@ -137,6 +265,8 @@ struct Replay {
     protocol: Option<super::Protocol>,
     adds: BTreeMap<String, Add>,
     txns: BTreeMap<String, i64>,
+    /// Files that were removed, and when.
+    removed: BTreeMap<String, Option<i64>>,
 }
 
 impl Replay {
@@ -153,10 +283,12 @@ impl Replay {
                 Action::Protocol(protocol) => self.protocol = Some(protocol),
                 Action::MetaData(metadata) => self.metadata = Some(metadata),
                 Action::Add(add) => {
+                    self.removed.remove(&add.path);
                     self.adds.insert(add.path.clone(), add);
                 }
                 Action::Remove(remove) => {
                     self.adds.remove(&remove.path);
+                    self.removed.insert(remove.path, remove.deletion_timestamp);
                 }
                 Action::Txn(txn) => {
                     self.txns.insert(txn.app_id, txn.version);
@@ -178,7 +310,8 @@ impl Replay {
         let id = Uuid::parse_str(&metadata.id).map_err(|_| corrupt("the table id is not a UUID"))?;
         let schema = schema_from_json(&metadata.schema_string)
             .map_err(|found| StorageError::NewerFormat { path: path.clone(), found })?;
-        Ok(TableState { id: TableId(*id.as_bytes()), schema, adds: self.adds, txns: self.txns })
+        let properties = Properties { configuration: metadata.configuration, created_ms: metadata.created_time };
+        Ok(TableState { id: TableId(*id.as_bytes()), schema, adds: self.adds, txns: self.txns, properties })
     }
 }
 

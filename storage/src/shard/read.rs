@@ -110,6 +110,33 @@ impl ShardReader<'_> {
         Ok(batches)
     }
 
+    /// All rows in the columns of `schema`, of which no more than a batch of `batch_rows` is in memory at a time.
+    pub(crate) fn stream(
+        self,
+        shard: Arc<Shard>,
+        schema: Arc<TableSchema>,
+        batch_rows: usize,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch, StorageError>>, StorageError> {
+        let reader = self.open(&shard)?.with_batch_size(batch_rows).build().map_err(|e| self.corrupt(&shard, e))?;
+        let path = self.root.join(&shard.path);
+        Ok(reader.map(move |batch| match batch {
+            Ok(batch) => Ok(in_schema(&batch, &schema)),
+            Err(e) => Err(StorageError::Corrupt { path: path.clone(), reason: e.to_string() }),
+        }))
+    }
+
+    /// Calls `each` with all times of a shard, in its order, batch by batch.
+    pub(crate) fn all_times(&self, shard: &Shard, each: &mut dyn FnMut(&[i64])) -> Result<(), StorageError> {
+        let builder = self.open(shard)?.with_batch_size(1 << 14);
+        let mask = ProjectionMask::columns(builder.parquet_schema(), ["time"]);
+        let reader = builder.with_projection(mask).build().map_err(|e| self.corrupt(shard, e))?;
+        for batch in reader {
+            let batch = batch.map_err(|e| self.corrupt(shard, e))?;
+            each(time_column(&batch).ok_or_else(|| self.corrupt(shard, "it has no column time"))?.values());
+        }
+        Ok(())
+    }
+
     /// As [`ShardReader::rows`], in one batch.
     pub(crate) fn rows_in_one(
         &self,
