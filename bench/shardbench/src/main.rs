@@ -83,6 +83,11 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     for name in &tables {
         storage.refresh(name)?;
     }
+    let loaded = cpu_by_thread()?;
+    let flushed = storage.stats();
+    for name in &tables {
+        storage.compact(name)?;
+    }
     let cpu = cpu_by_thread()?;
     let stats = storage.stats();
     let shards: usize = storage.tables().iter().map(|table| table.shards).sum();
@@ -94,6 +99,11 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         "shard_bytes": shard_bytes,
         "shard_bytes_written": stats.shard_bytes_written_total,
         "shard_rows_written": stats.shard_rows_written_total,
+        "shard_bytes_flushed": flushed.shard_bytes_written_total,
+        "compactions": stats.compactions_total,
+        "compaction_rows": stats.compaction_rows_total,
+        "compaction_bytes_written": stats.compaction_bytes_written_total,
+        "cpu_ns_loaded": loaded,
         "cpu_ns": cpu,
     });
     println!("{result}");
