@@ -111,6 +111,11 @@ impl Table {
         if let Some(to) = sealed {
             flushed = Some(self.flush_sealed(to, settling)?);
         }
+        if flushed.is_none() {
+            // Rows that were said to wait have gone some other way, with their whole day.
+            let now = self.context.clock.monotonic();
+            self.state().count_waiting(now);
+        }
         Ok(flushed)
     }
 
@@ -327,8 +332,10 @@ impl Table {
 
     /// Returns the new version; `None` if there was nothing to commit.
     fn commit_days(&self, days: &[DayFlush], watermark: Option<u64>) -> Result<Option<i64>, StorageError> {
+        let flushed = self.state().flushed;
+        assert!(watermark.is_none_or(|to| to >= flushed), "the watermark would go back: {watermark:?}, was {flushed}");
         let is_empty = days.iter().all(|day| day.added.is_empty() && day.removed.is_empty());
-        if is_empty && watermark.is_none_or(|to| to == self.state().flushed) {
+        if is_empty && watermark.is_none_or(|to| to == flushed) {
             return Ok(None);
         }
         let now_ms = self.context.now_ms();
