@@ -21,7 +21,7 @@
 //! same values, and a removal of what is not there. A flush in the middle of a replay may commit an older state of such a
 //! key once more; the frames that lead on from it lie behind that flush's watermark, and nobody asks before replay ends.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -173,10 +173,9 @@ impl Table {
             // Nothing settles a sealed memtable again before the layers below change, which only this flush does.
             let counts = lock(sealed).collisions_by_shard();
             waiting_bytes += lock(sealed).bytes_of_rows(counts.values().sum());
-            let shards = self.state().partitions[day].shards.clone();
+            let shards = self.shards_by_path(*day);
             candidates.extend(counts.into_iter().map(|(path, collisions)| {
-                let shard = shards.iter().find(|shard| *shard.path == *path);
-                let bytes = shard.expect("a collision names a shard of its day").bytes;
+                let bytes = shards[&*path].bytes;
                 Candidate { day: *day, path, bytes, collisions }
             }));
         }
@@ -207,6 +206,11 @@ impl Table {
         Ok(affordable)
     }
 
+    fn shards_by_path(&self, day: i32) -> HashMap<String, Arc<Shard>> {
+        let state = self.state();
+        state.partitions[&day].shards.iter().map(|shard| (shard.path.clone(), Arc::clone(shard))).collect()
+    }
+
     /// Writes the shards of one day: rows of new keys into a new one, changed keys into the places they have, as far as
     /// these are in shards that are to be `rewritten`.
     fn write_day(
@@ -216,10 +220,7 @@ impl Table {
         rewritten: &HashSet<Arc<str>>,
         result: &mut Flushed,
     ) -> Result<DayFlush, StorageError> {
-        let (schema, shards) = {
-            let state = self.state();
-            (Arc::clone(&state.schema), state.partitions[&day].shards.clone())
-        };
+        let schema = self.schema();
         let (view, by_series, colliding, replaced, waiting, positions, rows) = {
             let sealed = lock(sealed);
             let replaced = sealed.replacements(rewritten);
@@ -242,8 +243,10 @@ impl Table {
             flush.new_bytes = u64::try_from(add.size).expect("a size was made from a u64");
             flush.added.push((add, index));
         }
+        let shards = self.shards_by_path(day);
         for (path, rows) in replaced {
-            let shard = shards.iter().find(|shard| *shard.path == *path).expect("a collision names a shard of its day");
+            // A sealed memtable that is settled collides with shards of its day only.
+            let shard = &shards[&*path];
             let range = (shard.position_min.to_string(), shard.position_max.max(newest).to_string());
             let left = shard.rows - rows.iter().filter(|(_, row)| row.is_none()).count() as u64;
             if left > 0 {
