@@ -71,6 +71,9 @@ struct DayFlush {
     rewritten_bytes: u64,
 }
 
+/// A day and its sealed memtable.
+type SealedDay = (i32, Arc<Mutex<Memtable>>);
+
 /// An older shard that a flush would have to rewrite.
 struct Candidate {
     day: i32,
@@ -120,13 +123,13 @@ impl Table {
     }
 
     fn flush_sealed(&self, to: u64, settling: Settling) -> Result<Flushed, StorageError> {
-        let sealed: Vec<(i32, Arc<Mutex<Memtable>>)> = {
+        let sealed: Vec<SealedDay> = {
             let state = self.state();
             let with_rows = |(day, p): (&i32, &crate::table::Partition)| Some((*day, Arc::clone(p.sealed.as_ref()?)));
             state.partitions.iter().filter_map(with_rows).collect()
         };
         let mut result = Flushed::default();
-        let mut parts: Vec<&[(i32, Arc<Mutex<Memtable>>)]> = sealed.chunks(PARTITIONS_MAX).collect();
+        let mut parts: Vec<&[SealedDay]> = sealed.chunks(PARTITIONS_MAX).collect();
         if parts.is_empty() {
             // The days that were sealed are gone: what is left to do is to move the watermark.
             parts.push(&[]);
@@ -158,11 +161,7 @@ impl Table {
     }
 
     /// Settles the sealed memtables of these days, and chooses which older shards are rewritten.
-    fn plan(
-        &self,
-        part: &[(i32, Arc<Mutex<Memtable>>)],
-        settling: Settling,
-    ) -> Result<HashSet<Arc<str>>, StorageError> {
+    fn plan(&self, part: &[SealedDay], settling: Settling) -> Result<HashSet<Arc<str>>, StorageError> {
         let mut candidates = Vec::new();
         let mut waiting_bytes = 0;
         for (day, sealed) in part {
