@@ -178,6 +178,7 @@ pub(crate) mod tests {
             shard_rows: 0,
             shard_bytes: 0,
             memory_rows: 0,
+            waiting_rows: 0,
         };
         Tables::new(names.iter().map(info).collect())
     }

@@ -21,7 +21,7 @@
 //! same values, and a removal of what is not there. A flush in the middle of a replay may commit an older state of such a
 //! key once more; the frames that lead on from it lie behind that flush's watermark, and nobody asks before replay ends.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -71,6 +71,9 @@ struct DayFlush {
     rewritten_bytes: u64,
 }
 
+/// A day and its sealed memtable.
+type SealedDay = (i32, Arc<Mutex<Memtable>>);
+
 /// An older shard that a flush would have to rewrite.
 struct Candidate {
     day: i32,
@@ -111,17 +114,22 @@ impl Table {
         if let Some(to) = sealed {
             flushed = Some(self.flush_sealed(to, settling)?);
         }
+        if flushed.is_none() {
+            // Rows that were said to wait have gone some other way, with their whole day.
+            let now = self.context.clock.monotonic();
+            self.state().count_waiting(now);
+        }
         Ok(flushed)
     }
 
     fn flush_sealed(&self, to: u64, settling: Settling) -> Result<Flushed, StorageError> {
-        let sealed: Vec<(i32, Arc<Mutex<Memtable>>)> = {
+        let sealed: Vec<SealedDay> = {
             let state = self.state();
             let with_rows = |(day, p): (&i32, &crate::table::Partition)| Some((*day, Arc::clone(p.sealed.as_ref()?)));
             state.partitions.iter().filter_map(with_rows).collect()
         };
         let mut result = Flushed::default();
-        let mut parts: Vec<&[(i32, Arc<Mutex<Memtable>>)]> = sealed.chunks(PARTITIONS_MAX).collect();
+        let mut parts: Vec<&[SealedDay]> = sealed.chunks(PARTITIONS_MAX).collect();
         if parts.is_empty() {
             // The days that were sealed are gone: what is left to do is to move the watermark.
             parts.push(&[]);
@@ -153,11 +161,7 @@ impl Table {
     }
 
     /// Settles the sealed memtables of these days, and chooses which older shards are rewritten.
-    fn plan(
-        &self,
-        part: &[(i32, Arc<Mutex<Memtable>>)],
-        settling: Settling,
-    ) -> Result<HashSet<Arc<str>>, StorageError> {
+    fn plan(&self, part: &[SealedDay], settling: Settling) -> Result<HashSet<Arc<str>>, StorageError> {
         let mut candidates = Vec::new();
         let mut waiting_bytes = 0;
         for (day, sealed) in part {
@@ -168,10 +172,9 @@ impl Table {
             // Nothing settles a sealed memtable again before the layers below change, which only this flush does.
             let counts = lock(sealed).collisions_by_shard();
             waiting_bytes += lock(sealed).bytes_of_rows(counts.values().sum());
-            let shards = self.state().partitions[day].shards.clone();
+            let shards = self.shards_by_path(*day);
             candidates.extend(counts.into_iter().map(|(path, collisions)| {
-                let shard = shards.iter().find(|shard| *shard.path == *path);
-                let bytes = shard.expect("a collision names a shard of its day").bytes;
+                let bytes = shards[&*path].bytes;
                 Candidate { day: *day, path, bytes, collisions }
             }));
         }
@@ -202,6 +205,11 @@ impl Table {
         Ok(affordable)
     }
 
+    fn shards_by_path(&self, day: i32) -> HashMap<String, Arc<Shard>> {
+        let state = self.state();
+        state.partitions[&day].shards.iter().map(|shard| (shard.path.clone(), Arc::clone(shard))).collect()
+    }
+
     /// Writes the shards of one day: rows of new keys into a new one, changed keys into the places they have, as far as
     /// these are in shards that are to be `rewritten`.
     fn write_day(
@@ -211,6 +219,7 @@ impl Table {
         rewritten: &HashSet<Arc<str>>,
         result: &mut Flushed,
     ) -> Result<DayFlush, StorageError> {
+<<<<<<< HEAD
         // Rows older than their table's retention are no longer wanted, and the log keeps them no longer than the others.
         if self.first_kept_day().is_some_and(|first| day < first) {
             self.context.counters.rows_expired.add(lock(sealed).rows() as u64);
@@ -220,6 +229,9 @@ impl Table {
             let state = self.state();
             (Arc::clone(&state.schema), state.partitions[&day].shards.clone())
         };
+=======
+        let schema = self.schema();
+>>>>>>> core
         let (view, by_series, colliding, replaced, waiting, positions, rows) = {
             let sealed = lock(sealed);
             let replaced = sealed.replacements(rewritten);
@@ -242,8 +254,10 @@ impl Table {
             flush.new_bytes = u64::try_from(add.size).expect("a size was made from a u64");
             flush.added.push((add, index));
         }
+        let shards = self.shards_by_path(day);
         for (path, rows) in replaced {
-            let shard = shards.iter().find(|shard| *shard.path == *path).expect("a collision names a shard of its day");
+            // A sealed memtable that is settled collides with shards of its day only.
+            let shard = &shards[&*path];
             let range = (shard.position_min.to_string(), shard.position_max.max(newest).to_string());
             let left = shard.rows - rows.iter().filter(|(_, row)| row.is_none()).count() as u64;
             if left > 0 {
@@ -332,8 +346,13 @@ impl Table {
 
     /// Returns the new version; `None` if there was nothing to commit.
     fn commit_days(&self, days: &[DayFlush], watermark: Option<u64>) -> Result<Option<i64>, StorageError> {
+        let flushed = self.state().flushed;
+        debug_assert!(
+            watermark.is_none_or(|to| to >= flushed),
+            "the watermark would go back: {watermark:?}, was {flushed}"
+        );
         let is_empty = days.iter().all(|day| day.added.is_empty() && day.removed.is_empty());
-        if is_empty && watermark.is_none_or(|to| to == self.state().flushed) {
+        if is_empty && watermark.is_none_or(|to| to == flushed) {
             return Ok(None);
         }
         let now_ms = self.context.now_ms();

@@ -185,9 +185,10 @@ impl Loop {
     fn settling(&self, table: &Table) -> Settling {
         let now = self.shared.context.clock.monotonic();
         let log_bytes = self.shared.with_wal(Wal::stats).map_or(0, |stats| stats.bytes_on_disk);
-        // The rows of the server's own tables are few, change all the time, and are not in the log as such.
-        let is_system = *table.name.schema == *SYSTEM;
-        if is_system || log_bytes > self.config.log_bytes_max / 2 || self.must_not_wait(table, now) {
+        // Where memory is what is wanted, a flush that leaves much of it to rows that wait helps little.
+        let is_pressing = self.shared.context.memory.is_pressing();
+        let is_full_of_waiting = is_pressing && table.waiting().0.bytes > table.memory_bytes() / 4;
+        if log_bytes > self.config.log_bytes_max / 2 || is_full_of_waiting || self.must_not_wait(table, now) {
             Settling::Everything
         } else {
             Settling::WithinBudget
@@ -213,6 +214,8 @@ impl Shared {
             }
             applied
         };
+        // The rows of the server's own tables are few, change all the time, and are not in the log as such.
+        let settling = if *table.name.schema == *SYSTEM { Settling::Everything } else { settling };
         let flushed = table.flush(&applied, settling)?;
         if let Some(flushed) = &flushed {
             tracing::debug!(table = %table.name, rows = flushed.rows, shards = flushed.shards, "flushed");

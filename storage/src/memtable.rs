@@ -553,3 +553,6 @@ impl MemtableView {
         (chunk * CHUNK_ROWS) as u32
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,16 +149,8 @@ impl Memtable {
         for (known, is_gone) in below.shards.iter_mut().zip(&is_gone) {
             known.generation = known.generation.filter(|_| !is_gone);
         }
-        // What is not met yet comes with the next generation.
-        let from = below.generation + 1;
-        let suspects = &mut below.suspects;
-        below.places.retain(|(series, time_us), place| {
-            let is_there = place.at.map_or(has_sealed, |(shard, _)| !is_gone[shard as usize]);
-            if !is_there {
-                suspects.push((*series, *time_us, from));
-            }
-            is_there
-        });
+        // A key that lost its place is in a new shard, if anywhere: it is suspected with all that the shard reaches.
+        below.places.retain(|_, place| place.at.map_or(has_sealed, |(shard, _)| !is_gone[shard as usize]));
         let is_new = |shard: &usize| self.below.generation_of(&shards[*shard].path).is_none();
         let new: Vec<usize> = (0..shards.len()).filter(is_new).collect();
         let is_known = |id: &u32| !new.is_empty() && self.series[*id as usize].below_max.is_some();

@@ -3,7 +3,10 @@
 
 mod agents;
 mod agents_power;
+mod changes;
 mod correct;
 mod damage;
+mod orders;
 mod power;
+mod waiting;
 mod world;

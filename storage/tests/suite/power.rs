@@ -1,8 +1,8 @@
 //! Power cuts, kills and failing calls over all of DATA (P1, P2, P4, P5), against an exact oracle.
 //!
-//! A run writes readings, some in flight together, refreshes and asks between them, and loses power at any changing
-//! operation of the disk. What is stored afterwards must be every acknowledged write, then some first few of those in
-//! flight, in the order in which they were written: nothing else, and each key once for a reader of shards alone.
+//! A run writes and removes readings, some in flight together, flushes and asks between them, and loses power at any
+//! changing operation of the disk. What is stored afterwards must be every acknowledged change, then some first few of
+//! those in flight, in the order in which they were made: nothing else, and each key once for a reader of shards alone.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use faults::{FaultDisk, Operation, PlantedBug, SimDisk};
-use model::{FieldType, Rng, SeriesKey, SplitMix64, TableBatch, TableName, Value};
-use storage::{Storage, StorageError};
+use model::{FieldType, Removal, Rng, SeriesKey, SplitMix64, TableBatch, TableName, Value};
+use storage::{PendingWrite, Settling, Storage, StorageError};
 use wal::disk::SharedDisk;
 
 use crate::world::{Rows, START_US, World, read, read_snapshot};
@@ -37,11 +37,49 @@ pub(crate) fn table_batch(write: &Write) -> TableBatch {
     batch
 }
 
+/// What is asked of a storage in one request.
+#[derive(Debug)]
+enum Change {
+    Write(Write),
+    /// Rows by series and time, or only one of their fields.
+    Remove(Vec<(u64, i64)>, Option<&'static str>),
+}
+
+impl Change {
+    fn send(&self, storage: &Storage) -> Result<PendingWrite, StorageError> {
+        match self {
+            Change::Write(write) => storage.write(vec![table_batch(write)], "test"),
+            Change::Remove(rows, field) => {
+                let key = |series: &u64| SeriesKey::from_tags([("s", format!("d{series}"))]);
+                let keys: Vec<(SeriesKey, i64)> = rows.iter().map(|(s, time)| (key(s), START_US + time)).collect();
+                let rows = keys.iter().map(|(key, time_us)| (key, *time_us));
+                let fields = field.map(|field| vec![field.into()]);
+                storage.remove(Removal { fields, ..Removal::of_rows(TableName::public("t"), rows) }, "test")
+            }
+        }
+    }
+
+    fn apply(&self, rows: &mut Rows) {
+        match self {
+            Change::Write(write) => apply(rows, write),
+            Change::Remove(keys, field) => {
+                for (series, time) in keys {
+                    let key = (format!("s=d{series}"), *time);
+                    match field {
+                        None => drop(rows.remove(&key)),
+                        Some(field) => drop(rows.get_mut(&key).and_then(|row| row.remove(*field))),
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// What was acknowledged, and what was attempted after it.
 #[derive(Default)]
 struct Oracle {
     acked: Rows,
-    in_flight: Vec<Write>,
+    in_flight: Vec<Change>,
     next: u64,
 }
 
@@ -62,11 +100,23 @@ impl Oracle {
         random_write(&mut self.next, rng)
     }
 
+    /// Mostly writes. Of the fields only `storage`'s can be removed: `x` comes with the table's first write or soon after.
+    fn new_change(&mut self, storage: &Storage, rng: &SplitMix64) -> Change {
+        let table = storage.table(&TableName::public("t"));
+        let has_x = table.as_ref().is_some_and(|table| table.schema.columns().iter().any(|c| &*c.name == "x"));
+        if table.is_none() || rng.below(5) > 0 {
+            return Change::Write(self.new_write(rng));
+        }
+        let row = |_| (rng.below(3), rng.below(self.next + 1) as i64 + if rng.below(8) == 0 { DAY_US } else { 0 });
+        let rows = (0..1 + rng.below(6)).map(row).collect();
+        Change::Remove(rows, (has_x && rng.below(2) == 0).then_some("x"))
+    }
+
     /// The stored rows must be those acknowledged and the first few in flight; they are the truth from then on.
     fn check(&mut self, stored: Rows) -> Result<(), String> {
         let mut allowed = self.acked.clone();
         for write in std::iter::once(None).chain(self.in_flight.iter().map(Some)) {
-            write.into_iter().for_each(|write| apply(&mut allowed, write));
+            write.into_iter().for_each(|change| change.apply(&mut allowed));
             if allowed == stored {
                 self.acked = stored;
                 self.in_flight.clear();
@@ -108,24 +158,25 @@ fn live(
     }
     for _ in 0..steps {
         if rng.below(6) == 0 && storage.table(&TableName::public("t")).is_some() {
-            match storage.refresh(&TableName::public("t")) {
+            let settling = [Settling::WithinBudget, Settling::Everything][rng.below(2) as usize];
+            match storage.flush(&TableName::public("t"), settling) {
                 Ok(()) => {}
                 Err(_) if !is_on() => return Ok(()),
-                Err(e) => return Err(format!("refresh: {e}")),
+                Err(e) => return Err(format!("flush: {e}")),
             }
         }
         let mut pending = Vec::new();
         for _ in 0..1 + rng.below(3) {
-            let write = oracle.new_write(rng);
-            let sent = storage.write(vec![table_batch(&write)], "test");
-            oracle.in_flight.push(write);
+            let change = oracle.new_change(&storage, rng);
+            let sent = change.send(&storage);
+            oracle.in_flight.push(change);
             pending.push(sent);
         }
         for sent in pending {
-            match sent.and_then(storage::PendingWrite::wait) {
+            match sent.and_then(PendingWrite::wait) {
                 Ok(()) => {
-                    let write = oracle.in_flight.remove(0);
-                    apply(&mut oracle.acked, &write);
+                    let change = oracle.in_flight.remove(0);
+                    change.apply(&mut oracle.acked);
                 }
                 Err(_) if !is_on() => return Ok(()),
                 Err(e) => return Err(format!("write: {e}")),
@@ -231,12 +282,12 @@ fn after_a_failed_sync_of_the_log_nothing_is_acknowledged_and_a_restart_has_all_
         let mut failed_at = None;
         for step in 0..200 {
             let write = oracle.new_write(&rng);
-            let sent = storage.write(vec![table_batch(&write)], "test").and_then(storage::PendingWrite::wait);
+            let sent = storage.write(vec![table_batch(&write)], "test").and_then(PendingWrite::wait);
             match (sent, failed_at) {
                 (Ok(()), None) => apply(&mut oracle.acked, &write),
                 (Ok(()), Some(at)) => panic!("n {n}: write {step} was acknowledged after the sync failed at {at}"),
                 (Err(StorageError::Poisoned), _) => {
-                    oracle.in_flight.push(write);
+                    oracle.in_flight.push(Change::Write(write));
                     failed_at.get_or_insert(step);
                 }
                 (Err(e), _) => panic!("n {n}: {e}"),
@@ -333,7 +384,7 @@ fn a_correction_on_a_retry_that_is_being_flushed_is_seen_once() {
 }
 
 fn put(storage: &Storage, oracle: &mut Oracle, rng: &SplitMix64) {
-    let write = oracle.new_write(rng);
-    storage.write(vec![table_batch(&write)], "test").unwrap().wait().unwrap();
-    apply(&mut oracle.acked, &write);
+    let change = oracle.new_change(storage, rng);
+    change.send(storage).unwrap().wait().unwrap();
+    change.apply(&mut oracle.acked);
 }
