@@ -135,6 +135,12 @@ impl Catalog {
         tables.dropped.retain_mut(|dropped| dropped.id != id || change(dropped));
     }
 
+    /// Takes note that rows of the tables that earlier lives dropped are in the log before `offset` only.
+    pub(crate) fn know_log_end(&self, offset: u64) {
+        let mut tables = self.tables.write().expect("no holder of this lock panics");
+        tables.dropped.iter_mut().for_each(|dropped| dropped.log_end = Some(offset));
+    }
+
     /// Drops a table: when this returns true, it is gone for every reader, in one commit. False if it was gone before.
     ///
     /// # Errors

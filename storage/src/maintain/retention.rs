@@ -3,8 +3,8 @@
 //! Owns:     which days those are, and taking them out of the table.
 //! Does not: delete their files (`vacuum`), or refuse rows of such days (`admit`, which asks here which they are).
 //!
-//! A day goes when all of it is older than the retention. Its rows in memory go first, by a flush that writes nothing of
-//! them and moves the watermark, so that replay does not bring them back; then its shards, in one commit.
+//! A day goes when all of it is older than the retention. If it has rows in memory, it goes by a flush that writes nothing
+//! of it and moves the watermark, so that replay does not bring them back; all other days in one commit.
 //!
 //! How old a row is the clock says, but never by more than [`AHEAD_MAX_US`] after the newest reading of any table: a
 //! clock that jumps ahead must not delete everything. The server's own tables do not count, since their times are the

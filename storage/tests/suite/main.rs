@@ -3,7 +3,10 @@
 
 mod agents;
 mod agents_power;
+mod compact;
 mod correct;
 mod damage;
+mod maintain;
+mod maintain_power;
 mod power;
 mod world;

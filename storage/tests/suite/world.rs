@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow::util::display::array_value_to_string;
-use model::{SeriesKey, SplitMix64, SystemClock, TableBatch, TableName, Value};
+use model::{Clock, SeriesKey, SplitMix64, SystemClock, TableBatch, TableName, Value};
 use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use storage::{ColumnKind, Storage, StorageConfig, StorageError, TableSnapshot};
@@ -23,6 +25,7 @@ pub(crate) type Rows = BTreeMap<(String, i64), BTreeMap<String, String>>;
 pub(crate) struct World {
     pub(crate) disk: SharedDisk,
     pub(crate) config: StorageConfig,
+    pub(crate) clock: Arc<dyn Clock>,
     seed: u64,
     _folder: Option<tempfile::TempDir>,
 }
@@ -39,7 +42,7 @@ impl World {
     pub(crate) fn on(disk: SharedDisk, data: PathBuf) -> World {
         let mut config = StorageConfig::new(data);
         config.log_segment_bytes = 256 << 10;
-        World { disk, config, seed: 1, _folder: None }
+        World { disk, config, clock: Arc::new(SystemClock::new()), seed: 1, _folder: None }
     }
 
     /// The seed of everything the storage draws; no two lives of one folder may share it.
@@ -48,13 +51,20 @@ impl World {
         self
     }
 
+    /// With a clock that stands still, at `now_us` after [`START_US`], until it is told otherwise.
+    pub(crate) fn with_test_clock(mut self, now_us: i64) -> (World, Arc<TestClock>) {
+        let clock = Arc::new(TestClock { wall_us: AtomicI64::new(START_US + now_us), passed_us: AtomicI64::new(0) });
+        self.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+        (self, clock)
+    }
+
     pub(crate) fn open(&self) -> Arc<Storage> {
         self.try_open().unwrap()
     }
 
     pub(crate) fn try_open(&self) -> Result<Arc<Storage>, StorageError> {
-        let (clock, rng) = (Arc::new(SystemClock::new()), Arc::new(SplitMix64::new(self.seed)));
-        Storage::open(self.config.clone(), Arc::clone(&self.disk), clock, rng, &|_| {})
+        let rng = Arc::new(SplitMix64::new(self.seed));
+        Storage::open(self.config.clone(), Arc::clone(&self.disk), Arc::clone(&self.clock), rng, &|_| {})
     }
 
     /// As the next process would open it.
@@ -65,6 +75,36 @@ impl World {
 
     pub(crate) fn table_dir(&self, table: &str) -> PathBuf {
         self.config.data.join("tables/public").join(table)
+    }
+}
+
+/// A clock that tests move.
+#[derive(Debug)]
+pub(crate) struct TestClock {
+    wall_us: AtomicI64,
+    passed_us: AtomicI64,
+}
+
+impl TestClock {
+    /// Time passes.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.jump(time.as_micros() as i64);
+        self.passed_us.fetch_add(time.as_micros() as i64, Ordering::SeqCst);
+    }
+
+    /// Somebody sets the wall clock.
+    pub(crate) fn jump(&self, by_us: i64) {
+        self.wall_us.fetch_add(by_us, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now_us(&self) -> i64 {
+        self.wall_us.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.passed_us.load(Ordering::SeqCst) as u64)
     }
 }
 
