@@ -106,6 +106,10 @@ impl Catalog {
         Ok(Catalog { context, tables: RwLock::new(tables), creating: Mutex::new(()) })
     }
 
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
     pub(crate) fn get(&self, name: &TableName) -> Option<Arc<Table>> {
         self.tables.read().expect("no holder of this lock panics").by_name.get(name).cloned()
     }

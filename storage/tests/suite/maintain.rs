@@ -135,6 +135,10 @@ fn options_are_kept_through_new_columns_and_restarts_and_stand_above_the_default
     storage.set_options(&table(), TableOptions::default()).unwrap();
     storage.clean();
     assert_eq!(read(&storage, "t").len(), 1);
+    let old: &[Reading<'_>] = &[("a", 0, &[("x", Value::F64(0.0))])];
+    let pending = storage.write(vec![batch("new", old)], "test").unwrap();
+    assert_eq!((pending.rejected.len(), storage.table(&TableName::public("new")).is_none()), (1, true));
+    pending.wait().unwrap();
     let invalid =
         |name: &TableName, options| matches!(storage.set_options(name, options), Err(StorageError::Invalid(_)));
     assert!(invalid(&table(), TableOptions { retention: Some(Duration::ZERO) }));
@@ -235,7 +239,7 @@ fn a_write_that_is_under_way_while_its_table_is_dropped_is_answered_and_gone() {
     faults.release_syncs();
     pending.wait().unwrap();
     assert!(storage.table(&table()).is_none());
-    assert_eq!(storage.stats().memory_rows, 0);
+    assert_eq!(storage.stats().memory_bytes, 0);
     drop(storage);
     let storage = world.reopen();
     assert!(storage.table(&table()).is_none());
