@@ -310,6 +310,9 @@ impl Shared {
     fn clean(&self, config: &StorageConfig) {
         let mut maintenance = self.maintenance();
         for table in self.catalog.all() {
+            if self.stop.is_stopped() {
+                return;
+            }
             if let Err(e) = self.expire(&table) {
                 tracing::error!(table = %table.name, error = %e, "days older than the retention stay until the next try");
             }

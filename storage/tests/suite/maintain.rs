@@ -169,9 +169,10 @@ fn a_dropped_table_is_gone_for_everybody_and_its_name_is_free() {
     let new = |world: &World| {
         let schema = world.config.data.join("tables/public");
         let folders = std::fs::read_dir(schema).unwrap().map(|entry| entry.unwrap().path());
-        folders.filter(|path| path.to_string_lossy().contains("/t~")).collect::<Vec<_>>()
+        folders.filter(|path| path.to_string_lossy().contains("/t!!")).collect::<Vec<_>>()
     };
     assert_eq!(new(&world).len(), 1);
+    assert_eq!(seen_by_deltalake(&new(&world)[0]).len(), 0);
     drop(storage);
     let storage = world.reopen();
     let only_new = |storage: &Storage| {
@@ -181,6 +182,7 @@ fn a_dropped_table_is_gone_for_everybody_and_its_name_is_free() {
     };
     only_new(&storage);
     storage.refresh(&table()).unwrap();
+    assert_eq!(seen_by_deltalake(&new(&world)[0]).len(), 1);
     // The data go after the time of grace; the log stays while rows of the table may be in ours.
     storage.clean();
     assert_eq!(files(&old, ".parquet").len(), 1);
@@ -253,14 +255,14 @@ fn a_folder_of_which_two_are_one_table_is_refused() {
     let storage = world.open();
     write(&storage, "t", &[("a", 1, &[("x", Value::F64(1.0))])]);
     drop(storage);
-    let copy = world.config.data.join("tables/public/t~01234567/_delta_log");
+    let copy = world.config.data.join("tables/public/t!!01234567/_delta_log");
     std::fs::create_dir_all(&copy).unwrap();
     for commit in files(&world.table_dir("t").join("_delta_log"), ".json") {
         std::fs::copy(&commit, copy.join(commit.file_name().unwrap())).unwrap();
     }
     let opened = world.with_seed(9).try_open();
     let Err(e @ StorageError::Corrupt { .. }) = opened else { panic!("{opened:?}") };
-    assert!(e.to_string().contains("t~01234567") && e.to_string().contains("public/t "), "{e}");
+    assert!(e.to_string().contains("t!!01234567") && e.to_string().contains("public/t "), "{e}");
 }
 
 #[test]
