@@ -363,7 +363,7 @@ fn commits_before_the_last_but_one_checkpoint_go_and_a_damaged_checkpoint_is_sur
     let storage = world.reopen();
     assert_eq!(read(&storage, "t"), rows);
     drop(storage);
-    let newest = log.join(format!("{:0>20}.checkpoint.parquet", newest));
+    let newest = log.join(format!("{newest:0>20}.checkpoint.parquet"));
     let good = std::fs::read(&newest).unwrap();
     for bytes in [&b""[..], &good[..good.len() / 2], &[&good[..40], &[0xA5; 400], &good[440..]].concat()] {
         std::fs::write(&newest, bytes).unwrap();
