@@ -14,8 +14,9 @@ use model::name::check_column_name;
 use model::{FieldType, TableBatch, Value, day_of};
 
 use crate::catalog::Catalog;
+use crate::maintain::first_kept_day;
 use crate::table::Table;
-use crate::{ColumnKind, RejectedRow, StorageError, TableSchema};
+use crate::{ColumnKind, RejectedRow, StorageError, TableOptions, TableSchema};
 
 /// The earliest time that is stored: 1677-09-21T00:12:43.145225Z, the first whose nanoseconds an i64 holds. Functions of
 /// time count in nanoseconds, in our SQL and in other readers: one row beyond would break them for its whole table.
@@ -42,7 +43,11 @@ pub(crate) fn admit(
 ) -> Result<Option<(Arc<Table>, TableBatch)>, StorageError> {
     let batch = within_time(batch, limit, rejected);
     let mut table = catalog.get(&batch.table);
-    let batch = match table.as_ref().and_then(|table| table.first_kept_day()) {
+    let first_kept_day = match &table {
+        Some(table) => table.first_kept_day(),
+        None => first_kept_day(catalog.context(), &batch.table, TableOptions::default()),
+    };
+    let batch = match first_kept_day {
         Some(first) => within_retention(batch, first, rejected),
         None => batch,
     };

@@ -4,7 +4,7 @@
 //! Does not: change a table's columns (`admit`) or rows, or take folders away (`maintain`).
 //!
 //! A dropped table's folder stays until vacuum takes it. Its id is known as long, so that replay tells rows of a dropped
-//! table from rows that are lost; a new table of its name gets the folder `<name>~<first 8 hex digits of its id>`.
+//! table from rows that are lost; a new table of its name gets the folder `<name>!!<first 8 hex digits of its id>`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -27,6 +27,10 @@ pub(crate) const SYSTEM: &str = "system";
 
 /// Tables of a data folder. Each takes memory and a log of its own, so their number has a limit (P10).
 pub(crate) const TABLES_MAX: usize = 10_000;
+
+/// Stands in a folder's name before the id of a table that was made while a dropped one had the plain name. No name gives
+/// it (docs/adr/0009-folder-names.md).
+const DROPPED_BEFORE: &str = "!!";
 
 /// See the module.
 #[derive(Debug)]
@@ -76,7 +80,7 @@ impl Catalog {
                 let dir = root.join(&schema).join(&table);
                 let Some((log, state)) = TableLog::load(&context.disk, &dir)? else { continue };
                 let corrupt = |reason: String| StorageError::Corrupt { path: dir.clone(), reason };
-                let plain = table.split_once('~').map_or(&*table, |(plain, _id)| plain);
+                let plain = table.split_once(DROPPED_BEFORE).map_or(&*table, |(plain, _id)| plain);
                 let (Some(schema_name), Some(table_name)) = (decode(&schema), decode(plain)) else {
                     return Err(corrupt("its folder's name is not one that a table gets".into()));
                 };
@@ -106,6 +110,10 @@ impl Catalog {
         Ok(Catalog { context, tables: RwLock::new(tables), creating: Mutex::new(()) })
     }
 
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
     pub(crate) fn get(&self, name: &TableName) -> Option<Arc<Table>> {
         self.tables.read().expect("no holder of this lock panics").by_name.get(name).cloned()
     }
@@ -133,6 +141,12 @@ impl Catalog {
     pub(crate) fn change_dropped(&self, id: TableId, change: impl Fn(&mut Dropped) -> bool) {
         let mut tables = self.tables.write().expect("no holder of this lock panics");
         tables.dropped.retain_mut(|dropped| dropped.id != id || change(dropped));
+    }
+
+    /// Takes note that rows of the tables that earlier lives dropped are in the log before `offset` only.
+    pub(crate) fn know_log_end(&self, offset: u64) {
+        let mut tables = self.tables.write().expect("no holder of this lock panics");
+        tables.dropped.iter_mut().for_each(|dropped| dropped.log_end = Some(offset));
     }
 
     /// Drops a table: when this returns true, it is gone for every reader, in one commit. False if it was gone before.
@@ -187,7 +201,7 @@ impl Catalog {
         let id = self.context.uuid();
         let mut prefix = format!("{}/{}", encode(&name.schema), encode(&name.table));
         if self.dropped().iter().any(|dropped| dropped.prefix == prefix) {
-            prefix = format!("{prefix}~{}", &id.simple().to_string()[..8]);
+            prefix = format!("{prefix}{DROPPED_BEFORE}{}", &id.simple().to_string()[..8]);
         }
         let dir = self.context.tables_dir.join(&prefix);
         let properties = Properties::new(TableOptions::default(), self.context.now_ms());

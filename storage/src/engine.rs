@@ -128,6 +128,7 @@ impl Storage {
         let (groups, applied_groups) = sync_channel(GROUPS_WAITING_MAX);
         let (wal, recovered) =
             recovery::open_log(&config, &life, &context, &catalog, move |outcome| send(&groups, outcome))?;
+        catalog.know_log_end(recovered.end);
         let agents = Arc::new(Agents::default());
         recovery::replay(&config, &wal, &recovered, &catalog, &agents, clock.monotonic(), progress)?;
         let rejected = Rejected::new(Arc::clone(&disk), config.data.join("rejected"), life.node, life.epoch);

@@ -219,19 +219,10 @@ impl Table {
         rewritten: &HashSet<Arc<str>>,
         result: &mut Flushed,
     ) -> Result<DayFlush, StorageError> {
-<<<<<<< HEAD
-        // Rows older than their table's retention are no longer wanted, and the log keeps them no longer than the others.
         if self.first_kept_day().is_some_and(|first| day < first) {
-            self.context.counters.rows_expired.add(lock(sealed).rows() as u64);
-            return Ok(DayFlush { day, ..DayFlush::default() });
+            return Ok(self.expire_day(day, sealed));
         }
-        let (schema, shards) = {
-            let state = self.state();
-            (Arc::clone(&state.schema), state.partitions[&day].shards.clone())
-        };
-=======
         let schema = self.schema();
->>>>>>> core
         let (view, by_series, colliding, replaced, waiting, positions, rows) = {
             let sealed = lock(sealed);
             let replaced = sealed.replacements(rewritten);
@@ -271,6 +262,18 @@ impl Table {
             self.context.counters.shards_rewritten.add(1);
         }
         Ok(flush)
+    }
+
+    /// Of a day that is older than its table's retention nothing is written, and its shards go in the same commit: without
+    /// its newest rows it would be neither what it was nor gone.
+    fn expire_day(&self, day: i32, sealed: &Mutex<Memtable>) -> DayFlush {
+        let shards = self.state().partitions[&day].shards.clone();
+        let rows = shards.iter().map(|shard| shard.rows).sum::<u64>() + lock(sealed).rows() as u64;
+        self.context.counters.rows_expired.add(rows);
+        let prefix = format!("{}/", self.prefix);
+        let below_table = |path: &str| path.strip_prefix(&prefix).expect("a shard of this table").to_owned();
+        let removed = shards.iter().map(|shard| (below_table(&shard.path), shard.bytes)).collect();
+        DayFlush { day, removed, ..DayFlush::default() }
     }
 
     /// Copies `shard`, with the rows at `rows` (ordinal → row of `view`) replaced, or left out.

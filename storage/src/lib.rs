@@ -4,13 +4,9 @@
 //! Does not: speak any network protocol, plan SQL, or read configuration files.
 //!
 //! A write is admitted (`admit`), appended to the log, synced by it, applied to memtables by one thread in the order
-<<<<<<< HEAD
-//! of the log (`engine`), and acknowledged. Another thread flushes memtables into shards (`flush`) and truncates the
-//! log behind them. A third merges shards, removes what is too old, and deletes what nobody needs (`maintain`). A query takes a [`TableSnapshot`] of both.
-=======
 //! of the log (`engine`), and acknowledged; so is a removal (`remove`). Another thread flushes memtables into shards
-//! (`flush`) and truncates the log behind them. A query takes a [`TableSnapshot`] of both.
->>>>>>> core
+//! (`flush`) and truncates the log behind them. A third merges shards, removes what is too old, and deletes what nobody
+//! needs (`maintain`). A query takes a [`TableSnapshot`] of both.
 
 mod admit;
 mod agents;

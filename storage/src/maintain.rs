@@ -13,7 +13,7 @@ mod retention;
 mod vacuum;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::table::Table;
 use crate::{Shard, Storage, StorageConfig, StorageError};
 use compact::{Compacted, Pace};
 use plan::When;
+pub(crate) use retention::first_kept_day;
 use vacuum::Tombstone;
 
 /// How often the thread looks for something to do.
@@ -239,9 +240,14 @@ impl Care {
 }
 
 impl Shared {
+    fn maintenance(&self) -> MutexGuard<'_, Maintenance> {
+        // It is no more than notes: whoever panicked over them must not keep the server from closing its log.
+        self.maintenance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Writes the checkpoints that are due.
     pub(crate) fn write_checkpoints(&self) {
-        let mut maintenance = self.maintenance.lock().expect("no holder of this lock panics");
+        let mut maintenance = self.maintenance();
         for table in self.catalog.all() {
             if !table.log.lock().expect("no holder of this lock panics").is_checkpoint_due() {
                 continue;
@@ -274,7 +280,7 @@ impl Shared {
                 let Ok(_one) = table.compacting.try_lock() else { continue };
                 let now = self.context.clock.monotonic();
                 let merge = {
-                    let mut maintenance = self.maintenance.lock().expect("no holder of this lock panics");
+                    let mut maintenance = self.maintenance();
                     let care = maintenance.tables.entry(table.id).or_default();
                     care.next_merge(&table, now, config.compaction_wait)
                 };
@@ -287,7 +293,7 @@ impl Shared {
                     Err(StorageError::Closed) => return,
                     Err(e) => {
                         tracing::error!(table = %table.name, error = %e, "compaction failed; its shards stay as they are");
-                        let mut maintenance = self.maintenance.lock().expect("no holder of this lock panics");
+                        let mut maintenance = self.maintenance();
                         let care = maintenance.tables.entry(table.id).or_default();
                         care.paused_until = Some(now + PAUSE_AFTER_FAILURE);
                     }
@@ -302,8 +308,11 @@ impl Shared {
 
     /// Removes days that are too old, and files that nobody needs.
     fn clean(&self, config: &StorageConfig) {
-        let mut maintenance = self.maintenance.lock().expect("no holder of this lock panics");
+        let mut maintenance = self.maintenance();
         for table in self.catalog.all() {
+            if self.stop.is_stopped() {
+                return;
+            }
             if let Err(e) = self.expire(&table) {
                 tracing::error!(table = %table.name, error = %e, "days older than the retention stay until the next try");
             }

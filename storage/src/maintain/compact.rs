@@ -21,8 +21,9 @@ use crate::shard::write::ShardWriter;
 use crate::table::Table;
 use crate::{Shard, StorageError, TableSchema};
 
-/// Values in the batches of all inputs together: what a merge takes in memory, beside what the outputs' writers take.
-const VALUES_IN_MEMORY: usize = 1 << 23;
+/// What the batches of all inputs together take in memory, about; the outputs' writers take what they have written of a
+/// row group besides.
+const BATCH_BYTES_IN_MEMORY: u64 = 128 << 20;
 
 const SECOND_US: i64 = 1_000_000;
 const DAY_SECONDS: i64 = 86_400;
@@ -135,8 +136,7 @@ impl Table {
         pace: &mut Pace<'_>,
     ) -> Result<(), StorageError> {
         let reader = ShardReader { disk: &*self.context.disk, root: &self.context.tables_dir };
-        let values = inputs.len() * schema.columns().len();
-        let batch_rows = (VALUES_IN_MEMORY / values).clamp(256, 8192);
+        let batch_rows = batch_rows(inputs, schema.columns().len());
         let pace = std::cell::RefCell::new(pace);
         let mut sources = Vec::with_capacity(inputs.len());
         for shard in inputs {
@@ -149,7 +149,7 @@ impl Table {
             });
             sources.push(Input { path: self.context.tables_dir.join(&shard.path), batches: Box::new(paced) });
         }
-        merge(schema, sources, cuts_us, &mut |output, batch| writers[output].write(&batch))
+        merge(schema, sources, cuts_us, batch_rows * 2, &mut |output, batch| writers[output].write(&batch))
     }
 
     /// Makes the outputs durable. Their positions are those of all inputs.
@@ -197,6 +197,17 @@ impl Table {
         }
         Ok(cuts_of(&seconds, outputs).into_iter().map(|second| start_us + second * SECOND_US).collect())
     }
+}
+
+/// Rows of a batch of each input.
+fn batch_rows(inputs: &[Arc<Shard>], columns: usize) -> usize {
+    /// Bytes of a value beside what it takes in the file, and how much a file shrinks long ones.
+    const VALUE_BYTES: u64 = 16;
+    const SHRINKS: u64 = 8;
+    let in_file = inputs.iter().map(|shard| shard.bytes / shard.rows.max(1)).max().unwrap_or(0);
+    let row = columns as u64 * VALUE_BYTES + in_file * SHRINKS;
+    let rows = BATCH_BYTES_IN_MEMORY / (row * inputs.len() as u64).max(1);
+    usize::try_from(rows).unwrap_or(usize::MAX).clamp(16, 8192)
 }
 
 /// The seconds at which rows, counted by second, are cut into up to `outputs` parts of about equal size. No part is

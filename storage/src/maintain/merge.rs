@@ -21,9 +21,6 @@ use crate::columns::text_at;
 use crate::shard::read::time_column;
 use crate::{ColumnKind, StorageError, TableSchema};
 
-/// Rows that are handed on together.
-const OUTPUT_BATCH_ROWS: usize = 1 << 14;
-
 /// The tags of a series in schema order. `None` sorts before `Some`: nulls first.
 type Tags = Vec<Option<Box<str>>>;
 
@@ -62,7 +59,8 @@ struct Gathered {
 }
 
 /// Merges `inputs` and hands their rows, in order, to `write`, with the number of the output: the rows before the first
-/// of `cuts_us` to output 0, those from there to the second to output 1, and so on.
+/// of `cuts_us` to output 0, those from there to the second to output 1, and so on. About `rows_together` are handed on at
+/// once.
 ///
 /// # Errors
 /// Those of the inputs and of `write`; [`StorageError::Corrupt`] if an input is out of order, or holds a key that
@@ -71,6 +69,7 @@ pub(crate) fn merge(
     schema: &Arc<TableSchema>,
     inputs: Vec<Input<'_>>,
     cuts_us: &[i64],
+    rows_together: usize,
     write: &mut dyn FnMut(usize, RecordBatch) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
     let mut outputs: Vec<Gathered> = (0..=cuts_us.len()).map(|_| Gathered::new(inputs.len())).collect();
@@ -101,7 +100,7 @@ pub(crate) fn merge(
             let rows = cursors[i].take_before(next.map(|(next_us, _)| next_us));
             cursors[i].gather(i, rows, cuts_us, &mut outputs);
             for (output, gathered) in outputs.iter_mut().enumerate() {
-                if gathered.places.len() >= OUTPUT_BATCH_ROWS {
+                if gathered.places.len() >= rows_together {
                     write(output, gathered.take(schema))?;
                 }
             }

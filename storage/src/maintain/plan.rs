@@ -223,6 +223,48 @@ mod tests {
         assert_eq!(plan(&pieces(&shards), When::Now).unwrap().len(), INPUTS_MAX);
     }
 
+    /// Replaces the chosen shards by one, as a merge of small ones does; returns its rows.
+    fn merge(shards: &mut Vec<Piece>, mut chosen: Vec<usize>) -> u64 {
+        chosen.sort_unstable();
+        let inputs: Vec<Piece> = chosen.iter().rev().map(|i| shards.remove(*i)).collect();
+        let merged = Piece {
+            rows: inputs.iter().map(|input| input.rows).sum(),
+            time_min_us: inputs.iter().map(|input| input.time_min_us).min().unwrap(),
+            time_max_us: inputs.iter().map(|input| input.time_max_us).max().unwrap(),
+        };
+        shards.push(merged);
+        merged.rows
+    }
+
+    #[test]
+    fn a_row_of_a_day_that_comes_in_order_is_seldom_written_again() {
+        // Rows of each flush, flushes, then in thousandths how often a row is merged at most, and how many shards are left.
+        for (rows, flushes, merged_max, left_max) in [
+            (1_000_000, 10, 0, 10),
+            (300_000, 24, 1000, 6),
+            (50_000, 24, 1000, 2),
+            (40_000, 24, 1700, 1),
+            (5_000, 200, 2000, 2),
+            (10_000, 1440, 2100, 18),
+            (1_000, 1440, 2900, 2),
+        ] {
+            let (mut shards, mut merged) = (Vec::new(), 0);
+            for n in 0..flushes {
+                // Neighbours overlap: clocks differ.
+                shards.push(Piece { rows, time_min_us: n * 60 - 30, time_max_us: n * 60 + 90 });
+                while let Some(chosen) = plan(&shards, When::Busy) {
+                    merged += merge(&mut shards, chosen);
+                }
+            }
+            while let Some(chosen) = plan(&shards, When::Quiet(QUIET_WAITS_MAX)) {
+                merged += merge(&mut shards, chosen);
+            }
+            let merged = merged * 1000 / (rows * flushes as u64);
+            assert!(merged <= merged_max, "{flushes} flushes of {rows} rows: merged {merged} thousandths");
+            assert!(shards.len() <= left_max, "{flushes} flushes of {rows} rows: {} are left", shards.len());
+        }
+    }
+
     /// Whatever is there: merging as planned, with outputs as the merge makes them, ends, and few shards are left.
     #[test]
     fn planning_ends() {

@@ -3,8 +3,8 @@
 //! Owns:     which days those are, and taking them out of the table.
 //! Does not: delete their files (`vacuum`), or refuse rows of such days (`admit`, which asks here which they are).
 //!
-//! A day goes when all of it is older than the retention. Its rows in memory go first, by a flush that writes nothing of
-//! them and moves the watermark, so that replay does not bring them back; then its shards, in one commit.
+//! A day goes when all of it is older than the retention. If it has rows in memory, it goes by a flush that writes nothing
+//! of it and moves the watermark, so that replay does not bring them back; all other days in one commit.
 //!
 //! How old a row is the clock says, but never by more than [`AHEAD_MAX_US`] after the newest reading of any table: a
 //! clock that jumps ahead must not delete everything. The server's own tables do not count, since their times are the
@@ -13,31 +13,38 @@
 
 use std::sync::atomic::Ordering;
 
-use model::day_of;
+use model::{TableName, day_of};
 
 use crate::catalog::{SYSTEM, commit_info};
+use crate::context::Context;
 use crate::engine::Shared;
 use crate::flush::Settling;
 use crate::table::Table;
-use crate::{Shard, StorageError};
+use crate::{Shard, StorageError, TableOptions};
 
 /// How far beyond the newest reading the clock is believed.
 const AHEAD_MAX_US: i64 = 7 * 86_400 * 1_000_000;
 
+/// The first day that a table of that name with these options keeps; `None` if it keeps all.
+pub(crate) fn first_kept_day(context: &Context, name: &TableName, options: TableOptions) -> Option<i32> {
+    if *name.schema == *SYSTEM {
+        return None;
+    }
+    let retention = options.retention.or(context.retention_default)?;
+    let newest_us = context.newest_us.load(Ordering::Relaxed);
+    if newest_us == i64::MIN {
+        return None;
+    }
+    let now_us = context.clock.now_us().min(newest_us.saturating_add(AHEAD_MAX_US));
+    let retention_us = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
+    Some(day_of(now_us.checked_sub(retention_us)?))
+}
+
 impl Table {
     /// The first day that is kept; `None` if all are.
     pub(crate) fn first_kept_day(&self) -> Option<i32> {
-        if *self.name.schema == *SYSTEM {
-            return None;
-        }
-        let retention = self.state().properties.options().retention.or(self.context.retention_default)?;
-        let newest_us = self.context.newest_us.load(Ordering::Relaxed);
-        if newest_us == i64::MIN {
-            return None;
-        }
-        let now_us = self.context.clock.now_us().min(newest_us.saturating_add(AHEAD_MAX_US));
-        let retention_us = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
-        Some(day_of(now_us.checked_sub(retention_us)?))
+        let options = self.state().properties.options();
+        first_kept_day(&self.context, &self.name, options)
     }
 
     /// Takes the shards of all days before `first` out of the table, in one commit.

@@ -94,6 +94,15 @@ impl Shared {
     /// Deletes of a dropped table what may go: first its data, then, when no row of it is in the log, the folder.
     fn delete_dropped(&self, dropped: &Dropped, grace: Duration) -> Result<(), StorageError> {
         let context = &*self.context;
+        let durable = self.with_wal(Wal::durable).ok_or(StorageError::Closed)?;
+        self.catalog.change_dropped(dropped.id, |dropped| {
+            // Nobody else has the table, so none of its rows is on its way to the log.
+            if dropped.table.as_ref().is_none_or(|table| std::sync::Arc::strong_count(table) == 1) {
+                dropped.table = None;
+                dropped.log_end.get_or_insert(durable);
+            }
+            true
+        });
         let earlier_ms = (!dropped.in_this_life).then_some(dropped.at_ms);
         if !(Since { seen: dropped.since, earlier_ms }).is_older_than(grace, context) {
             return Ok(());
@@ -108,15 +117,6 @@ impl Shared {
                 true
             });
         }
-        let durable = self.with_wal(Wal::durable).ok_or(StorageError::Closed)?;
-        self.catalog.change_dropped(dropped.id, |dropped| {
-            // Nobody else has the table, so none of its rows is on its way to the log.
-            if dropped.table.as_ref().is_none_or(|table| std::sync::Arc::strong_count(table) == 1) {
-                dropped.table = None;
-                dropped.log_end.get_or_insert(durable);
-            }
-            true
-        });
         let first = self.with_wal(Wal::first).ok_or(StorageError::Closed)?;
         if dropped.log_end.is_none_or(|end| first < end) {
             return Ok(());

@@ -4,8 +4,11 @@
 mod agents;
 mod agents_power;
 mod changes;
+mod compact;
 mod correct;
 mod damage;
+mod maintain;
+mod maintain_power;
 mod orders;
 mod power;
 mod waiting;

@@ -62,7 +62,7 @@ fn merged_rows_are_those_of_the_inputs_in_order_and_cut_by_time() {
         let parts = parts.iter().map(|part| part.clone().into_iter().collect::<Vec<_>>());
         let inputs = parts.map(|rows| input(&schema, "shard", &rows, batch_rows)).collect();
         let mut outputs: Vec<Vec<(Key, f64)>> = vec![Vec::new(); cuts.len() + 1];
-        merge(&schema, inputs, &cuts, &mut |output, batch| {
+        merge(&schema, inputs, &cuts, 1 + rng.below(100) as usize, &mut |output, batch| {
             outputs[output].extend(batch_to_rows(&batch));
             Ok(())
         })
@@ -83,7 +83,7 @@ fn check_corrupt(inputs: &[&[(Option<&str>, i64)]], batch_rows: usize, expected:
     };
     let inputs = inputs.iter().enumerate();
     let inputs = inputs.map(|(i, part)| input(&schema, &format!("shard-{i}"), &rows(part), batch_rows)).collect();
-    let merged = merge(&schema, inputs, &[], &mut |_, _| Ok(()));
+    let merged = merge(&schema, inputs, &[], 10, &mut |_, _| Ok(()));
     let Err(error @ StorageError::Corrupt { .. }) = merged else { panic!("{merged:?}") };
     expected.iter().for_each(|part| assert!(error.to_string().contains(part), "{error}"));
 }
