@@ -8,6 +8,7 @@ use model::{Clock, NodeId, Rng};
 use uuid::Uuid;
 use wal::disk::SharedDisk;
 
+use crate::shard::KnownShards;
 use crate::shard::index::IndexCache;
 use crate::write::Memory;
 
@@ -21,6 +22,7 @@ pub(crate) struct Context {
     pub(crate) tables_dir: PathBuf,
     pub(crate) node: NodeId,
     pub(crate) indexes: IndexCache,
+    pub(crate) shards: Arc<KnownShards>,
     pub(crate) memory: Memory,
     pub(crate) counters: Counters,
 }

@@ -17,5 +17,10 @@ pub(crate) use action::{Action, Add, CommitInfo, Format, Metadata, Protocol, Rem
 pub(crate) use schema_json::{schema_from_json, schema_to_json};
 pub(crate) use table_log::{TableLog, TableState, format_day, shard_from_add};
 
+/// Tags of an add: where its rows came from, and what the bytes of its file must be.
+pub(crate) const POSITION_MIN_TAG: &str = "eden.pos_min";
+pub(crate) const POSITION_MAX_TAG: &str = "eden.pos_max";
+pub(crate) const CHECKSUMS_TAG: &str = "eden.crc32c";
+
 /// The partition column: the UTC day of a reading.
 pub(crate) const DAY_COLUMN: &str = "eden_day";

@@ -112,6 +112,7 @@ impl Storage {
             tables_dir: tables_dir.clone(),
             node: life.node,
             indexes: IndexCache::default(),
+            shards: Arc::default(),
             memory: Memory::new(config.memory_bytes_max),
             counters: Counters::default(),
         });
@@ -123,6 +124,7 @@ impl Storage {
         recovery::replay(&config, &wal, &recovered, &catalog, &agents, clock.monotonic(), progress)?;
         let rejected = Rejected::new(Arc::clone(&disk), config.data.join("rejected"), life.node, life.epoch);
         let shared = Arc::new(Shared {
+            store: DiskStore::new(disk, tables_dir, Arc::clone(&context.shards)),
             context,
             catalog,
             agents,
@@ -130,7 +132,6 @@ impl Storage {
             log_slack_bytes: LogSlack { min: config.log_segment_bytes, max: config.log_bytes_max / 4 },
             applied: AtomicU64::new(recovered.end),
             wal: RwLock::new(Some(wal)),
-            store: DiskStore::new(disk, tables_dir),
             in_flight: Arc::default(),
             closing: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),

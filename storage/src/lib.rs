@@ -42,7 +42,7 @@ pub use engine::Storage;
 pub use error::StorageError;
 pub use schema::{Column, ColumnKind, TableSchema};
 pub use set_aside::SET_ASIDE_BYTES_MAX;
-pub use shard::{ColumnStats, Shard};
+pub use shard::{Checksums, ColumnStats, Shard, ShardDamage};
 pub use snapshot::{ShardView, TableSnapshot};
 pub use wal::{Loss, WalStats};
 pub use write::PendingWrite;

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use wal::disk::{self, Replace, SharedDisk};
 
 use super::checkpoint_read::read_checkpoint;
-use super::{Action, Add, DAY_COLUMN, schema_from_json};
-use crate::shard::{ColumnStats, Shard};
+use super::{Action, Add, CHECKSUMS_TAG, DAY_COLUMN, POSITION_MAX_TAG, POSITION_MIN_TAG, schema_from_json};
+use crate::shard::{Checksums, ColumnStats, KnownShards, Shard};
 use crate::{StorageError, TableSchema};
 
 /// What a table is at one version.
@@ -182,11 +182,21 @@ impl Replay {
     }
 }
 
-/// The shard that `add` names; `prefix` is the table's location below `DATA/tables`.
+/// The shard that `add` names, known from now on; `prefix` is the table's location below `DATA/tables`.
+///
+/// # Errors
+/// As [`read_add`].
+pub(crate) fn shard_from_add(known: &KnownShards, prefix: &str, add: &Add) -> Result<Shard, String> {
+    let shard = read_add(prefix, add)?;
+    known.add(&shard);
+    Ok(shard)
+}
+
+/// What `add` says of a shard.
 ///
 /// # Errors
 /// Says what is missing: our own adds always carry statistics.
-pub(crate) fn shard_from_add(prefix: &str, add: &Add) -> Result<Shard, String> {
+pub(crate) fn read_add(prefix: &str, add: &Add) -> Result<Shard, String> {
     let stats = add.stats.as_deref().ok_or("an add without statistics")?;
     let stats: Value = serde_json::from_str(stats).map_err(|e| format!("statistics: {e}"))?;
     let rows = stats["numRecords"].as_u64().ok_or("statistics without numRecords")?;
@@ -201,17 +211,20 @@ pub(crate) fn shard_from_add(prefix: &str, add: &Add) -> Result<Shard, String> {
         let range = (!min.is_null() && !max.is_null()).then(|| (min.clone(), max.clone()));
         (Arc::from(name.as_str()), ColumnStats { null_count: nulls.as_u64().unwrap_or(rows), range })
     });
-    let position = |name: &str| add.tags.as_ref().and_then(|tags| tags.get(name)?.as_deref()?.parse().ok());
+    let tag = |name: &str| add.tags.as_ref().and_then(|tags| tags.get(name)?.as_deref());
+    let position = |name: &str| tag(name).and_then(|text| text.parse().ok());
+    let bytes = u64::try_from(add.size).map_err(|_| "a negative size")?;
     Ok(Shard {
         path: format!("{prefix}/{}", add.path),
-        bytes: u64::try_from(add.size).map_err(|_| "a negative size")?,
+        bytes,
         rows,
         day: parse_day(day).ok_or_else(|| format!("day {day:?}"))?,
         time_min_us: time_us("minValues")?,
         time_max_us: time_us("maxValues")?,
         columns: columns.collect(),
-        position_min: position("eden.pos_min").ok_or("an add without eden.pos_min")?,
-        position_max: position("eden.pos_max").ok_or("an add without eden.pos_max")?,
+        position_min: position(POSITION_MIN_TAG).ok_or("an add without eden.pos_min")?,
+        position_max: position(POSITION_MAX_TAG).ok_or("an add without eden.pos_max")?,
+        checksums: tag(CHECKSUMS_TAG).map(|text| Checksums::decode(text, bytes)).transpose()?,
     })
 }
 

@@ -3,6 +3,7 @@
 //! Owns:     encodings, and the order of syncs of a data file (P5): bytes, then its name, then a new folder's name.
 //! Does not: sort rows or commit.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,9 @@ use wal::disk::{self, DiskFile, SharedDisk};
 use super::ROW_GROUP_ROWS;
 use super::index::{IndexBuilder, ShardIndex};
 use super::read::{series_key, tag_columns, time_column};
+use super::{Checksums, Summer};
 use crate::columns::text_at;
+use crate::delta::{CHECKSUMS_TAG, POSITION_MAX_TAG, POSITION_MIN_TAG};
 use crate::{ColumnKind, StorageError, TableSchema};
 
 /// Bytes gathered before they are handed to the disk.
@@ -37,16 +40,18 @@ const SMALL_SHARD_ROWS: u64 = 1 << 17;
 /// A text longer than this has no place in statistics.
 const STATS_TEXT_BYTES_MAX: usize = 64;
 
-/// Hands bytes to a disk file one after another.
+/// Hands bytes to a disk file one after another, and sums them.
 struct DiskWriter {
     file: Box<dyn DiskFile>,
     written: u64,
+    summer: Summer,
 }
 
 impl Write for DiskWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write_all_at(bytes, self.written)?;
         self.written += bytes.len() as u64;
+        self.summer.add(bytes);
         Ok(bytes.len())
     }
 
@@ -74,6 +79,19 @@ pub(crate) struct WrittenShard {
     /// Delta's statistics.
     pub(crate) stats: String,
     pub(crate) index: ShardIndex,
+    pub(crate) checksums: Checksums,
+}
+
+impl WrittenShard {
+    /// The tags of its `add`; `positions` are those of the oldest and the newest frame that it came from.
+    pub(crate) fn tags(&self, positions: (String, String)) -> BTreeMap<String, Option<String>> {
+        [
+            (POSITION_MIN_TAG.to_owned(), Some(positions.0)),
+            (POSITION_MAX_TAG.to_owned(), Some(positions.1)),
+            (CHECKSUMS_TAG.to_owned(), Some(self.checksums.encode())),
+        ]
+        .into()
+    }
 }
 
 impl ShardWriter {
@@ -87,7 +105,8 @@ impl ShardWriter {
         let folder = path.parent().expect("a shard has a folder");
         disk::create_dir_all(&**disk, folder).map_err(StorageError::io("create", folder))?;
         let file = disk.create_new(path).map_err(StorageError::io("create", path))?;
-        let buffered = io::BufWriter::with_capacity(WRITE_BYTES, DiskWriter { file, written: 0 });
+        let buffered =
+            io::BufWriter::with_capacity(WRITE_BYTES, DiskWriter { file, written: 0, summer: Summer::default() });
         let options =
             ArrowWriterOptions::new().with_properties(properties(schema, rows)).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(buffered, Arc::clone(schema.arrow()), options)
@@ -150,6 +169,7 @@ impl ShardWriter {
             rows: self.rows,
             stats: stats.to_string(),
             index: self.index.finish(),
+            checksums: written.summer.finish(),
         })
     }
 }
