@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use model::name::check_name;
@@ -30,6 +32,31 @@ pub(crate) struct Catalog {
     tables: RwLock<Tables>,
     /// Held while a table is made, so that it is made once.
     creating: Mutex<()>,
+    /// Tables whose log cannot be read, as they were found at start.
+    damaged: BTreeMap<TableName, DamagedTable>,
+    /// The oldest frame that a damaged table may need; `u64::MAX` if none.
+    held: AtomicU64,
+}
+
+/// A table that cannot be used because its Delta log is damaged (P3). The others can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedTable {
+    /// Its name.
+    pub name: TableName,
+    /// The file that is damaged.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl DamagedTable {
+    fn error(&self) -> StorageError {
+        let reason = format!(
+            "{}; table {} cannot be used until the server is stopped and `eden repair` was run",
+            self.reason, self.name
+        );
+        StorageError::Corrupt { path: self.path.clone(), reason }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -39,25 +66,64 @@ struct Tables {
 }
 
 impl Catalog {
-    /// Reads every table's log.
+    /// Reads every table's log. One that is damaged is set apart and does not keep the others from being used.
     pub(crate) fn load(context: Arc<Context>) -> Result<Catalog, StorageError> {
         let mut tables = Tables::default();
-        let root = &context.tables_dir;
-        for schema in folders(&*context.disk, root)? {
-            for table in folders(&*context.disk, &root.join(&schema))? {
-                let dir = root.join(&schema).join(&table);
-                let Some((log, state)) = TableLog::load(&context.disk, &dir)? else { continue };
-                let corrupt = |reason: String| StorageError::Corrupt { path: dir.clone(), reason };
-                let (Some(schema_name), Some(table_name)) = (decode(&schema), decode(&table)) else {
-                    return Err(corrupt("its folder's name is not one that a table gets".into()));
-                };
-                let name = TableName::new(&schema_name, &table_name);
-                let prefix = format!("{schema}/{table}");
-                let table = Table::new(name, prefix, &context, log, state).map_err(corrupt)?;
-                tables.insert(Arc::new(table));
-            }
+        let mut damaged = BTreeMap::new();
+        for folder in table_folders(&*context.disk, &context.tables_dir)? {
+            let Some(name) = folder.name else {
+                tracing::error!(path = %folder.dir.display(), "a folder whose name is not one that a table gets; it is left alone");
+                continue;
+            };
+            let loaded = TableLog::load(&context.disk, &folder.dir).and_then(|loaded| {
+                let Some((log, state)) = loaded else { return Ok(None) };
+                let corrupt = |reason| StorageError::Corrupt { path: folder.dir.join("_delta_log"), reason };
+                Table::new(name.clone(), folder.prefix.clone(), &context, log, state).map(Some).map_err(corrupt)
+            });
+            let (path, reason) = match loaded {
+                Ok(Some(table)) => {
+                    tables.insert(Arc::new(table));
+                    continue;
+                }
+                Ok(None) => continue,
+                Err(StorageError::Corrupt { path, reason }) => (path, reason),
+                Err(StorageError::Io { path, source, .. }) if is_bad_sector(&source) => {
+                    (path, format!("it cannot be read: {source}"))
+                }
+                Err(e) => return Err(e),
+            };
+            tracing::error!(table = %name, path = %path.display(), reason,
+                "a table's log is damaged: it cannot be used until the server is stopped and `eden repair` was run");
+            damaged.insert(name.clone(), DamagedTable { name, path, reason });
         }
-        Ok(Catalog { context, tables: RwLock::new(tables), creating: Mutex::new(()) })
+        let (tables, creating, held) = (RwLock::new(tables), Mutex::new(()), AtomicU64::new(u64::MAX));
+        Ok(Catalog { context, tables, creating, damaged, held })
+    }
+
+    /// The table `name`, if it is damaged.
+    pub(crate) fn damaged(&self, name: &TableName) -> Option<&DamagedTable> {
+        self.damaged.get(name)
+    }
+
+    /// # Errors
+    /// If the table `name` is damaged: says which file, and what to do.
+    pub(crate) fn check_whole(&self, name: &TableName) -> Result<(), StorageError> {
+        self.damaged(name).map_or(Ok(()), |damaged| Err(damaged.error()))
+    }
+
+    /// All tables that are damaged, in order of their names.
+    pub(crate) fn all_damaged(&self) -> impl ExactSizeIterator<Item = &DamagedTable> {
+        self.damaged.values()
+    }
+
+    /// The log is needed from `offset` on by a damaged table.
+    pub(crate) fn hold(&self, offset: u64) {
+        self.held.fetch_min(offset, Ordering::SeqCst);
+    }
+
+    /// From where on damaged tables need the log.
+    pub(crate) fn held(&self) -> Option<u64> {
+        Some(self.held.load(Ordering::SeqCst)).filter(|offset| *offset < u64::MAX)
     }
 
     pub(crate) fn get(&self, name: &TableName) -> Option<Arc<Table>> {
@@ -78,6 +144,7 @@ impl Catalog {
         if let Some(table) = self.get(name) {
             return Ok(table);
         }
+        self.check_whole(name)?;
         let _creating = self.creating.lock().expect("no holder of this lock panics");
         if let Some(table) = self.get(name) {
             return Ok(table);
@@ -92,8 +159,10 @@ impl Catalog {
             )));
         }
         let lower = |name: &TableName| (name.schema.to_lowercase(), name.table.to_lowercase());
-        if let Some(other) = self.all().iter().find(|table| lower(&table.name) == lower(name)) {
-            let message = format!("table {name} differs only by case from {}, which exists; use that name", other.name);
+        let tables = self.all();
+        let mut names = tables.iter().map(|table| &table.name).chain(self.damaged.keys());
+        if let Some(other) = names.find(|other| lower(other) == lower(name)) {
+            let message = format!("table {name} differs only by case from {other}, which exists; use that name");
             return Err(StorageError::Invalid(message));
         }
         let prefix = format!("{}/{}", encode(&name.schema), encode(&name.table));
@@ -161,8 +230,38 @@ fn metadata(context: &Context, id: Uuid, name: &TableName, schema: &TableSchema)
     }
 }
 
+/// The folder of a table.
+pub(crate) struct TableFolder {
+    /// `None` if it is none that a table's name makes.
+    pub(crate) name: Option<TableName>,
+    /// Its location below `DATA/tables`.
+    pub(crate) prefix: String,
+    pub(crate) dir: PathBuf,
+}
+
+/// The folders of all tables, in order.
+pub(crate) fn table_folders(disk: &dyn Disk, root: &Path) -> Result<Vec<TableFolder>, StorageError> {
+    let mut found = Vec::new();
+    for schema in folders(disk, root)? {
+        for table in folders(disk, &root.join(&schema))? {
+            let name = decode(&schema).zip(decode(&table)).map(|(schema, table)| TableName::new(&schema, &table));
+            found.push(TableFolder {
+                name,
+                prefix: format!("{schema}/{table}"),
+                dir: root.join(&schema).join(&table),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the disk said that it cannot give what was written there.
+fn is_bad_sector(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
 /// Folders in `dir`; none if it does not exist.
-fn folders(disk: &dyn Disk, dir: &std::path::Path) -> Result<Vec<String>, StorageError> {
+fn folders(disk: &dyn Disk, dir: &Path) -> Result<Vec<String>, StorageError> {
     match disk.list(dir) {
         Ok(entries) => {
             Ok(entries.into_iter().filter(|e| e.kind == EntryKind::Directory).map(|entry| entry.name).collect())

@@ -23,6 +23,7 @@ use object_store::{
 };
 use wal::disk::{self, EntryKind, FileInfo, Replace, SharedDisk};
 
+use crate::delta::checkpoint_sum;
 use crate::shard::{KnownShards, ReadError, ShardFile};
 
 /// Ranges of up to this many bytes together are read where they are asked for.
@@ -84,7 +85,20 @@ impl DiskStore {
         let path = self.path(location);
         let parent = path.parent().ok_or_else(|| error(location, io::ErrorKind::InvalidInput.into()))?;
         disk::create_dir_all(&*self.disk, parent).map_err(|e| error(location, e))?;
+        let beside = checkpoint_sum::beside(&path);
+        if let Some(beside) = &beside {
+            // In the place of an older one: until the new checksum is there the checkpoint has none, never a wrong one.
+            match self.disk.remove_file(beside) {
+                Ok(()) => self.disk.sync_dir(parent).map_err(|e| error(location, e))?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(error(location, e)),
+            }
+        }
         disk::write_whole(&*self.disk, &path, bytes, replace).map_err(|e| error(location, e))?;
+        if let Some(beside) = &beside {
+            let content = checkpoint_sum::content(bytes);
+            disk::write_whole(&*self.disk, beside, &content, Replace::Yes).map_err(|e| error(location, e))?;
+        }
         Ok(PutResult { e_tag: None, version: None })
     }
 

@@ -15,24 +15,26 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use model::{Clock, NodeId, Rng, TableBatch, TableName, record};
+use model::{Clock, NodeId, Rng, TableBatch, TableId, TableName, record};
 use object_store::ObjectStore;
 use wal::disk::{self, DiskLock, SharedDisk};
 use wal::{Group, Loss, Outcome, Wal};
 
 use crate::admit::{TimeLimit, admit};
 use crate::agents::{AgentEvent, Agents, is_agents_table};
-use crate::catalog::{Catalog, SYSTEM};
+use crate::catalog::{Catalog, DamagedTable, SYSTEM};
 use crate::context::{Context, Counters};
+use crate::data_loss::LostData;
 use crate::disk_store::DiskStore;
 use crate::flusher::{Flusher, Pace, Work};
+use crate::scrub::Scrubber;
 use crate::set_aside::Rejected;
 use crate::shard::index::IndexCache;
 use crate::table::Table;
 use crate::write::{Ack, InFlight, Memory, PendingWrite, Subject, Token};
 use crate::{
-    RejectedRow, ReplayProgress, StorageConfig, StorageError, StorageStats, TableInfo, TableSnapshot, identity,
-    recovery,
+    RejectedRow, ReplayProgress, ShardDamage, StorageConfig, StorageError, StorageStats, TableInfo, TableSchema,
+    TableSnapshot, identity, recovery,
 };
 
 /// Groups that may wait to be applied; more make the log wait, which makes writers wait.
@@ -86,6 +88,7 @@ pub(crate) struct LogSlack {
 struct Threads {
     applier: JoinHandle<()>,
     flusher: Flusher,
+    scrubber: Scrubber,
 }
 
 impl Storage {
@@ -144,12 +147,13 @@ impl Storage {
                 .spawn(move || apply_groups(&shared, &applied_groups, &work, &config))
                 .map_err(StorageError::io("start a thread for", Path::new("apply")))?
         };
+        let scrubber = Scrubber::start(Arc::clone(&shared), config.scrub_bytes_per_second)?;
         let storage = Arc::new(Storage {
             shared,
             rejected,
             config,
             losses: recovered.losses,
-            threads: Mutex::new(Some(Threads { applier, flusher })),
+            threads: Mutex::new(Some(Threads { applier, flusher, scrubber })),
             _lock: lock,
         });
         storage.record_losses()?;
@@ -196,10 +200,16 @@ impl Storage {
         let mut admitted = Vec::with_capacity(batches.len());
         for batch in batches {
             let lines = batch.lines.clone();
+            let damaged = shared.catalog.damaged(&batch.table).is_some();
             match admit(&shared.catalog, batch, limit, &mut rejected) {
                 Ok(fitting) => admitted.extend(fitting),
                 // The table cannot be: its rows are refused, those of the other tables are not.
                 Err(StorageError::Invalid(reason)) => {
+                    rejected.extend(lines.into_iter().map(|line| RejectedRow { line, reason: reason.clone() }));
+                }
+                // Nor for a table that is damaged do the others have to wait.
+                Err(e) if damaged => {
+                    let reason = e.to_string();
                     rejected.extend(lines.into_iter().map(|line| RejectedRow { line, reason: reason.clone() }));
                 }
                 Err(e) => return Err(e),
@@ -243,6 +253,8 @@ impl Storage {
     /// All tables in order of their names, with `system.rejected`, which is none on disk.
     pub fn tables(&self) -> Vec<TableInfo> {
         let mut tables = self.stored_tables();
+        tables.extend(self.shared.catalog.all_damaged().map(unknown_info));
+        tables.sort_by(|a, b| a.name.cmp(&b.name));
         let rejected = Storage::rejected_info();
         let place = tables.partition_point(|table| table.name < rejected.name);
         tables.insert(place, rejected);
@@ -251,6 +263,18 @@ impl Storage {
 
     fn stored_tables(&self) -> Vec<TableInfo> {
         self.shared.catalog.all().iter().map(|table| table.info()).collect()
+    }
+
+    /// Tables that cannot be used because their Delta log is damaged, as they were found at start. They are among
+    /// [`Storage::tables`], without columns and rows.
+    pub fn damaged_tables(&self) -> Vec<DamagedTable> {
+        self.shared.catalog.all_damaged().cloned().collect()
+    }
+
+    /// Shards that were found damaged since the start, by whoever read them. [`TableSnapshot::leave_out`] goes on
+    /// without them.
+    pub fn damaged_shards(&self) -> Vec<ShardDamage> {
+        self.shared.context.shards.damaged()
     }
 
     /// One table of those on disk.
@@ -266,6 +290,7 @@ impl Storage {
         if let Some(rejected) = self.rejected_snapshot(name)? {
             return Ok(Some(rejected));
         }
+        self.shared.catalog.check_whole(name)?;
         let Some(table) = self.shared.catalog.get(name) else { return Ok(None) };
         if is_agents_table(name) {
             let growth = self.shared.agents.project();
@@ -284,6 +309,7 @@ impl Storage {
         if Storage::is_rejected(name) {
             return Ok(());
         }
+        self.shared.catalog.check_whole(name)?;
         let table = self.shared.catalog.get(name);
         let table = table.ok_or_else(|| StorageError::Invalid(format!("there is no table {name}")))?;
         let flushed = self.shared.flush(&table)?;
@@ -331,6 +357,8 @@ impl Storage {
             memory_bytes: self.shared.context.memory.bytes() as u64,
             memory_rows: tables.iter().map(|table| table.memory_rows).sum(),
             tables: tables.len() as u64,
+            damaged_tables: self.shared.catalog.all_damaged().len() as u64,
+            damaged_shards: self.shared.context.shards.damaged_count(),
             agents: agents.count(),
             agents_forgotten_total: agents.forgotten.get(),
             agent_duplicates_total: agents.duplicates.get(),
@@ -358,6 +386,7 @@ impl Storage {
         if !self.shared.in_flight.wait_for_none(grace) {
             tracing::warn!("writes were still waiting for the disk when the grace period ended");
         }
+        threads.scrubber.stop();
         threads.flusher.stop();
         let mut result = Ok(());
         for table in self.shared.catalog.all() {
@@ -387,10 +416,22 @@ impl Storage {
         for loss in &self.losses {
             tracing::error!(%loss, "the log has lost something");
         }
-        match recovery::loss_rows(&self.losses, &self.shared.catalog, self.shared.context.clock.now_us())? {
-            Some(batch) => self.append(self.admit(vec![batch], "recovery")?, None)?.wait(),
-            None => Ok(()),
-        }
+        let of_log = self.losses.iter().map(LostData::of_log);
+        let of_tables = self.shared.catalog.all_damaged().map(|table| LostData::of_table(table, &self.config.data));
+        self.shared.record_lost(&of_log.chain(of_tables).collect::<Vec<_>>())
+    }
+}
+
+/// What is known of a table that cannot be read.
+fn unknown_info(damaged: &DamagedTable) -> TableInfo {
+    TableInfo {
+        name: damaged.name.clone(),
+        id: TableId([0; 16]),
+        schema: Arc::new(TableSchema::new(&[], &[])),
+        shards: 0,
+        shard_rows: 0,
+        shard_bytes: 0,
+        memory_rows: 0,
     }
 }
 
@@ -399,6 +440,7 @@ impl Drop for Storage {
     fn drop(&mut self) {
         let Some(threads) = self.threads.get_mut().ok().and_then(Option::take) else { return };
         self.shared.closing.store(true, Ordering::SeqCst);
+        threads.scrubber.stop();
         threads.flusher.stop();
         if let Ok(mut wal) = self.shared.wal.write() {
             drop(wal.take());

@@ -177,7 +177,9 @@ impl Loop {
         if log_bytes > self.config.log_bytes_max {
             let tables = self.shared.catalog.all();
             let oldest = tables.iter().filter_map(|table| Some((table.oldest_unflushed()?, table))).min_by_key(|t| t.0);
-            if let Some((_, table)) = oldest {
+            // What a damaged table holds cannot be freed by any flush.
+            let held = self.shared.catalog.held();
+            if let Some((_, table)) = oldest.filter(|(oldest, _)| held.is_none_or(|held| *oldest < held)) {
                 self.flush(table);
             }
         }
@@ -230,7 +232,8 @@ impl Shared {
         // Read first: what is applied after this lies behind it, even in a table that was empty when asked.
         let applied = self.applied.load(Ordering::SeqCst);
         let oldest = self.catalog.all().iter().filter_map(|table| table.oldest_unflushed()).min();
-        let behind = oldest.map_or(applied, |oldest| oldest.min(applied));
+        let needed = oldest.into_iter().chain(self.catalog.held()).min();
+        let behind = needed.map_or(applied, |needed| needed.min(applied));
         let behind = self.cover_agents(behind, pace);
         self.with_wal(|wal| wal.truncate_behind(behind)).transpose()?;
         Ok(())

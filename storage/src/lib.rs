@@ -13,6 +13,7 @@ mod catalog;
 mod checkpoint;
 mod columns;
 mod context;
+mod data_loss;
 mod delta;
 mod disk_store;
 mod engine;
@@ -24,6 +25,7 @@ mod memtable;
 mod recovery;
 mod rows;
 pub mod schema;
+mod scrub;
 mod set_aside;
 mod settle;
 pub mod shard;
@@ -38,6 +40,8 @@ use std::time::Duration;
 use model::{TableId, TableName};
 
 pub use agents::{AgentBatch, AgentGap, AgentStatus, GAPS_PER_BATCH_MAX, Seen, SetAside};
+pub use catalog::DamagedTable;
+pub use data_loss::LostData;
 pub use engine::Storage;
 pub use error::StorageError;
 pub use schema::{Column, ColumnKind, TableSchema};
@@ -64,6 +68,8 @@ pub struct StorageConfig {
     pub log_segment_bytes: u64,
     /// A reading later than now by more than this is refused. Default 1 d.
     pub max_future: Duration,
+    /// How fast shards are read again to find damage; 0 for not at all. Default 4 MiB/s.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl StorageConfig {
@@ -77,6 +83,7 @@ impl StorageConfig {
             log_bytes_max: 1 << 30,
             log_segment_bytes: 64 << 20,
             max_future: Duration::from_secs(86_400),
+            scrub_bytes_per_second: 4 << 20,
         }
     }
 }
@@ -145,6 +152,10 @@ pub struct StorageStats {
     pub memory_rows: u64,
     /// Tables.
     pub tables: u64,
+    /// Tables whose Delta log was found damaged at start.
+    pub damaged_tables: u64,
+    /// Shards found damaged since the start.
+    pub damaged_shards: u64,
     /// Agents that are known.
     pub agents: u64,
     /// Agents that were forgotten because there were too many.

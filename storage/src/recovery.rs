@@ -1,7 +1,6 @@
 //! From the log an earlier life left to memtables.
 //!
-//! Owns:     opening the log with what the tables know, replaying it, turning losses into rows of
-//!           `system.data_loss`.
+//! Owns:     opening the log with what the tables know, replaying it.
 //! Does not: find frames or judge damage: `wal` does.
 //!
 //! What is known of agents is found first, in states that may lie anywhere in the log: a state has what was logged
@@ -15,11 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::record::{self, Record, RecordError};
-use model::{FieldType, SeriesKey, TableBatch, TableName, Value};
-use wal::{Loss, Outcome, Recovery, Wal, WalConfig};
+use wal::{Outcome, Recovery, Wal, WalConfig};
 
 use crate::agents::{AgentEvent, Agents};
-use crate::catalog::{Catalog, SYSTEM};
+use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::identity::Identity;
 use crate::write::Token;
@@ -82,6 +80,11 @@ pub(crate) fn replay(
                 Record::AgentState(_) => continue,
             };
             let Some(table) = catalog.by_id(table) else {
+                if catalog.damaged(&batch.table).is_some() {
+                    // Its log cannot be read: what it needs of ours stays until it is repaired.
+                    catalog.hold(frame.position.offset);
+                    continue;
+                }
                 // Tables are committed before their first row is logged, so this one's folder was taken away.
                 tracing::error!(table = %batch.table, rows = batch.len(), "rows of a table that is no longer there");
                 continue;
@@ -96,7 +99,7 @@ pub(crate) fn replay(
             }
         }
         if !events.is_empty() {
-            agents.open_tables(catalog)?;
+            open_agent_tables(agents, catalog, frame.position.offset)?;
             agents.apply(events, frame.position, frame.end, now);
         }
         frames += 1;
@@ -124,9 +127,21 @@ fn load_agents(
         }
         for bytes in frame.records().filter(|bytes| record::is_agent_state(bytes)) {
             if let Record::AgentState(state) = record::decode(bytes).map_err(|e| unreadable(config, e))? {
-                agents.open_tables(catalog)?;
+                open_agent_tables(agents, catalog, frame.position.offset)?;
                 agents.load(state, frame.position);
             }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the tables about agents, if they are not there. If they are damaged the server starts all the same: batches of
+/// agents are refused, and what was logged of them since `offset` stays in the log.
+fn open_agent_tables(agents: &Agents, catalog: &Catalog, offset: u64) -> Result<(), StorageError> {
+    match agents.open_tables(catalog) {
+        Err(StorageError::Corrupt { .. }) => catalog.hold(offset),
+        opened => {
+            opened?;
         }
     }
     Ok(())
@@ -138,30 +153,4 @@ fn unreadable(config: &StorageConfig, error: RecordError) -> StorageError {
         RecordError::NewerFormat { .. } => StorageError::NewerFormat { path, found: error.to_string() },
         RecordError::Malformed { .. } => StorageError::Corrupt { path, reason: error.to_string() },
     }
-}
-
-/// The rows of `system.data_loss` that name `losses`, but for those it names already: the log reports a loss at every
-/// start until the segment is truncated. `None` if nothing is new.
-pub(crate) fn loss_rows(losses: &[Loss], catalog: &Catalog, now_us: i64) -> Result<Option<TableBatch>, StorageError> {
-    let name = TableName::new(SYSTEM, "data_loss");
-    let table = catalog.get(&name);
-    let mut batch = TableBatch::new(name);
-    let log_to = batch.field_column("log_to", FieldType::I64);
-    let certainty = batch.field_column("certainty", FieldType::Text);
-    let reason = batch.field_column("reason", FieldType::Text);
-    for loss in losses {
-        let from = loss.from.to_string();
-        let key = SeriesKey::from_tags([("file", &loss.file), ("log_from", &from)]);
-        if let Some(table) = &table
-            && table.has_series(&Arc::new(key.clone()))?
-        {
-            continue;
-        }
-        let (certain, why) = (loss.certainty.to_string(), loss.reason.to_string());
-        let mut values = vec![(certainty, Value::Text(&certain)), (reason, Value::Text(&why))];
-        values.extend(loss.to.map(|to| (log_to, Value::I64(i64::try_from(to).unwrap_or(i64::MAX)))));
-        let series = batch.intern_series(key);
-        batch.push_row(series, now_us, 0, &values);
-    }
-    Ok((!batch.is_empty()).then_some(batch))
 }

@@ -9,9 +9,11 @@ use chrono::{DateTime, NaiveDate};
 use model::TableId;
 use serde_json::Value;
 use uuid::Uuid;
-use wal::disk::{self, Replace, SharedDisk};
+use wal::disk::{self, Disk, Replace, SharedDisk};
 
 use super::checkpoint_read::read_checkpoint;
+use super::checkpoint_sum::{self, Beside};
+use super::sealed;
 use super::{Action, Add, CHECKSUMS_TAG, DAY_COLUMN, POSITION_MAX_TAG, POSITION_MIN_TAG, schema_from_json};
 use crate::shard::{Checksums, ColumnStats, KnownShards, Shard};
 use crate::{StorageError, TableSchema};
@@ -49,49 +51,13 @@ impl TableLog {
 
     /// Reads the log in `table_dir`; `None` where no commit stands.
     pub(crate) fn load(disk: &SharedDisk, table_dir: &Path) -> Result<Option<(TableLog, TableState)>, StorageError> {
-        let dir = table_dir.join("_delta_log");
-        let entries = match disk.list(&dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(StorageError::io("list", &dir)(e)),
-        };
-        let version_of = |name: &str, suffix: &str| -> Option<i64> {
-            name.strip_suffix(suffix).filter(|v| v.len() == 20).and_then(|v| v.parse().ok())
-        };
-        let commits: Vec<i64> = entries.iter().filter_map(|e| version_of(&e.name, ".json")).collect();
-        let checkpoint = entries.iter().filter_map(|e| version_of(&e.name, ".checkpoint.parquet")).max();
-        let Some(last) = commits.iter().copied().max().max(checkpoint) else {
-            return Ok(None);
-        };
-        let mut replay = Replay::default();
-        let mut next = 0;
-        if let Some(version) = checkpoint {
-            let path = dir.join(format!("{version:020}.checkpoint.parquet"));
-            let bytes = disk::read_file(&**disk, &path).map_err(StorageError::io("read", &path))?;
-            match read_checkpoint(bytes).and_then(|actions| replay.apply_all(actions)) {
-                Ok(()) => next = version + 1,
-                // Until log cleanup exists every commit still stands, so a bad checkpoint costs only time.
-                Err(reason) if commits.contains(&0) => {
-                    tracing::warn!(path = %path.display(), reason, "a Delta checkpoint is damaged; reading all commits");
-                    replay = Replay::default();
-                }
-                Err(reason) => return Err(StorageError::Corrupt { path, reason }),
-            }
+        let Some(files) = LogFiles::list(&**disk, table_dir)? else { return Ok(None) };
+        let (replay, unread) = files.replay(&**disk)?;
+        for (path, reason) in unread {
+            tracing::error!(path = %path.display(), reason, "a Delta checkpoint is damaged; an older one and commits stand in");
         }
-        for version in next..=last {
-            let path = commit_path(&dir, version);
-            let bytes = match disk::read_file(&**disk, &path) {
-                Ok(bytes) => bytes,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    let reason = format!("the commit is missing, but version {last} stands");
-                    return Err(StorageError::Corrupt { path, reason });
-                }
-                Err(e) => return Err(StorageError::io("read", &path)(e)),
-            };
-            replay.apply_commit(&bytes).map_err(|reason| StorageError::Corrupt { path, reason })?;
-        }
-        let path = commit_path(&dir, last);
-        let state = replay.finish(path)?;
+        let state = replay.finish(files.commit_path(files.last))?;
+        let LogFiles { dir, last, .. } = files;
         Ok(Some((TableLog { disk: Arc::clone(disk), dir, version: last, uncertain: false }, state)))
     }
 
@@ -109,11 +75,7 @@ impl TableLog {
         if self.uncertain {
             return Err(StorageError::Poisoned);
         }
-        let mut bytes = Vec::new();
-        for action in actions {
-            serde_json::to_writer(&mut bytes, action).expect("actions are plain data");
-            bytes.push(b'\n');
-        }
+        let bytes = commit_bytes(actions);
         let version = self.version + 1;
         let path = commit_path(&self.dir, version);
         if let Err(e) = disk::write_whole(&*self.disk, &path, &bytes, Replace::No) {
@@ -126,13 +88,175 @@ impl TableLog {
     }
 }
 
+/// The bytes of a commit. What it is about stands last: sealed, so that damage anywhere in it is told.
+pub(crate) fn commit_bytes(actions: &[Action]) -> Vec<u8> {
+    let line = |action: &Action| serde_json::to_string(action).expect("actions are plain data");
+    let mut bytes = Vec::new();
+    let (infos, others): (Vec<_>, Vec<_>) = actions.iter().partition(|a| matches!(a, Action::CommitInfo(_)));
+    for action in others {
+        bytes.extend_from_slice(line(action).as_bytes());
+        bytes.push(b'\n');
+    }
+    let [info] = &infos[..] else { panic!("a commit says once what it is about, not {} times", infos.len()) };
+    sealed::seal(&mut bytes, &line(info));
+    bytes
+}
+
+/// How the commits began that had no seal.
+const UNSEALED_BEGINNING: &[u8] = b"{\"commitInfo\":";
+
+/// Whether a commit can be read, and is known to be what was written.
+///
+/// # Errors
+/// Says why it is damaged.
+pub(crate) fn verify_commit(bytes: &[u8]) -> Result<Sealing, String> {
+    match sealed::is_whole(bytes) {
+        Some(true) => Ok(Sealing::Sealed),
+        Some(false) => Err("its bytes are not those that were written (checksum)".into()),
+        None if bytes.starts_with(UNSEALED_BEGINNING) => Ok(Sealing::Unsealed),
+        None => Err("its end is not the one that was written".into()),
+    }
+}
+
+/// Whether something has a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sealing {
+    Sealed,
+    /// Of before there were checksums: taken as it is (P13).
+    Unsealed,
+}
+
+/// The files of a table's log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogFiles {
+    /// `…/_delta_log`.
+    pub(crate) dir: PathBuf,
+    /// Ascending.
+    pub(crate) commits: Vec<i64>,
+    /// Ascending.
+    pub(crate) checkpoints: Vec<i64>,
+    /// The last version that a name tells of.
+    pub(crate) last: i64,
+}
+
+/// Where a replay begins, and what could not be read on the way to it.
+pub(crate) type Replayed = (Replay, Vec<(PathBuf, String)>);
+
+impl LogFiles {
+    /// Those in `table_dir`; `None` where no commit stands.
+    pub(crate) fn list(disk: &dyn Disk, table_dir: &Path) -> Result<Option<LogFiles>, StorageError> {
+        let dir = table_dir.join("_delta_log");
+        let entries = match disk.list(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StorageError::io("list", &dir)(e)),
+        };
+        let versions = |suffix: &str| -> Vec<i64> {
+            let digits = entries.iter().filter_map(|entry| entry.name.strip_suffix(suffix));
+            let mut found: Vec<i64> = digits.filter(|v| v.len() == 20).filter_map(|v| v.parse().ok()).collect();
+            found.sort_unstable();
+            found
+        };
+        let (commits, checkpoints) = (versions(".json"), versions(".checkpoint.parquet"));
+        let last = commits.last().copied().max(checkpoints.last().copied());
+        Ok(last.map(|last| LogFiles { dir, commits, checkpoints, last }))
+    }
+
+    pub(crate) fn commit_path(&self, version: i64) -> PathBuf {
+        commit_path(&self.dir, version)
+    }
+
+    pub(crate) fn checkpoint_path(&self, version: i64) -> PathBuf {
+        self.dir.join(format!("{version:020}.checkpoint.parquet"))
+    }
+
+    /// Applies the newest checkpoint that can be read and all commits behind it.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] names the damaged file that nothing stands in for.
+    pub(crate) fn replay(&self, disk: &dyn Disk) -> Result<Replayed, StorageError> {
+        let mut unread: Vec<(PathBuf, String)> = Vec::new();
+        for base in self.checkpoints.iter().rev().copied().map(Some).chain([None]) {
+            let mut replay = Replay::default();
+            if let Some(version) = base {
+                match self.read_checkpoint(disk, version)? {
+                    Ok((actions, _)) => replay.apply_all(actions),
+                    Err(reason) => {
+                        unread.push((self.checkpoint_path(version), reason));
+                        continue;
+                    }
+                }
+            }
+            // Whatever the base: no commit behind the newest checkpoint has a stand-in.
+            for version in base.map_or(0, |version| version + 1)..=self.last {
+                let read = self.read_commit(disk, version).map_err(|e| match unread.first() {
+                    // It is missed only because the newest checkpoint is damaged.
+                    Some((path, reason)) if self.checkpoints.last().is_some_and(|newest| version <= *newest) => {
+                        StorageError::Corrupt { path: path.clone(), reason: reason.clone() }
+                    }
+                    _ => e,
+                });
+                replay.apply_all(read?.0);
+            }
+            return Ok((replay, unread));
+        }
+        unreachable!("the last base is no checkpoint, and the loop ends there")
+    }
+
+    /// The actions of a commit.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] if it is missing or damaged.
+    pub(crate) fn read_commit(&self, disk: &dyn Disk, version: i64) -> Result<(Vec<Action>, Sealing), StorageError> {
+        let path = self.commit_path(version);
+        let bytes = match disk::read_file(disk, &path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let reason = format!("the commit is missing, but version {} stands", self.last);
+                return Err(StorageError::Corrupt { path, reason });
+            }
+            Err(e) => return Err(StorageError::io("read", &path)(e)),
+        };
+        let read = verify_commit(&bytes).and_then(|sealing| Ok((parse_commit(&bytes)?, sealing)));
+        read.map_err(|reason| StorageError::Corrupt { path, reason })
+    }
+
+    /// The actions of a checkpoint, or why it is damaged.
+    ///
+    /// # Errors
+    /// If the disk does not give it.
+    pub(crate) fn read_checkpoint(
+        &self,
+        disk: &dyn Disk,
+        version: i64,
+    ) -> Result<Result<(Vec<Action>, Beside), String>, StorageError> {
+        let path = self.checkpoint_path(version);
+        let bytes = disk::read_file(disk, &path).map_err(StorageError::io("read", &path))?;
+        let beside = checkpoint_sum::compare(disk, &self.dir, version, &bytes)
+            .map_err(StorageError::io("read", &self.dir.join(checkpoint_sum::side_name(version))))?;
+        if beside == Beside::Other {
+            return Ok(Err("its bytes are not those that were written (checksum)".into()));
+        }
+        // Without a checksum damaged bytes come as far as the decoder, which may panic.
+        let read = std::panic::catch_unwind(move || read_checkpoint(bytes));
+        let read = read.unwrap_or_else(|_| Err("it cannot be decoded".into()));
+        Ok(read.map(|actions| (actions, beside)))
+    }
+}
+
 fn commit_path(dir: &Path, version: i64) -> PathBuf {
     dir.join(format!("{version:020}.json"))
 }
 
+/// The actions of a commit, a line each.
+pub(crate) fn parse_commit(bytes: &[u8]) -> Result<Vec<Action>, String> {
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).map_err(|e| e.to_string())).collect()
+}
+
 /// Actions applied one after another.
-#[derive(Default)]
-struct Replay {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Replay {
     metadata: Option<super::Metadata>,
     protocol: Option<super::Protocol>,
     adds: BTreeMap<String, Add>,
@@ -140,14 +264,7 @@ struct Replay {
 }
 
 impl Replay {
-    fn apply_commit(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let actions: Result<Vec<Action>, String> =
-            lines.map(|line| serde_json::from_slice(line).map_err(|e| e.to_string())).collect();
-        self.apply_all(actions?)
-    }
-
-    fn apply_all(&mut self, actions: Vec<Action>) -> Result<(), String> {
+    pub(crate) fn apply_all(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Protocol(protocol) => self.protocol = Some(protocol),
@@ -164,10 +281,20 @@ impl Replay {
                 Action::CommitInfo(_) | Action::Other(_) => {}
             }
         }
-        Ok(())
     }
 
-    fn finish(self, path: PathBuf) -> Result<TableState, StorageError> {
+    /// Whether two ways through the log lead to the same table.
+    pub(crate) fn is_same(&self, other: &Replay) -> bool {
+        let id = |replay: &Replay| replay.metadata.as_ref().map(|m| (m.id.clone(), m.schema_string.clone()));
+        id(self) == id(other)
+            && self.protocol == other.protocol
+            && self.txns == other.txns
+            && self.adds.len() == other.adds.len()
+            && self.adds.values().zip(other.adds.values()).all(|(a, b)| a.path == b.path && a.size == b.size)
+    }
+
+    /// What the table is now; `path` is named if the log does not say.
+    pub(crate) fn finish(self, path: PathBuf) -> Result<TableState, StorageError> {
         let corrupt = |reason: &str| StorageError::Corrupt { path: path.clone(), reason: reason.into() };
         let protocol = self.protocol.ok_or_else(|| corrupt("the log has no protocol action"))?;
         if protocol.min_reader_version > 1 || protocol.min_writer_version > 2 {

@@ -39,6 +39,8 @@ impl World {
     pub(crate) fn on(disk: SharedDisk, data: PathBuf) -> World {
         let mut config = StorageConfig::new(data);
         config.log_segment_bytes = 256 << 10;
+        // Tests that look at it turn it on: it reads at moments of its own.
+        config.scrub_bytes_per_second = 0;
         World { disk, config, seed: 1, _folder: None }
     }
 
