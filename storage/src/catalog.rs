@@ -245,11 +245,7 @@ pub(crate) fn table_folders(disk: &dyn Disk, root: &Path) -> Result<Vec<TableFol
     for schema in folders(disk, root)? {
         for table in folders(disk, &root.join(&schema))? {
             let name = decode(&schema).zip(decode(&table)).map(|(schema, table)| TableName::new(&schema, &table));
-            found.push(TableFolder {
-                name,
-                prefix: format!("{schema}/{table}"),
-                dir: root.join(&schema).join(&table),
-            });
+            found.push(TableFolder { name, prefix: format!("{schema}/{table}"), dir: root.join(&schema).join(&table) });
         }
     }
     Ok(found)

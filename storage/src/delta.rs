@@ -19,7 +19,7 @@ mod table_log;
 
 pub(crate) use action::{Action, Add, CommitInfo, Format, Metadata, Protocol, Remove, Txn};
 pub(crate) use schema_json::{schema_from_json, schema_to_json};
-pub(crate) use table_log::{LogFiles, TableLog, TableState, format_day, read_add, shard_from_add};
+pub(crate) use table_log::{LogFiles, Replay, Sealing, TableLog, TableState, format_day, read_add, shard_from_add};
 
 /// Tags of an add: where its rows came from, and what the bytes of its file must be.
 pub(crate) const POSITION_MIN_TAG: &str = "eden.pos_min";

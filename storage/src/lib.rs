@@ -10,6 +10,7 @@
 mod admit;
 mod agents;
 mod catalog;
+pub mod check;
 mod checkpoint;
 mod columns;
 mod context;

@@ -108,13 +108,12 @@ impl Work {
         let mut stopped = false;
         let mut before = 0;
         let path = context.tables_dir.join(&shard.path);
-        let verified =
-            ShardFile::open(&*context.disk, &path, &shard.path, shard.checksums.clone()).and_then(|file| {
-                file.verify(&mut |done| {
-                    stopped = self.pause(done - std::mem::replace(&mut before, done));
-                    !stopped
-                })
-            });
+        let verified = ShardFile::open(&*context.disk, &path, &shard.path, shard.checksums.clone()).and_then(|file| {
+            file.verify(&mut |done| {
+                stopped = self.pause(done - std::mem::replace(&mut before, done));
+                !stopped
+            })
+        });
         if stopped {
             return true;
         }

@@ -206,7 +206,7 @@ fn properties(schema: &TableSchema, rows: u64) -> WriterProperties {
 
 /// Running minimum, maximum and null count of a column.
 #[derive(Default)]
-struct ColumnSummary {
+pub(crate) struct ColumnSummary {
     nulls: u64,
     range: Option<(Bound, Bound)>,
     /// A value that statistics cannot bound was seen.
@@ -222,7 +222,7 @@ enum Bound {
 }
 
 impl ColumnSummary {
-    fn add(&mut self, kind: ColumnKind, array: &dyn Array) {
+    pub(crate) fn add(&mut self, kind: ColumnKind, array: &dyn Array) {
         self.nulls += array.null_count() as u64;
         let range = match kind {
             ColumnKind::Time => {
@@ -271,15 +271,16 @@ impl ColumnSummary {
     }
 }
 
+/// Statistics as Delta spells them, by column.
 #[derive(Default)]
-struct Stats {
-    min: Map<String, Value>,
-    max: Map<String, Value>,
-    nulls: Map<String, Value>,
+pub(crate) struct Stats {
+    pub(crate) min: Map<String, Value>,
+    pub(crate) max: Map<String, Value>,
+    pub(crate) nulls: Map<String, Value>,
 }
 
 impl Stats {
-    fn add(&mut self, name: &str, summary: ColumnSummary) {
+    pub(crate) fn add(&mut self, name: &str, summary: ColumnSummary) {
         self.nulls.insert(name.into(), summary.nulls.into());
         let value = |bound: Bound| match bound {
             Bound::Int(us) if summary.is_time => format_time(us).into(),

@@ -189,7 +189,8 @@ fn check(log: &Log, seed: u64) -> Result<(), String> {
     let (served, recovery, end) = open(&disk, log.policy, 4).map_err(|e| e.to_string())?;
     let losses = &recovery.losses;
     // How long a segment may have been whose header block is gone, only the settings tell.
-    let known = |losses: &[Loss]| -> Vec<Loss> { losses.iter().map(|loss| Loss { to: None, ..loss.clone() }).collect() };
+    let known =
+        |losses: &[Loss]| -> Vec<Loss> { losses.iter().map(|loss| Loss { to: None, ..loss.clone() }).collect() };
     if seen != served || known(&looked.losses) != known(losses) {
         return Err(format!("{mutation:?}: a look finds {:#?}, opening finds {losses:#?}", looked.losses));
     }
