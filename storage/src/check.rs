@@ -1,7 +1,7 @@
 //! `eden check` and `eden repair`: everything in a data folder, read and compared with what it must be (P3, P11).
 //!
 //! Owns:     what is examined, in which order, and how what was found is told.
-//! Does not: change anything, but for `repair`, which has the folder to itself.
+//! Does not: change anything, but for [`repair`], which has the folder to itself.
 //!
 //! Examined are the log (every frame and record), what was set aside, the Delta logs (checksums, gaps, checkpoints
 //! against commits), every shard of the newest version (length, checksums, pages, order, days, statistics), each key's
@@ -11,7 +11,9 @@
 
 mod keys;
 mod log;
+pub mod repair;
 mod rows;
+mod salvage;
 mod shard;
 mod table;
 

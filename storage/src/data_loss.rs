@@ -18,6 +18,8 @@ use crate::shard::ShardDamage;
 use crate::write::{Ack, Subject, Token};
 use crate::{Shard, StorageError};
 
+const TABLE: &str = "data_loss";
+
 /// Rows of one record of the log, which has a bound on its length.
 const ROWS_AT_ONCE: usize = 500;
 
@@ -90,7 +92,7 @@ impl LostData {
 /// The rows that name `lost`, but for those that the table has already: what is damaged is found at every start.
 /// `None` if nothing is new.
 fn new_rows(lost: &[LostData], catalog: &Catalog, now_us: i64) -> Option<TableBatch> {
-    let name = TableName::new(SYSTEM, "data_loss");
+    let name = TableName::new(SYSTEM, TABLE);
     let table = catalog.get(&name);
     let mut batch = TableBatch::new(name);
     for loss in lost {
@@ -136,6 +138,12 @@ fn format_time(us: i64) -> Option<String> {
 impl Shared {
     /// Makes rows of `system.data_loss` of what is not in it yet; durable when it returns. Blocks.
     pub(crate) fn record_lost(&self, lost: &[LostData]) -> Result<(), StorageError> {
+        let name = TableName::new(SYSTEM, TABLE);
+        if let Some(damaged) = self.catalog.damaged(&name).filter(|_| !lost.is_empty()) {
+            // What is lost was logged where it was found.
+            tracing::error!(path = %damaged.path.display(), "system.data_loss is damaged: nothing can be noted there");
+            return Ok(());
+        }
         for some in lost.chunks(ROWS_AT_ONCE) {
             if let Some(batch) = new_rows(some, &self.catalog, self.context.clock.now_us()) {
                 self.write_own(batch)?;

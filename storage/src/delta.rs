@@ -11,6 +11,7 @@
 //!  4. Reader version 1, writer version 2, no table features: anything newer is refused (P13).
 
 mod action;
+mod bit;
 mod checkpoint_read;
 pub(crate) mod checkpoint_sum;
 mod schema_json;
@@ -18,8 +19,11 @@ mod sealed;
 mod table_log;
 
 pub(crate) use action::{Action, Add, CommitInfo, Format, Metadata, Protocol, Remove, Txn};
+pub(crate) use bit::with_one_bit_turned;
 pub(crate) use schema_json::{schema_from_json, schema_to_json};
-pub(crate) use table_log::{LogFiles, Replay, Sealing, TableLog, TableState, format_day, read_add, shard_from_add};
+pub(crate) use table_log::{
+    LogFiles, Replay, Sealing, TableLog, TableState, commit_bytes, format_day, parse_commit, read_add, shard_from_add,
+};
 
 /// Tags of an add: where its rows came from, and what the bytes of its file must be.
 pub(crate) const POSITION_MIN_TAG: &str = "eden.pos_min";

@@ -23,6 +23,7 @@ use wal::{Group, Loss, Outcome, Wal};
 use crate::admit::{TimeLimit, admit};
 use crate::agents::{AgentEvent, Agents, is_agents_table};
 use crate::catalog::{Catalog, DamagedTable, SYSTEM};
+use crate::check::repair;
 use crate::context::{Context, Counters};
 use crate::data_loss::LostData;
 use crate::disk_store::DiskStore;
@@ -418,7 +419,13 @@ impl Storage {
         }
         let of_log = self.losses.iter().map(LostData::of_log);
         let of_tables = self.shared.catalog.all_damaged().map(|table| LostData::of_table(table, &self.config.data));
-        self.shared.record_lost(&of_log.chain(of_tables).collect::<Vec<_>>())
+        self.shared.record_lost(&of_log.chain(of_tables).collect::<Vec<_>>())?;
+        let disk = &self.shared.context.disk;
+        for (path, lost) in repair::new_notes(disk, &self.config.data) {
+            self.shared.record_lost(&lost)?;
+            repair::note_recorded(disk, &path)?;
+        }
+        Ok(())
     }
 }
 

@@ -283,6 +283,15 @@ impl Replay {
         }
     }
 
+    pub(crate) fn metadata(&self) -> Option<&super::Metadata> {
+        self.metadata.as_ref()
+    }
+
+    /// Whether the table has the data file `path`.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.adds.contains_key(path)
+    }
+
     /// Whether two ways through the log lead to the same table.
     pub(crate) fn is_same(&self, other: &Replay) -> bool {
         let id = |replay: &Replay| replay.metadata.as_ref().map(|m| (m.id.clone(), m.schema_string.clone()));

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use faults::{Mutation, SimDisk, mutate, seeds};
-use model::{Rng, SplitMix64, TableName, Value};
+use model::{Clock, Rng, SplitMix64, SystemClock, TableName, Value};
+use storage::check::repair::{Act, RepairOptions, Repaired, repair};
 use storage::check::{CheckOptions, Report, Severity, check};
 use storage::{Storage, StorageError};
 use wal::disk::{Disk, EntryKind, SharedDisk, read_file};
 
-use crate::world::{Rows, World, batch, read, try_read_snapshot, write};
+use crate::world::{Rows, World, batch, read, read_snapshot, try_read_snapshot, write};
 
 const DAY: i64 = 86_400_000_000;
 const TABLES: [&str; 3] = ["wide", "many", "small"];
@@ -238,5 +239,138 @@ fn a_folder_without_checksums_is_read_and_checksums_that_are_not_looked_at_are_n
     for target in [&TARGETS[0..1], &TARGETS[1..2]] {
         let noticed = (0..200).find(|seed| run(&older, target, *seed).is_err());
         assert!(noticed.is_some(), "{target:?}: nobody looks");
+    }
+}
+
+/// What a repair of the folder does.
+fn mend(disk: &SimDisk, act: Act) -> Result<Repaired, StorageError> {
+    let (shared, clock): (SharedDisk, Arc<dyn Clock>) = (Arc::new(disk.clone()), Arc::new(SystemClock::new()));
+    let options = RepairOptions { data: data(), tables: Vec::new(), act };
+    repair(&shared, &clock, &options, &mut |_| {})
+}
+
+/// Damages one file, repairs, and compares what is there with what was.
+fn run_repair(folder: &Folder, seed: u64) -> Result<(), String> {
+    let rng = SplitMix64::new(seed);
+    let disk = folder.disk.fork();
+    let of_kind = files(&disk, TARGETS[rng.below(TARGETS.len() as u64) as usize]);
+    let file = &of_kind[rng.below(of_kind.len() as u64) as usize];
+    let before = read_file(&disk, file).unwrap();
+    let mut bytes = before.clone();
+    let mutation = mutate(&mut bytes, rng.next_u64());
+    disk.plant(file, &bytes).unwrap();
+    let damage = format!("{mutation:?} of {}", file.display());
+    let fail = |what: String| Err(format!("{damage}: {what}"));
+
+    let ops = disk.ops();
+    let plan = mend(&disk, Act::Plan).map_err(|e| format!("{damage}: plan: {e}"))?;
+    if disk.ops() - ops > 2 {
+        return fail("a plan changes something besides the lock's folder".into());
+    }
+    let done = mend(&disk, Act::Do).map_err(|e| format!("{damage}: {e}"))?;
+    if done != plan {
+        return fail(format!("planned {plan:#?}, done {done:#?}"));
+    }
+    let is_first_commit = file.ends_with("_delta_log/00000000000000000000.json") && !is_of(file, "many");
+    if !done.left.is_empty() {
+        return if is_first_commit { Ok(()) } else { fail(format!("left: {:?}", done.left)) };
+    }
+    let report = look(&disk);
+    // Commits that a checkpoint covers stay as they are: nobody needs them.
+    if let Some(bad) = report.findings.iter().find(|finding| finding.severity == Severity::Damage) {
+        return fail(format!("after the repair check finds {bad}"));
+    }
+    let storage = open(&disk, 2).map_err(|e| format!("{damage}: {e}"))?;
+    for (table, stored) in &folder.tables {
+        let Some(snapshot) = storage.snapshot(&TableName::public(table)).map_err(|e| format!("{damage}: {e}"))? else {
+            return fail(format!("{table} is gone"));
+        };
+        let rows = try_read_snapshot(&storage, &snapshot).map_err(|e| format!("{damage}: {e}"))?;
+        let missing = stored.len() - stored.keys().filter(|key| rows.contains_key(*key)).count();
+        if rows.keys().any(|key| !stored.contains_key(key)) {
+            return fail(format!("{table} has rows that were never written"));
+        }
+        let differs = rows.iter().any(|(key, fields)| stored[key] != *fields);
+        if (missing > 0 || differs) && done.lost.is_empty() {
+            return fail(format!("{missing} rows of {table} are missing in silence"));
+        }
+        if differs && !is_of_log(file) {
+            return fail(format!("{table} has other values"));
+        }
+        let of_shard: u64 = done.lost.iter().filter_map(|lost| lost.rows).sum();
+        if !is_of_log(file) && is_of(file, table) && missing as u64 != of_shard {
+            return fail(format!("{missing} rows of {table} are missing, and {of_shard} are reported"));
+        }
+        write(
+            &storage,
+            table,
+            &[("new", 7, &[("x", if *table == "small" { Value::I64(9) } else { Value::F64(9.0) })])],
+        );
+        refresh(&storage, table);
+    }
+    let recorded = storage.snapshot(&TableName::new("system", "data_loss")).unwrap();
+    let recorded = recorded.map_or(0, |snapshot| read_snapshot(&storage, &snapshot).len());
+    if recorded != done.lost.len() {
+        return fail(format!("{recorded} rows in system.data_loss of {:?}", done.lost));
+    }
+    drop(storage);
+    if mend(&disk, Act::Plan).map_err(|e| e.to_string())?.lost != [] {
+        return fail("a second repair finds something".into());
+    }
+    Ok(())
+}
+
+fn is_of(file: &Path, table: &str) -> bool {
+    file.to_string_lossy().contains(&format!("/{table}/"))
+}
+
+#[test]
+fn a_repair_brings_back_all_but_what_it_says_is_missing() {
+    let folder = build();
+    let nothing = mend(&folder.disk.fork(), Act::Do).unwrap();
+    assert_eq!(nothing, Repaired::default());
+    for seed in seeds(100) {
+        run_repair(&folder, seed).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+    }
+}
+
+#[test]
+fn a_damaged_shard_is_found_by_the_scrub_and_told_once() {
+    let folder = build();
+    let disk = folder.disk.fork();
+    let shard = folder.shards.iter().find(|shard| is_of(shard, "wide")).unwrap();
+    let mut bytes = read_file(&disk, shard).unwrap();
+    bytes[100] ^= 1;
+    disk.plant(shard, &bytes).unwrap();
+    for seed in 2..4 {
+        let shared: SharedDisk = Arc::new(disk.clone());
+        let mut world = World::on(shared, data()).with_seed(seed);
+        world.config.scrub_bytes_per_second = u64::MAX;
+        let storage = world.open();
+        let told = || {
+            let snapshot = storage.snapshot(&TableName::new("system", "data_loss")).unwrap();
+            snapshot.map(|snapshot| read_snapshot(&storage, &snapshot)).unwrap_or_default()
+        };
+        let (_never, ticks) = std::sync::mpsc::channel::<()>();
+        for tick in 0.. {
+            if storage.stats().damaged_shards == 1 && !told().is_empty() {
+                break;
+            }
+            assert!(tick < 6000, "nothing is found: {:?}", storage.stats());
+            let _ = ticks.recv_timeout(Duration::from_millis(10));
+        }
+        let [damage] = &storage.damaged_shards()[..] else { panic!("{:?}", storage.damaged_shards()) };
+        assert!(shard.ends_with(&damage.location), "{damage}");
+        let rows = told();
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        let ((series, _), fields) = rows.first_key_value().unwrap();
+        assert!(series.contains(&damage.location) && fields["table"] == "wide" && fields["certainty"] == "possible");
+        // A query may go on without it.
+        let mut snapshot = storage.snapshot(&TableName::public("wide")).unwrap().unwrap();
+        assert!(try_read_snapshot(&storage, &snapshot).is_err());
+        let gone = snapshot.leave_out(&storage.damaged_shards());
+        let rows = try_read_snapshot(&storage, &snapshot).unwrap().len() as u64;
+        assert_eq!(rows + gone[0].shard.rows, folder.tables["wide"].len() as u64);
+        storage.close(Duration::from_secs(60)).unwrap();
     }
 }
