@@ -24,6 +24,7 @@
 
 pub mod addresses;
 pub mod app;
+pub mod check_command;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use faults::SimDisk;
 use model::{TableName, Value};
 use storage::{Storage, StorageError};
 use wal::disk::{Disk, SharedDisk, read_file};
 
-use crate::world::{World, read_snapshot, write};
+use crate::world::{World, batch, read, read_snapshot, write};
 
 /// Losses as `system.data_loss` has them: one row each.
 fn recorded(storage: &Storage) -> Vec<String> {
@@ -48,6 +49,50 @@ fn damage_to_the_log_is_a_row_of_system_data_loss_once_and_the_rest_is_served() 
             storage.refresh(&TableName::new("system", "data_loss")).unwrap();
         }
     }
+}
+
+#[test]
+fn a_table_whose_log_is_damaged_keeps_what_the_log_holds_of_it_and_is_in_nobodys_way() {
+    let sim = SimDisk::new();
+    let mut world = World::on(Arc::new(sim.clone()), PathBuf::from("/data"));
+    let storage = world.open();
+    for n in 0..5 {
+        write(&storage, "t", &[("a", n, &[("x", Value::F64(n as f64))])]);
+        if n == 2 {
+            storage.refresh(&TableName::public("t")).unwrap();
+        }
+    }
+    drop(storage);
+    let commit = Path::new("/data/tables/public/t/_delta_log/00000000000000000001.json");
+    let whole = read_file(&sim, commit).unwrap();
+    sim.plant(commit, &whole[..whole.len() - 1]).unwrap();
+    for life in 0..3 {
+        let storage = world.reopen();
+        let [damaged] = &storage.damaged_tables()[..] else { panic!("{:?}", storage.damaged_tables()) };
+        assert_eq!((&*damaged.name.table, &*damaged.path), ("t", commit));
+        assert_eq!(storage.stats().damaged_tables, 1);
+        assert!(storage.tables().iter().any(|table| table.name == damaged.name));
+        let queried = storage.snapshot(&TableName::public("t")).unwrap_err().to_string();
+        assert!(queried.contains(commit.to_str().unwrap()) && queried.contains("eden repair"), "{queried}");
+        assert!(storage.refresh(&TableName::public("t")).is_err());
+        // A request for two tables: the rows of the one are refused, those of the other stored.
+        let other = batch("other", &[("a", life, &[("x", Value::F64(1.0))])]);
+        let pending = storage.write(vec![batch("t", &[("a", 9, &[("x", Value::F64(9.0))])]), other], "test").unwrap();
+        let [refused] = &pending.rejected[..] else { panic!("{:?}", pending.rejected) };
+        assert!(refused.reason.contains(commit.to_str().unwrap()), "{}", refused.reason);
+        assert_eq!(pending.accepted, 1);
+        pending.wait().unwrap();
+        let [row] = &recorded(&storage)[..] else { panic!("{:?}", recorded(&storage)) };
+        assert!(row.contains("_delta_log") && row.contains("possible"), "{row}");
+        // Everything else is flushed, and the log truncated as far as it may be.
+        storage.close(Duration::from_secs(60)).unwrap();
+    }
+    sim.plant(commit, &whole).unwrap();
+    let storage = world.reopen();
+    assert_eq!(storage.damaged_tables(), []);
+    let times = |table: &str| -> Vec<i64> { read(&storage, table).into_keys().map(|(_, time)| time).collect() };
+    assert_eq!(times("t"), [0, 1, 2, 3, 4], "the log still had what no shard has");
+    assert_eq!(times("other"), [0, 1, 2]);
 }
 
 /// A commit's text with the checksum that it must have; any other text as it is.
