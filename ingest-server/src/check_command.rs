@@ -27,8 +27,8 @@ pub fn run_check(data: PathBuf, tables: &[String], outboxes: Vec<PathBuf>) -> Re
     let damaged = report.findings.iter().filter(|finding| finding.severity > Severity::Note).count();
     match damaged {
         0 => Ok(()),
-        1 => Err(Failure::work(format!("1 damage in {}, named above", options.data.display()))),
-        many => Err(Failure::work(format!("{many} damages in {}, named above", options.data.display()))),
+        1 => Err(Failure::work("1 file is damaged, named above")),
+        many => Err(Failure::work(format!("{many} files are damaged, named above"))),
     }
 }
 

@@ -211,7 +211,7 @@ fn check_data(
     if options.tables.is_empty() {
         log::check_logs(disk, &options.data, &tables, report);
     }
-    let mut meter = Meter { done_bytes: 0, total_bytes: tables.iter().map(|table| table.bytes()).sum(), progress };
+    let mut meter = Meter { done_bytes: 0, total_bytes: tables.iter().map(table::CheckedTable::bytes).sum(), progress };
     for table in &tables {
         table::check_shards(disk, &root, table, report, &mut meter);
     }

@@ -155,7 +155,7 @@ impl Plan {
             match verdict {
                 Verdict::Sound => sound.push((shard, add.clone())),
                 Verdict::Damaged(reason) => {
-                    plan.take_out(disk, data, &path, shard, add.clone(), reason, salvaged.is_some())
+                    plan.take_out(disk, data, &path, shard, add.clone(), reason, salvaged.is_some());
                 }
                 Verdict::Unreadable(what) => {
                     let advice =
@@ -241,13 +241,10 @@ impl Plan {
                 self.log.push(Change::Replaced { file: path, bytes: whole, why });
                 continue;
             }
-            let salvaged = match salvage(reader, &self.folder.prefix, &replay, &removed, &bytes) {
-                Some(salvaged) => salvaged,
-                None => {
-                    let advice = "bring it back from a copy: nothing else tells what the table is".into();
-                    repaired.left.push(Finding { severity: Severity::Damage, file: path, what: reason, advice });
-                    return Ok(None);
-                }
+            let Some(salvaged) = salvage(reader, &self.folder.prefix, &replay, &removed, &bytes) else {
+                let advice = "bring it back from a copy: nothing else tells what the table is".into();
+                repaired.left.push(Finding { severity: Severity::Damage, file: path, what: reason, advice });
+                return Ok(None);
             };
             replay.apply_all(salvaged.actions.clone());
             let what = format!(
@@ -355,11 +352,21 @@ impl Plan {
             Change::Aside { file, why } => Step { file: file.clone(), what: format!("set aside: {why}") },
             Change::Replaced { file, why, .. } => Step { file: file.clone(), what: format!("replaced: {why}") },
         };
-        let mut steps: Vec<Step> = self.log.iter().chain(&self.files).map(change).collect();
         let tables = self.folder.dir.parent().and_then(Path::parent).unwrap_or(Path::new(""));
-        steps.extend(self.removed.iter().map(|(shard, _, why)| Step {
-            file: tables.join(&shard.path),
-            what: format!("out of table {}: {why} ({} rows of {})", self.name, shard.rows, format_day(shard.day)),
+        let removed = self.removed.iter().map(|(shard, _, why)| (tables.join(&shard.path), shard, why));
+        let removed: Vec<_> = removed.collect();
+        // What leaves the table is told once, with its rows.
+        let is_told = |step: &Step| removed.iter().any(|(path, ..)| *path == step.file);
+        let mut steps: Vec<Step> = self.log.iter().chain(&self.files).map(change).collect();
+        steps.retain(|step| !is_told(step));
+        steps.extend(removed.iter().map(|(path, shard, why)| Step {
+            file: path.clone(),
+            what: format!(
+                "set aside, and out of table {}: {why} ({} rows of {})",
+                self.name,
+                shard.rows,
+                format_day(shard.day)
+            ),
         }));
         steps
     }

@@ -96,7 +96,7 @@ fn a_table_whose_log_is_damaged_keeps_what_the_log_holds_of_it_and_is_in_nobodys
 }
 
 /// A commit's text with the checksum that it must have; any other text as it is.
-fn resealed(text: String) -> Vec<u8> {
+pub(crate) fn resealed(text: String) -> Vec<u8> {
     let mut bytes = text.into_bytes();
     let end = bytes.len().saturating_sub(b"01234567\"}}\n".len());
     if bytes[..end].ends_with(b"\"crc32c\":\"") {

@@ -3,6 +3,7 @@
 
 mod agents;
 mod agents_power;
+mod check;
 mod correct;
 mod damage;
 mod mutations;

@@ -115,7 +115,7 @@ pub(crate) fn try_read_snapshot(storage: &Storage, snapshot: &TableSnapshot) -> 
         })?;
         let failed = |e: &dyn std::fmt::Display| format!("{location}: {e}");
         let mut ordinal = 0_u32;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(ParquetRecordBatchReaderBuilder::build);
         for batch in reader.map_err(|e| failed(&e))? {
             let batch = batch.map_err(|e| failed(&e))?;
             let keep = |row: usize| view.masked.binary_search(&(ordinal + row as u32)).is_err();
