@@ -299,7 +299,7 @@ impl Storage {
                 self.with_work(|work| work.flush(&table));
             }
         }
-        table.snapshot().map(Some)
+        table.snapshot().map(Some).inspect_err(|e| self.shared.context.note_damage(e))
     }
 
     /// Flushes one table: its rows in memory go to shards. Blocks until committed.

@@ -218,7 +218,8 @@ impl Shared {
                 self.agents.project();
             }
             applied
-        })?;
+        });
+        let flushed = flushed.inspect_err(|e| self.context.note_damage(e))?;
         if let Some(flushed) = &flushed {
             tracing::debug!(table = %table.name, rows = flushed.rows, shards = flushed.shards, "flushed");
         }

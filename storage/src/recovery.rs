@@ -60,6 +60,8 @@ pub(crate) fn replay(
     let total_bytes = recovery.end.saturating_sub(recovery.first);
     let mut reader = wal.reader(recovery.first);
     let mut frames = 0_usize;
+    // Tables that cannot be flushed.
+    let mut stuck = Vec::new();
     while let Some(frame) = reader.next() {
         let frame = frame?;
         if frame.position.offset >= recovery.end {
@@ -91,10 +93,21 @@ pub(crate) fn replay(
             };
             table.apply(&batch, frame.position);
             if table.context.memory.is_pressing() {
-                let largest = catalog.all().into_iter().max_by_key(|table| table.memory_bytes());
-                if let Some(largest) = largest {
+                let tables = catalog.all().into_iter().filter(|table| !stuck.contains(&table.id));
+                if let Some(largest) = tables.max_by_key(|table| table.memory_bytes()) {
                     // This frame may be applied in part only: it stays needed.
-                    largest.flush(&|| frame.position.offset)?;
+                    match largest.flush(&|| frame.position.offset) {
+                        Err(e @ StorageError::Corrupt { .. }) => {
+                            // A damaged shard must not keep the server from starting: its table's rows stay in memory,
+                            // which the bound of the log bounds too.
+                            table.context.note_damage(&e);
+                            tracing::error!(table = %largest.name, error = %e, "not flushed while the log is replayed");
+                            stuck.push(largest.id);
+                        }
+                        flushed => {
+                            flushed?;
+                        }
+                    }
                 }
             }
         }

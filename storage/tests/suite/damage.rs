@@ -95,6 +95,36 @@ fn a_table_whose_log_is_damaged_keeps_what_the_log_holds_of_it_and_is_in_nobodys
     assert_eq!(times("other"), [0, 1, 2]);
 }
 
+#[test]
+fn rows_that_meet_a_damaged_shard_wait_in_memory_and_in_the_log_until_it_is_whole() {
+    let sim = SimDisk::new();
+    let mut world = World::on(Arc::new(sim.clone()), PathBuf::from("/data"));
+    let storage = world.open();
+    write(&storage, "t", &[("a", 1, &[("x", Value::F64(1.0))]), ("a", 2, &[("x", Value::F64(2.0))])]);
+    let table = TableName::public("t");
+    storage.refresh(&table).unwrap();
+    let shard = Path::new("/data/tables").join(&storage.snapshot(&table).unwrap().unwrap().shards[0].shard.path);
+    drop(storage);
+    let whole = read_file(&sim, &shard).unwrap();
+    let mut bytes = whole.clone();
+    bytes[whole.len() / 2] ^= 1;
+    sim.plant(&shard, &bytes).unwrap();
+    for _ in 0..2 {
+        let storage = world.reopen();
+        write(&storage, "t", &[("a", 1, &[("x", Value::F64(9.0))]), ("a", 3, &[("x", Value::F64(3.0))])]);
+        for error in [storage.refresh(&table).unwrap_err(), storage.snapshot(&table).unwrap_err()] {
+            assert!(error.to_string().contains(shard.to_str().unwrap()), "{error}");
+        }
+        assert_eq!(storage.stats().damaged_shards, 1);
+    }
+    sim.plant(&shard, &whole).unwrap();
+    let storage = world.reopen();
+    storage.refresh(&table).unwrap();
+    let rows = read(&storage, "t");
+    let values: Vec<(i64, &str)> = rows.iter().map(|((_, time), fields)| (*time, &*fields["x"])).collect();
+    assert_eq!(values, [(1, "9"), (2, "2"), (3, "3")]);
+}
+
 /// A commit's text with the checksum that it must have; any other text as it is.
 pub(crate) fn resealed(text: String) -> Vec<u8> {
     let mut bytes = text.into_bytes();
