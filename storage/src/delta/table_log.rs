@@ -299,7 +299,9 @@ impl Replay {
             && self.protocol == other.protocol
             && self.txns == other.txns
             && self.adds.len() == other.adds.len()
-            && self.adds.values().zip(other.adds.values()).all(|(a, b)| a.path == b.path && a.size == b.size)
+            && self.adds.values().zip(other.adds.values()).all(|(a, b)| {
+                (&a.path, a.size, &a.partition_values, &a.tags) == (&b.path, b.size, &b.partition_values, &b.tags)
+            })
     }
 
     /// What the table is now; `path` is named if the log does not say.

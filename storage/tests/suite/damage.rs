@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use faults::SimDisk;
 use model::{TableName, Value};
-use storage::{Storage, StorageError};
+use storage::{AgentBatch, Storage, StorageError};
 use wal::disk::{Disk, SharedDisk, read_file};
 
 use crate::world::{World, batch, read, read_snapshot, write};
@@ -123,6 +123,43 @@ fn rows_that_meet_a_damaged_shard_wait_in_memory_and_in_the_log_until_it_is_whol
     let rows = read(&storage, "t");
     let values: Vec<(i64, &str)> = rows.iter().map(|((_, time), fields)| (*time, &*fields["x"])).collect();
     assert_eq!(values, [(1, "9"), (2, "2"), (3, "3")]);
+}
+
+#[test]
+fn damage_to_the_table_of_agents_refuses_their_batches_and_nothing_is_lost() {
+    let sim = SimDisk::new();
+    let mut world = World::on(Arc::new(sim.clone()), PathBuf::from("/data"));
+    let storage = world.open();
+    let of_agent = |seq: u64| AgentBatch { agent: "pi".into(), epoch: 1, seq, crc: 7, gaps: Vec::new() };
+    let send = |storage: &Storage, seq: u64| {
+        let rows = batch("t", &[("a", seq as i64, &[("x", Value::F64(1.0))])]);
+        let (pending, _) = storage.write_of_agent(vec![rows], &of_agent(seq), "test")?;
+        pending.wait()
+    };
+    send(&storage, 1).unwrap();
+    storage.refresh(&TableName::new("system", "agents")).unwrap();
+    send(&storage, 2).unwrap();
+    drop(storage);
+    let commit = Path::new("/data/tables/system/agents/_delta_log/00000000000000000001.json");
+    let whole = read_file(&sim, commit).unwrap();
+    sim.plant(commit, &whole[1..]).unwrap();
+    for _ in 0..2 {
+        let storage = world.reopen();
+        let refused = send(&storage, 3).unwrap_err().to_string();
+        assert!(refused.contains(commit.to_str().unwrap()), "{refused}");
+        write(&storage, "t", &[("b", 1, &[("x", Value::F64(1.0))])]);
+        storage.close(Duration::from_secs(60)).unwrap();
+    }
+    sim.plant(commit, &whole).unwrap();
+    let storage = world.reopen();
+    send(&storage, 3).unwrap();
+    send(&storage, 2).unwrap();
+    assert_eq!(storage.stats().agent_duplicates_total, 1, "batch 2 is known");
+    let snapshot = storage.snapshot(&TableName::new("system", "agents")).unwrap().unwrap();
+    let rows = read_snapshot(&storage, &snapshot);
+    let row = rows.values().next().unwrap();
+    assert_eq!((&*row["batches"], &*row["missing"]), ("3", "0"));
+    assert_eq!(read(&storage, "t").len(), 4);
 }
 
 /// A commit's text with the checksum that it must have; any other text as it is.
