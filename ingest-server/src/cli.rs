@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use storage::check::repair::Act;
 
 use crate::config::{self, Config, Period};
 use crate::failure::Failure;
 use crate::serve::Surroundings;
-use crate::{demo, sql_shell, write_command};
+use crate::{check_command, demo, sql_shell, write_command};
 
 /// Eden stores the readings of machines and answers SQL about them.
 #[derive(Debug, Parser)]
@@ -54,9 +55,46 @@ enum Command {
                             Lines that are refused are named with their numbers; the others are stored. Exit code 1\n\
                             if any was refused.")]
     Write(WriteArgs),
+    /// Examine a data folder, changing nothing.
+    #[command(after_help = "Examples:\n  eden check\n  eden check --data /var/lib/eden --table bmp180\n  \
+                            eden check --outbox /var/lib/eden-agent/outbox\n\n\
+                            Reads the log, the Delta logs and every shard, and compares them with their checksums, with\n\
+                            each other and with the rules. A server may be running. Exit code 1 if anything is damaged.")]
+    Check(CheckArgs),
+    /// Set aside what is damaged, so that the rest of a table can be used again; the server must be stopped.
+    #[command(after_help = "Examples:\n  eden repair\n  eden repair --data /var/lib/eden --yes\n\n\
+                            Without --yes it only says what it would do, and what would be missing then. Nothing is\n\
+                            deleted: damaged files go to the folder `damaged` in the data folder.")]
+    Repair(RepairArgs),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// Data folder [default: that of the configuration, ./eden-data].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Only this table, such as bmp180 or system.agents; may be given again.
+    #[arg(long = "table", value_name = "TABLE")]
+    tables: Vec<String>,
+    /// The outbox of an agent; may be given again.
+    #[arg(long = "outbox", value_name = "DIR")]
+    outboxes: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct RepairArgs {
+    /// Data folder [default: that of the configuration, ./eden-data].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Only this table; may be given again.
+    #[arg(long = "table", value_name = "TABLE")]
+    tables: Vec<String>,
+    /// Do it.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +199,13 @@ pub fn run() -> ExitCode {
             let options = write_command::Options { file: args.file, db: args.db, precision: args.precision };
             write_command::run(&options, &args.target)
         }
+        Command::Check(args) => {
+            data_folder(args.data).and_then(|data| check_command::run_check(data, &args.tables, args.outboxes))
+        }
+        Command::Repair(args) => {
+            let act = if args.yes { Act::Do } else { Act::Plan };
+            data_folder(args.data).and_then(|data| check_command::run_repair(data, &args.tables, act))
+        }
         Command::Config(command) => configuration(command),
     };
     match result {
@@ -177,6 +222,10 @@ fn load(file: Option<PathBuf>) -> Result<Config, Failure> {
     // Names and values that are not Unicode belong to no key of ours.
     let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     Config::load(file.as_deref(), environment).map_err(Failure::usage)
+}
+
+fn data_folder(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    given.map_or_else(|| load(None).map(|config| config.storage.data), Ok)
 }
 
 fn serve(args: ServeArgs) -> Result<(), Failure> {

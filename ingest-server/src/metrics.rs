@@ -126,6 +126,10 @@ catalogue! {
     Counter STORAGE_FLUSHES_FAILED = "eden_storage_flushes_failed_total";
     /// Stretches of the log found missing or damaged at start.
     Counter STORAGE_LOG_LOSSES = "eden_storage_log_losses_total";
+    /// Shards found damaged since the start; see `system.data_loss`.
+    Gauge STORAGE_DAMAGED_SHARDS = "eden_storage_damaged_shards";
+    /// Tables that cannot be used because their Delta log is damaged.
+    Gauge STORAGE_DAMAGED_TABLES = "eden_storage_damaged_tables";
     /// Agents that are known; see `system.agents`.
     Gauge AGENTS = "eden_agents";
     /// Agents forgotten because too many are known.

@@ -14,7 +14,7 @@ use datafusion::object_store::{self, ObjectStore, ObjectStoreExt};
 use datafusion::parquet::arrow::ParquetRecordBatchStreamBuilder;
 use datafusion::parquet::errors::ParquetError;
 use futures::{FutureExt, TryStreamExt};
-use storage::StorageError;
+use storage::{ShardDamage, StorageError};
 
 use crate::error::{Limits, QueryError, find, tidy};
 use crate::reader::{Expected, OpenShards, ShardError, ShardReader};
@@ -26,6 +26,10 @@ pub(crate) async fn explain(
     store: &Arc<dyn ObjectStore>,
     open: &OpenShards,
 ) -> QueryError {
+    // The store compares what it reads with what was written, so most damage is named where it is met.
+    if let Some(damage) = find::<ShardDamage>(&error) {
+        return QueryError::Corrupt { path: PathBuf::from(&damage.location), reason: damage.reason.clone() };
+    }
     let (suspects, blamed) = match find::<ShardError>(&error) {
         Some(shard) => {
             let suspects = open.suspects().into_iter().filter(|suspect| suspect.meta.location == shard.location);
@@ -81,9 +85,10 @@ async fn examine(store: &Arc<dyn ObjectStore>, shard: Expected) -> Result<(), St
         Err(_) => return Ok(()),
     }
     let reader = ShardReader::new(Arc::clone(store), shard);
-    let reason = |error: ParquetError| match find::<object_store::Error>(&error) {
-        Some(_) => None,
-        None => Some(match find::<ShardError>(&error).and_then(std::error::Error::source) {
+    let reason = |error: ParquetError| match (find::<ShardDamage>(&error), find::<object_store::Error>(&error)) {
+        (Some(damage), _) => Some(damage.reason.clone()),
+        (None, Some(_)) => None,
+        (None, None) => Some(match find::<ShardError>(&error).and_then(std::error::Error::source) {
             Some(source) => tidy(&source.to_string()),
             None => tidy(&error.to_string()),
         }),

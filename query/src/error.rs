@@ -95,10 +95,10 @@ pub enum QueryError {
     /// The caller went away, or the server is stopping.
     #[error("the statement was cancelled")]
     Cancelled,
-    /// A shard does not hold what was written to it (P11). An operator decides.
-    #[error("shard {} is corrupt: {reason}; `eden check` examines all shards", .path.display())]
+    /// A file of a table does not hold what was written to it (P11). An operator decides.
+    #[error("{} is corrupt: {reason}; `eden check` examines all files, `eden repair` sets it aside", .path.display())]
     Corrupt {
-        /// The shard, below `DATA/tables`.
+        /// The file; a shard below `DATA/tables`.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,

@@ -160,6 +160,7 @@ pub(crate) mod tests {
             columns,
             position_min: position,
             position_max: position,
+            checksums: None,
         };
         ShardView { shard: Arc::new(shard), masked: masked.into() }
     }

@@ -8,6 +8,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -39,6 +41,31 @@ pub(crate) struct Catalog {
     tables: RwLock<Tables>,
     /// Held while a table is made, so that it is made once.
     creating: Mutex<()>,
+    /// Tables whose log cannot be read, as they were found at start.
+    damaged: BTreeMap<TableName, DamagedTable>,
+    /// The oldest frame that a damaged table may need; `u64::MAX` if none.
+    held: AtomicU64,
+}
+
+/// A table that cannot be used because its Delta log is damaged (P3). The others can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedTable {
+    /// Its name.
+    pub name: TableName,
+    /// The file that is damaged.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl DamagedTable {
+    fn error(&self) -> StorageError {
+        let reason = format!(
+            "{}; table {} cannot be used until the server is stopped and `eden repair` was run",
+            self.reason, self.name
+        );
+        StorageError::Corrupt { path: self.path.clone(), reason }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -68,28 +95,24 @@ pub(crate) struct Dropped {
 }
 
 impl Catalog {
-    /// Reads every table's log.
+    /// Reads every table's log. One that is damaged is set apart and does not keep the others from being used.
     pub(crate) fn load(context: Arc<Context>) -> Result<Catalog, StorageError> {
         let mut tables = Tables::default();
-        let root = &context.tables_dir;
-        sync_if_there(&*context.disk, root)?;
-        for schema in folders(&*context.disk, root)? {
+        let mut damaged = BTreeMap::new();
+        sync_if_there(&*context.disk, &context.tables_dir)?;
+        for folder in table_folders(&*context.disk, &context.tables_dir)? {
+            let Some(name) = folder.name else {
+                tracing::error!(path = %folder.dir.display(), "a folder whose name is not one that a table gets; it is left alone");
+                continue;
+            };
             // An earlier life may have been killed before it had synced the names of new folders: see `TableLog::load`.
-            sync_if_there(&*context.disk, &root.join(&schema))?;
-            for table in folders(&*context.disk, &root.join(&schema))? {
-                let dir = root.join(&schema).join(&table);
-                let Some((log, state)) = TableLog::load(&context.disk, &dir)? else { continue };
-                let corrupt = |reason: String| StorageError::Corrupt { path: dir.clone(), reason };
-                let plain = table.split_once(DROPPED_BEFORE).map_or(&*table, |(plain, _id)| plain);
-                let (Some(schema_name), Some(table_name)) = (decode(&schema), decode(plain)) else {
-                    return Err(corrupt("its folder's name is not one that a table gets".into()));
-                };
-                let name = TableName::new(&schema_name, &table_name);
-                let prefix = format!("{schema}/{table}");
+            sync_if_there(&*context.disk, folder.dir.parent().expect("a table's folder is in a schema's"))?;
+            let loaded = TableLog::load(&context.disk, &folder.dir).and_then(|loaded| {
+                let Some((log, state)) = loaded else { return Ok(None) };
                 if let Some(at_ms) = state.properties.dropped_ms() {
                     tables.dropped.push(Dropped {
                         id: state.id,
-                        prefix,
+                        prefix: folder.prefix.clone(),
                         at_ms,
                         since: context.clock.monotonic(),
                         in_this_life: false,
@@ -97,17 +120,61 @@ impl Catalog {
                         log_end: None,
                         is_empty: false,
                     });
+                    return Ok(None);
+                }
+                let corrupt = |reason| StorageError::Corrupt { path: folder.dir.join("_delta_log"), reason };
+                if let Some(other) = tables.by_name.get(&name) {
+                    let other = other.dir.display();
+                    return Err(corrupt(format!("{other} is table {name} too; move one of them away")));
+                }
+                Table::new(name.clone(), folder.prefix.clone(), &context, log, state).map(Some).map_err(corrupt)
+            });
+            let (path, reason) = match loaded {
+                Ok(Some(table)) => {
+                    tables.insert(Arc::new(table));
                     continue;
                 }
-                if let Some(other) = tables.by_name.get(&name) {
-                    let reason = format!("{} is table {name} too; move one of them away", other.dir.display());
-                    return Err(corrupt(reason));
+                Ok(None) => continue,
+                Err(StorageError::Corrupt { path, reason }) => (path, reason),
+                Err(StorageError::Io { path, source, .. }) if is_bad_sector(&source) => {
+                    (path, format!("it cannot be read: {source}"))
                 }
-                let table = Table::new(name, prefix, &context, log, state).map_err(corrupt)?;
-                tables.insert(Arc::new(table));
-            }
+                Err(e) => return Err(e),
+            };
+            tracing::error!(table = %name, path = %path.display(), reason,
+                "a table's log is damaged: it cannot be used until the server is stopped and `eden repair` was run");
+            damaged.insert(name.clone(), DamagedTable { name, path, reason });
         }
-        Ok(Catalog { context, tables: RwLock::new(tables), creating: Mutex::new(()) })
+        // Of two folders of one name one is a dropped table's.
+        damaged.retain(|name, _| !tables.by_name.contains_key(name));
+        let (tables, creating, held) = (RwLock::new(tables), Mutex::new(()), AtomicU64::new(u64::MAX));
+        Ok(Catalog { context, tables, creating, damaged, held })
+    }
+
+    /// The table `name`, if it is damaged.
+    pub(crate) fn damaged(&self, name: &TableName) -> Option<&DamagedTable> {
+        self.damaged.get(name)
+    }
+
+    /// # Errors
+    /// If the table `name` is damaged: says which file, and what to do.
+    pub(crate) fn check_whole(&self, name: &TableName) -> Result<(), StorageError> {
+        self.damaged(name).map_or(Ok(()), |damaged| Err(damaged.error()))
+    }
+
+    /// All tables that are damaged, in order of their names.
+    pub(crate) fn all_damaged(&self) -> impl ExactSizeIterator<Item = &DamagedTable> {
+        self.damaged.values()
+    }
+
+    /// The log is needed from `offset` on by a damaged table.
+    pub(crate) fn hold(&self, offset: u64) {
+        self.held.fetch_min(offset, Ordering::SeqCst);
+    }
+
+    /// From where on damaged tables need the log.
+    pub(crate) fn held(&self) -> Option<u64> {
+        Some(self.held.load(Ordering::SeqCst)).filter(|offset| *offset < u64::MAX)
     }
 
     pub(crate) fn context(&self) -> &Context {
@@ -180,6 +247,7 @@ impl Catalog {
         if let Some(table) = self.get(name) {
             return Ok(table);
         }
+        self.check_whole(name)?;
         let _creating = self.creating.lock().expect("no holder of this lock panics");
         if let Some(table) = self.get(name) {
             return Ok(table);
@@ -194,8 +262,10 @@ impl Catalog {
             )));
         }
         let lower = |name: &TableName| (name.schema.to_lowercase(), name.table.to_lowercase());
-        if let Some(other) = self.all().iter().find(|table| lower(&table.name) == lower(name)) {
-            let message = format!("table {name} differs only by case from {}, which exists; use that name", other.name);
+        let tables = self.all();
+        let mut names = tables.iter().map(|table| &table.name).chain(self.damaged.keys());
+        if let Some(other) = names.find(|other| lower(other) == lower(name)) {
+            let message = format!("table {name} differs only by case from {other}, which exists; use that name");
             return Err(StorageError::Invalid(message));
         }
         let id = self.context.uuid();
@@ -321,15 +391,42 @@ fn metadata(id: Uuid, name: &TableName, schema: &TableSchema, properties: &Prope
     }
 }
 
-fn sync_if_there(disk: &dyn Disk, dir: &std::path::Path) -> Result<(), StorageError> {
+fn sync_if_there(disk: &dyn Disk, dir: &Path) -> Result<(), StorageError> {
     match disk.sync_dir(dir) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StorageError::io("sync", dir)(e)),
         _ => Ok(()),
     }
 }
 
+/// The folder of a table.
+pub(crate) struct TableFolder {
+    /// `None` if it is none that a table's name makes.
+    pub(crate) name: Option<TableName>,
+    /// Its location below `DATA/tables`.
+    pub(crate) prefix: String,
+    pub(crate) dir: PathBuf,
+}
+
+/// The folders of all tables, dropped ones included, in order.
+pub(crate) fn table_folders(disk: &dyn Disk, root: &Path) -> Result<Vec<TableFolder>, StorageError> {
+    let mut found = Vec::new();
+    for schema in folders(disk, root)? {
+        for table in folders(disk, &root.join(&schema))? {
+            let plain = table.split_once(DROPPED_BEFORE).map_or(&*table, |(plain, _id)| plain);
+            let name = decode(&schema).zip(decode(plain)).map(|(schema, table)| TableName::new(&schema, &table));
+            found.push(TableFolder { name, prefix: format!("{schema}/{table}"), dir: root.join(&schema).join(&table) });
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the disk said that it cannot give what was written there.
+fn is_bad_sector(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
 /// Folders in `dir`; none if it does not exist. Those that begin with a dot are on their way to be deleted.
-fn folders(disk: &dyn Disk, dir: &std::path::Path) -> Result<Vec<String>, StorageError> {
+fn folders(disk: &dyn Disk, dir: &Path) -> Result<Vec<String>, StorageError> {
     match disk.list(dir) {
         Ok(entries) => {
             let folders = entries.into_iter().filter(|e| e.kind == EntryKind::Directory && !e.name.starts_with('.'));

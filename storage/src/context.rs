@@ -9,7 +9,9 @@ use model::{Clock, NodeId, Rng};
 use uuid::Uuid;
 use wal::disk::SharedDisk;
 
+use crate::StorageError;
 use crate::shard::index::IndexCache;
+use crate::shard::{KnownShards, ShardDamage};
 use crate::write::Memory;
 
 /// Disk, time, chance, identity, caches and counters.
@@ -22,6 +24,7 @@ pub(crate) struct Context {
     pub(crate) tables_dir: PathBuf,
     pub(crate) node: NodeId,
     pub(crate) indexes: IndexCache,
+    pub(crate) shards: Arc<KnownShards>,
     pub(crate) memory: Memory,
     /// From the configuration: bytes of rows in memory above which a table is flushed.
     pub(crate) table_memory_bytes_max: usize,
@@ -41,6 +44,15 @@ impl Context {
     /// Delta's transaction id of this node.
     pub(crate) fn app_id(&self) -> String {
         format!("eden/{}", self.node)
+    }
+
+    /// Takes note of a damaged shard that an error names.
+    pub(crate) fn note_damage(&self, error: &StorageError) {
+        let StorageError::Corrupt { path, reason } = error else { return };
+        let location = path.strip_prefix(&self.tables_dir).ok().and_then(|path| path.to_str());
+        if let Some(location) = location.filter(|location| location.ends_with(".parquet")) {
+            self.shards.note(&ShardDamage { location: location.to_owned(), reason: reason.clone() });
+        }
     }
 
     /// Wall time in milliseconds, as Delta stamps actions.

@@ -1,6 +1,7 @@
 //! The [`Disk`] as an `object_store`, so that queries and deltalake's checkpoints go through the same one.
 //!
-//! Owns:     mapping locations to files below one folder; making each put whole and durable (P5).
+//! Owns:     mapping locations to files below one folder; verifying what is read of shards (P11); making each put whole
+//!           and durable (P5).
 //! Does not: write shards or commits: those are written directly on the disk by `shard::write` and `delta`.
 //!
 //! A put is written beside its name, synced, renamed and its directory synced before it returns, which
@@ -22,6 +23,9 @@ use object_store::{
 };
 use wal::disk::{self, EntryKind, FileInfo, Replace, SharedDisk};
 
+use crate::delta::checkpoint_sum;
+use crate::shard::{KnownShards, ReadError, ShardFile};
+
 /// Ranges of up to this many bytes together are read where they are asked for.
 const INLINE_READ_BYTES_MAX: u64 = 1 << 20;
 
@@ -30,11 +34,12 @@ const INLINE_READ_BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct DiskStore {
     disk: SharedDisk,
     root: Arc<PathBuf>,
+    shards: Arc<KnownShards>,
 }
 
 impl DiskStore {
-    pub(crate) fn new(disk: SharedDisk, root: PathBuf) -> Self {
-        DiskStore { disk, root: Arc::new(root) }
+    pub(crate) fn new(disk: SharedDisk, root: PathBuf, shards: Arc<KnownShards>) -> Self {
+        DiskStore { disk, root: Arc::new(root), shards }
     }
 
     fn path(&self, location: &Path) -> PathBuf {
@@ -59,29 +64,41 @@ impl DiskStore {
     }
 
     fn read(&self, location: &Path, range: Range<u64>) -> Result<Bytes> {
-        let file = self.disk.open_read(&self.path(location)).map_err(|e| error(location, e))?;
-        let len = usize::try_from(range.end - range.start).map_err(|e| generic(e.into()))?;
-        let mut bytes = vec![0; len];
-        disk::read_exact_at(&*file, &mut bytes, range.start).map_err(|e| error(location, e))?;
-        Ok(bytes.into())
+        Ok(self.read_ranges(location, std::slice::from_ref(&range))?.into_iter().next().unwrap_or_default())
     }
 
+    /// The bytes of each range; those of a shard are verified (P11).
     fn read_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let file = self.disk.open_read(&self.path(location)).map_err(|e| error(location, e))?;
-        let read = |range: &Range<u64>| {
-            let len = usize::try_from(range.end - range.start).map_err(|e| generic(e.into()))?;
-            let mut bytes = vec![0; len];
-            disk::read_exact_at(&*file, &mut bytes, range.start).map_err(|e| error(location, e))?;
-            Ok(Bytes::from(bytes))
-        };
-        ranges.iter().map(read).collect()
+        let checksums = self.shards.checksums(location.as_ref());
+        let read = ShardFile::open(&*self.disk, &self.path(location), location.as_ref(), checksums)
+            .and_then(|file| file.read_ranges(ranges));
+        read.map_err(|e| match e {
+            ReadError::Io(e) => error(location, e),
+            ReadError::Damaged(damage) => {
+                self.shards.note(&damage);
+                generic(Box::new(damage))
+            }
+        })
     }
 
     fn put(&self, location: &Path, bytes: &[u8], replace: Replace) -> Result<PutResult> {
         let path = self.path(location);
         let parent = path.parent().ok_or_else(|| error(location, io::ErrorKind::InvalidInput.into()))?;
         disk::create_dir_all(&*self.disk, parent).map_err(|e| error(location, e))?;
+        let beside = checkpoint_sum::beside(&path);
+        if let Some(beside) = &beside {
+            // In the place of an older one: until the new checksum is there the checkpoint has none, never a wrong one.
+            match self.disk.remove_file(beside) {
+                Ok(()) => self.disk.sync_dir(parent).map_err(|e| error(location, e))?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(error(location, e)),
+            }
+        }
         disk::write_whole(&*self.disk, &path, bytes, replace).map_err(|e| error(location, e))?;
+        if let Some(beside) = &beside {
+            let content = checkpoint_sum::content(bytes);
+            disk::write_whole(&*self.disk, beside, &content, Replace::Yes).map_err(|e| error(location, e))?;
+        }
         Ok(PutResult { e_tag: None, version: None })
     }
 
@@ -205,6 +222,7 @@ impl ObjectStore for DiskStore {
                     let remove = move |store: &DiskStore| {
                         let path = store.path(&gone);
                         store.disk.remove_file(&path).map_err(|e| error(&gone, e))?;
+                        store.shards.forget(gone.as_ref());
                         path.parent().map_or(Ok(()), |dir| store.disk.sync_dir(dir)).map_err(|e| error(&gone, e))
                     };
                     store.blocking(remove).await.map(|()| location)

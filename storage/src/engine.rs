@@ -15,26 +15,29 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use model::{Clock, NodeId, Rng, TableBatch, TableName, record};
+use model::{Clock, NodeId, Rng, TableBatch, TableId, TableName, record};
 use object_store::ObjectStore;
 use wal::disk::{self, DiskLock, SharedDisk};
 use wal::{Group, Loss, Outcome, Wal};
 
 use crate::admit::{TimeLimit, admit};
 use crate::agents::{AgentEvent, Agents, is_agents_table};
-use crate::catalog::{Catalog, SYSTEM};
+use crate::catalog::{Catalog, DamagedTable, SYSTEM};
+use crate::check::repair;
 use crate::context::{Context, Counters};
+use crate::data_loss::LostData;
 use crate::disk_store::DiskStore;
 use crate::flush::Settling;
 use crate::flusher::{Flusher, Pace, Work};
 use crate::maintain::{Maintainer, Maintenance, Stop};
+use crate::scrub::Scrubber;
 use crate::set_aside::Rejected;
 use crate::shard::index::IndexCache;
 use crate::table::Table;
 use crate::write::{Ack, InFlight, Memory, PendingWrite, Subject, Token};
 use crate::{
-    RejectedRow, ReplayProgress, StorageConfig, StorageError, StorageStats, TableInfo, TableOptions, TableSnapshot,
-    identity, recovery,
+    RejectedRow, ReplayProgress, ShardDamage, StorageConfig, StorageError, StorageStats, TableInfo, TableOptions,
+    TableSchema, TableSnapshot, identity, recovery,
 };
 
 /// Groups that may wait to be applied; more make the log wait, which makes writers wait.
@@ -92,6 +95,7 @@ struct Threads {
     applier: JoinHandle<()>,
     flusher: Flusher,
     maintainer: Maintainer,
+    scrubber: Scrubber,
 }
 
 impl Storage {
@@ -118,6 +122,7 @@ impl Storage {
             tables_dir: tables_dir.clone(),
             node: life.node,
             indexes: IndexCache::default(),
+            shards: Arc::default(),
             memory: Memory::new(config.memory_bytes_max),
             table_memory_bytes_max: config.table_memory_bytes_max,
             counters: Counters::default(),
@@ -133,6 +138,7 @@ impl Storage {
         recovery::replay(&config, &wal, &recovered, &catalog, &agents, clock.monotonic(), progress)?;
         let rejected = Rejected::new(Arc::clone(&disk), config.data.join("rejected"), life.node, life.epoch);
         let shared = Arc::new(Shared {
+            store: DiskStore::new(disk, tables_dir, Arc::clone(&context.shards)),
             context,
             catalog,
             agents,
@@ -140,7 +146,6 @@ impl Storage {
             log_slack_bytes: LogSlack { min: config.log_segment_bytes, max: config.log_bytes_max / 4 },
             applied: AtomicU64::new(recovered.end),
             wal: RwLock::new(Some(wal)),
-            store: DiskStore::new(disk, tables_dir),
             in_flight: Arc::default(),
             maintenance: Mutex::default(),
             stop: Stop::default(),
@@ -156,12 +161,13 @@ impl Storage {
                 .map_err(StorageError::io("start a thread for", Path::new("apply")))?
         };
         let maintainer = Maintainer::start(Arc::clone(&shared), config.clone());
+        let scrubber = Scrubber::start(Arc::clone(&shared), config.scrub_bytes_per_second)?;
         let storage = Arc::new(Storage {
             shared,
             rejected,
             config,
             losses: recovered.losses,
-            threads: Mutex::new(Some(Threads { applier, flusher, maintainer })),
+            threads: Mutex::new(Some(Threads { applier, flusher, maintainer, scrubber })),
             _lock: lock,
         });
         storage.record_losses()?;
@@ -205,10 +211,16 @@ impl Storage {
         let mut admitted = Vec::with_capacity(batches.len());
         for batch in batches {
             let lines = batch.lines.clone();
+            let damaged = shared.catalog.damaged(&batch.table).is_some();
             match admit(&shared.catalog, batch, limit, &mut rejected) {
                 Ok(fitting) => admitted.extend(fitting),
                 // The table cannot be: its rows are refused, those of the other tables are not.
                 Err(StorageError::Invalid(reason)) => {
+                    rejected.extend(lines.into_iter().map(|line| RejectedRow { line, reason: reason.clone() }));
+                }
+                // Nor for a table that is damaged do the others have to wait.
+                Err(e) if damaged => {
+                    let reason = e.to_string();
                     rejected.extend(lines.into_iter().map(|line| RejectedRow { line, reason: reason.clone() }));
                 }
                 Err(e) => return Err(e),
@@ -252,6 +264,8 @@ impl Storage {
     /// All tables in order of their names, with `system.rejected`, which is none on disk.
     pub fn tables(&self) -> Vec<TableInfo> {
         let mut tables = self.stored_tables();
+        tables.extend(self.shared.catalog.all_damaged().map(unknown_info));
+        tables.sort_by(|a, b| a.name.cmp(&b.name));
         let rejected = Storage::rejected_info();
         let place = tables.partition_point(|table| table.name < rejected.name);
         tables.insert(place, rejected);
@@ -260,6 +274,18 @@ impl Storage {
 
     fn stored_tables(&self) -> Vec<TableInfo> {
         self.shared.catalog.all().iter().map(|table| table.info()).collect()
+    }
+
+    /// Tables that cannot be used because their Delta log is damaged, as they were found at start. They are among
+    /// [`Storage::tables`], without columns and rows.
+    pub fn damaged_tables(&self) -> Vec<DamagedTable> {
+        self.shared.catalog.all_damaged().cloned().collect()
+    }
+
+    /// Shards that were found damaged since the start, by whoever read them. [`TableSnapshot::leave_out`] goes on
+    /// without them.
+    pub fn damaged_shards(&self) -> Vec<ShardDamage> {
+        self.shared.context.shards.damaged()
     }
 
     /// One table of those on disk.
@@ -275,6 +301,7 @@ impl Storage {
         if let Some(rejected) = self.rejected_snapshot(name)? {
             return Ok(Some(rejected));
         }
+        self.shared.catalog.check_whole(name)?;
         let Some(table) = self.shared.catalog.get(name) else { return Ok(None) };
         if is_agents_table(name) {
             let growth = self.shared.agents.project();
@@ -282,7 +309,7 @@ impl Storage {
                 self.with_work(|work| work.flush(&table));
             }
         }
-        table.snapshot().map(Some)
+        table.snapshot().map(Some).inspect_err(|e| self.shared.context.note_damage(e))
     }
 
     /// Flushes one table: all its rows in memory go to shards. Blocks until committed.
@@ -302,6 +329,7 @@ impl Storage {
         if Storage::is_rejected(name) {
             return Ok(());
         }
+        self.shared.catalog.check_whole(name)?;
         let table = self.shared.catalog.get(name);
         let table = table.ok_or_else(|| StorageError::Invalid(format!("there is no table {name}")))?;
         self.shared.flush(&table, settling)?;
@@ -394,6 +422,8 @@ impl Storage {
             memory_rows: tables.iter().map(|table| table.memory_rows).sum(),
             waiting_rows: tables.iter().map(|table| table.waiting_rows).sum(),
             tables: tables.len() as u64,
+            damaged_tables: self.shared.catalog.all_damaged().len() as u64,
+            damaged_shards: self.shared.context.shards.damaged_count(),
             agents: agents.count(),
             agents_forgotten_total: agents.forgotten.get(),
             agent_duplicates_total: agents.duplicates.get(),
@@ -423,6 +453,7 @@ impl Storage {
             tracing::warn!("writes were still waiting for the disk when the grace period ended");
         }
         threads.maintainer.stop();
+        threads.scrubber.stop();
         threads.flusher.stop();
         let mut result = Ok(());
         for table in self.shared.catalog.all() {
@@ -455,10 +486,29 @@ impl Storage {
         for loss in &self.losses {
             tracing::error!(%loss, "the log has lost something");
         }
-        match recovery::loss_rows(&self.losses, &self.shared.catalog, self.shared.context.clock.now_us())? {
-            Some(batch) => self.append(self.admit(vec![batch], "recovery")?, None)?.wait(),
-            None => Ok(()),
+        let of_log = self.losses.iter().map(LostData::of_log);
+        let of_tables = self.shared.catalog.all_damaged().map(|table| LostData::of_table(table, &self.config.data));
+        self.shared.record_lost(&of_log.chain(of_tables).collect::<Vec<_>>())?;
+        let disk = &self.shared.context.disk;
+        for (path, lost) in repair::new_notes(disk, &self.config.data) {
+            self.shared.record_lost(&lost)?;
+            repair::note_recorded(disk, &path)?;
         }
+        Ok(())
+    }
+}
+
+/// What is known of a table that cannot be read.
+fn unknown_info(damaged: &DamagedTable) -> TableInfo {
+    TableInfo {
+        name: damaged.name.clone(),
+        id: TableId([0; 16]),
+        schema: Arc::new(TableSchema::new(&[], &[])),
+        shards: 0,
+        shard_rows: 0,
+        shard_bytes: 0,
+        memory_rows: 0,
+        waiting_rows: 0,
     }
 }
 
@@ -468,6 +518,7 @@ impl Drop for Storage {
         let Some(threads) = self.threads.get_mut().ok().and_then(Option::take) else { return };
         self.shared.closing.store(true, Ordering::SeqCst);
         threads.maintainer.stop();
+        threads.scrubber.stop();
         threads.flusher.stop();
         if let Ok(mut wal) = self.shared.wal.write() {
             drop(wal.take());

@@ -330,10 +330,8 @@ impl Table {
             size: i64::try_from(written.bytes).expect("a file is smaller than 8 EiB"),
             modification_time: self.context.now_ms(),
             data_change: true,
+            tags: Some(written.tags(positions)),
             stats: Some(written.stats),
-            tags: Some(
-                [("eden.pos_min".to_owned(), Some(positions.0)), ("eden.pos_max".to_owned(), Some(positions.1))].into(),
-            ),
         };
         Ok((add, Arc::new(written.index)))
     }
@@ -399,7 +397,8 @@ impl Table {
                     day.removed.iter().map(|(path, _)| format!("{}/{path}", self.prefix)).collect();
                 partition.shards.retain(|shard| !removed.contains(&shard.path));
                 for (add, index) in day.added {
-                    let shard = shard_from_add(&self.prefix, &add).expect("an add that was just made reads back");
+                    let shard = shard_from_add(&self.context.shards, &self.prefix, &add)
+                        .expect("an add that was just made reads back");
                     self.context.indexes.put(&shard.path, index);
                     partition.shards.push(Arc::new(shard));
                 }
@@ -436,6 +435,7 @@ impl Table {
         for (add, _) in days.iter().flat_map(|day| &day.added) {
             let path: PathBuf = self.dir.join(&add.path);
             let _ = self.context.disk.remove_file(&path);
+            self.context.shards.forget(&format!("{}/{}", self.prefix, add.path));
         }
     }
 }

@@ -166,7 +166,9 @@ impl Loop {
         if log_bytes > self.config.log_bytes_max {
             let tables = self.shared.catalog.all();
             let oldest = tables.iter().filter_map(|table| Some((table.oldest_unflushed()?, table))).min_by_key(|t| t.0);
-            if let Some((_, table)) = oldest {
+            // What a damaged table holds cannot be freed by any flush.
+            let held = self.shared.catalog.held();
+            if let Some((_, table)) = oldest.filter(|(oldest, _)| held.is_none_or(|held| *oldest < held)) {
                 self.flush(table);
             }
         }
@@ -216,7 +218,7 @@ impl Shared {
         };
         // The rows of the server's own tables are few, change all the time, and are not in the log as such.
         let settling = if *table.name.schema == *SYSTEM { Settling::Everything } else { settling };
-        let flushed = table.flush(&applied, settling)?;
+        let flushed = table.flush(&applied, settling).inspect_err(|e| self.context.note_damage(e))?;
         if let Some(flushed) = &flushed {
             tracing::debug!(table = %table.name, rows = flushed.rows, shards = flushed.shards, "flushed");
         }
@@ -230,7 +232,8 @@ impl Shared {
         // Read first: what is applied after this lies behind it, even in a table that was empty when asked.
         let applied = self.applied.load(Ordering::SeqCst);
         let oldest = self.catalog.all().iter().filter_map(|table| table.oldest_unflushed()).min();
-        let behind = oldest.map_or(applied, |oldest| oldest.min(applied));
+        let needed = oldest.into_iter().chain(self.catalog.held()).min();
+        let behind = needed.map_or(applied, |needed| needed.min(applied));
         let behind = self.cover_agents(behind, pace);
         self.with_wal(|wal| wal.truncate_behind(behind)).transpose()?;
         Ok(())

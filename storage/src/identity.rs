@@ -27,6 +27,32 @@ pub(crate) struct Identity {
     pub(crate) epoch: NodeEpoch,
 }
 
+/// Whether a server is using the data folder now. Changes nothing.
+pub(crate) fn is_locked(disk: &dyn Disk, data: &Path) -> bool {
+    disk.is_locked(&data.join("node").join("lock")).unwrap_or(false)
+}
+
+/// The node's id; `None` if the folder is not one of a node yet.
+pub(crate) fn read(disk: &dyn Disk, data: &Path) -> Result<Option<NodeId>, StorageError> {
+    let path = data.join("node").join("identity.json");
+    match disk::read_file(disk, &path) {
+        Ok(bytes) => parse(&path, &bytes).map(|(node, _)| Some(node)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StorageError::io("read", &path)(e)),
+    }
+}
+
+/// The node and the epoch that a file names.
+fn parse(path: &Path, bytes: &[u8]) -> Result<(NodeId, u64), StorageError> {
+    let corrupt = |reason: String| StorageError::Corrupt { path: path.to_owned(), reason };
+    let file: IdentityFile = serde_json::from_slice(bytes).map_err(|e| corrupt(e.to_string()))?;
+    if file.format > FORMAT {
+        return Err(StorageError::NewerFormat { path: path.to_owned(), found: format!("format {}", file.format) });
+    }
+    let node: NodeId = file.node.parse().map_err(|_| corrupt(format!("node id {:?}", file.node)))?;
+    Ok((node, file.epoch))
+}
+
 /// Locks the data folder.
 pub(crate) fn lock(disk: &dyn Disk, data: &Path) -> Result<Box<dyn DiskLock>, StorageError> {
     let folder = data.join("node");
@@ -46,15 +72,10 @@ pub(crate) fn lock(disk: &dyn Disk, data: &Path) -> Result<Box<dyn DiskLock>, St
 /// ever share an epoch.
 pub(crate) fn next_life(disk: &dyn Disk, data: &Path, rng: &dyn Rng) -> Result<Identity, StorageError> {
     let path = data.join("node").join("identity.json");
-    let corrupt = |reason: String| StorageError::Corrupt { path: path.clone(), reason };
     let (node, epoch) = match disk::read_file(disk, &path) {
         Ok(bytes) => {
-            let file: IdentityFile = serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
-            if file.format > FORMAT {
-                return Err(StorageError::NewerFormat { path: path.clone(), found: format!("format {}", file.format) });
-            }
-            let node: NodeId = file.node.parse().map_err(|_| corrupt(format!("node id {:?}", file.node)))?;
-            (node, file.epoch + 1)
+            let (node, epoch) = parse(&path, &bytes)?;
+            (node, epoch + 1)
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => (NodeId(rng.next_u64()), 1),
         Err(e) => return Err(StorageError::io("read", &path)(e)),

@@ -11,9 +11,11 @@
 mod admit;
 mod agents;
 mod catalog;
+pub mod check;
 mod checkpoint;
 mod columns;
 mod context;
+mod data_loss;
 mod delta;
 mod disk_store;
 mod engine;
@@ -29,6 +31,7 @@ mod remove;
 mod rewrite;
 mod rows;
 pub mod schema;
+mod scrub;
 mod set_aside;
 mod settle;
 pub mod shard;
@@ -43,13 +46,15 @@ use std::time::Duration;
 use model::{TableId, TableName};
 
 pub use agents::{AgentBatch, AgentGap, AgentStatus, GAPS_PER_BATCH_MAX, Seen, SetAside};
+pub use catalog::DamagedTable;
+pub use data_loss::LostData;
 pub use engine::Storage;
 pub use error::StorageError;
 pub use flush::Settling;
 pub use options::TableOptions;
 pub use schema::{Column, ColumnKind, TableSchema};
 pub use set_aside::SET_ASIDE_BYTES_MAX;
-pub use shard::{ColumnStats, Shard};
+pub use shard::{Checksums, ColumnStats, Shard, ShardDamage};
 pub use snapshot::{ShardView, TableSnapshot};
 pub use wal::{Loss, WalStats};
 pub use write::PendingWrite;
@@ -81,6 +86,8 @@ pub struct StorageConfig {
     pub compaction_bytes_per_second: u64,
     /// How long a day has to be without new rows before the last few of its shards are merged. Default 10 s.
     pub compaction_wait: Duration,
+    /// How fast shards are read again to find damage; 0 for not at all. Default 4 MiB/s.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl StorageConfig {
@@ -98,6 +105,7 @@ impl StorageConfig {
             vacuum_grace: Duration::from_secs(3600),
             compaction_bytes_per_second: 64 << 20,
             compaction_wait: Duration::from_secs(10),
+            scrub_bytes_per_second: 4 << 20,
         }
     }
 }
@@ -182,6 +190,10 @@ pub struct StorageStats {
     pub waiting_rows: u64,
     /// Tables.
     pub tables: u64,
+    /// Tables whose Delta log was found damaged at start.
+    pub damaged_tables: u64,
+    /// Shards found damaged since the start.
+    pub damaged_shards: u64,
     /// Agents that are known.
     pub agents: u64,
     /// Agents that were forgotten because there were too many.

@@ -1,7 +1,6 @@
 //! From the log an earlier life left to memtables.
 //!
-//! Owns:     opening the log with what the tables know, replaying it, turning losses into rows of
-//!           `system.data_loss`.
+//! Owns:     opening the log with what the tables know, replaying it.
 //! Does not: find frames or judge damage: `wal` does.
 //!
 //! What is known of agents is found first, in states that may lie anywhere in the log: a state has what was logged
@@ -15,11 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::record::{self, Record, RecordError};
-use model::{FieldType, Removal, SeriesKey, TableBatch, TableName, Value};
-use wal::{Loss, Outcome, Recovery, Wal, WalConfig};
+use model::{Removal, TableBatch};
+use wal::{Outcome, Recovery, Wal, WalConfig};
 
 use crate::agents::{AgentEvent, Agents};
-use crate::catalog::{Catalog, SYSTEM};
+use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::flush::Settling;
 use crate::identity::Identity;
@@ -69,6 +68,8 @@ pub(crate) fn replay(
     let total_bytes = recovery.end.saturating_sub(recovery.first);
     let mut reader = wal.reader(recovery.first);
     let mut frames = 0_usize;
+    // Tables that cannot be flushed.
+    let mut stuck = Vec::new();
     while let Some(frame) = reader.next() {
         let frame = frame?;
         if frame.position.offset >= recovery.end {
@@ -93,11 +94,16 @@ pub(crate) fn replay(
                 if catalog.was_dropped(id) {
                     continue;
                 }
-                // Tables are committed before their first row is logged, so this one's folder was taken away.
                 let (name, rows) = match &change {
                     Change::Write(batch) => (&batch.table, batch.len()),
                     Change::Remove(removal) => (&removal.table, removal.len()),
                 };
+                if catalog.damaged(name).is_some() {
+                    // Its log cannot be read: what it needs of ours stays until it is repaired.
+                    catalog.hold(frame.position.offset);
+                    continue;
+                }
+                // Tables are committed before their first row is logged, so this one's folder was taken away.
                 tracing::error!(table = %name, rows, "rows of a table that is no longer there");
                 continue;
             };
@@ -106,15 +112,26 @@ pub(crate) fn replay(
                 Change::Remove(removal) => table.remove(removal, frame.position),
             };
             if table.context.memory.is_pressing() {
-                let largest = catalog.all().into_iter().max_by_key(|table| table.memory_bytes());
-                if let Some(largest) = largest {
+                let tables = catalog.all().into_iter().filter(|table| !stuck.contains(&table.id));
+                if let Some(largest) = tables.max_by_key(|table| table.memory_bytes()) {
                     // This frame may be applied in part only: it stays needed.
-                    largest.flush(&|| frame.position.offset, Settling::Everything)?;
+                    match largest.flush(&|| frame.position.offset, Settling::Everything) {
+                        Err(e @ StorageError::Corrupt { .. }) => {
+                            // A damaged shard must not keep the server from starting: its table's rows stay in memory,
+                            // which the bound of the log bounds too.
+                            table.context.note_damage(&e);
+                            tracing::error!(table = %largest.name, error = %e, "not flushed while the log is replayed");
+                            stuck.push(largest.id);
+                        }
+                        flushed => {
+                            flushed?;
+                        }
+                    }
                 }
             }
         }
         if !events.is_empty() {
-            agents.open_tables(catalog)?;
+            open_agent_tables(agents, catalog, frame.position.offset)?;
             agents.apply(events, frame.position, frame.end, now);
         }
         frames += 1;
@@ -142,9 +159,21 @@ fn load_agents(
         }
         for bytes in frame.records().filter(|bytes| record::is_agent_state(bytes)) {
             if let Record::AgentState(state) = record::decode(bytes).map_err(|e| unreadable(config, e))? {
-                agents.open_tables(catalog)?;
+                open_agent_tables(agents, catalog, frame.position.offset)?;
                 agents.load(state, frame.position);
             }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the tables about agents, if they are not there. If they are damaged the server starts all the same: batches of
+/// agents are refused, and what was logged of them since `offset` stays in the log.
+fn open_agent_tables(agents: &Agents, catalog: &Catalog, offset: u64) -> Result<(), StorageError> {
+    match agents.open_tables(catalog) {
+        Err(StorageError::Corrupt { .. }) => catalog.hold(offset),
+        opened => {
+            opened?;
         }
     }
     Ok(())
@@ -156,30 +185,4 @@ fn unreadable(config: &StorageConfig, error: RecordError) -> StorageError {
         RecordError::NewerFormat { .. } => StorageError::NewerFormat { path, found: error.to_string() },
         RecordError::Malformed { .. } => StorageError::Corrupt { path, reason: error.to_string() },
     }
-}
-
-/// The rows of `system.data_loss` that name `losses`, but for those it names already: the log reports a loss at every
-/// start until the segment is truncated. `None` if nothing is new.
-pub(crate) fn loss_rows(losses: &[Loss], catalog: &Catalog, now_us: i64) -> Result<Option<TableBatch>, StorageError> {
-    let name = TableName::new(SYSTEM, "data_loss");
-    let table = catalog.get(&name);
-    let mut batch = TableBatch::new(name);
-    let log_to = batch.field_column("log_to", FieldType::I64);
-    let certainty = batch.field_column("certainty", FieldType::Text);
-    let reason = batch.field_column("reason", FieldType::Text);
-    for loss in losses {
-        let from = loss.from.to_string();
-        let key = SeriesKey::from_tags([("file", &loss.file), ("log_from", &from)]);
-        if let Some(table) = &table
-            && table.has_series(&Arc::new(key.clone()))?
-        {
-            continue;
-        }
-        let (certain, why) = (loss.certainty.to_string(), loss.reason.to_string());
-        let mut values = vec![(certainty, Value::Text(&certain)), (reason, Value::Text(&why))];
-        values.extend(loss.to.map(|to| (log_to, Value::I64(i64::try_from(to).unwrap_or(i64::MAX)))));
-        let series = batch.intern_series(key);
-        batch.push_row(series, now_us, 0, &values);
-    }
-    Ok((!batch.is_empty()).then_some(batch))
 }

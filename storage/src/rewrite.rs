@@ -77,7 +77,8 @@ impl Table {
             let partition = state.partitions.get_mut(&day).expect("its shards were there, and only flushes take them");
             partition.shards.retain(|shard| !old.contains(&*shard.path));
             for (add, index) in outputs {
-                let shard = shard_from_add(&self.prefix, &add).expect("an add that was just made reads back");
+                let shard = shard_from_add(&self.context.shards, &self.prefix, &add)
+                    .expect("an add that was just made reads back");
                 self.context.indexes.put(&shard.path, index);
                 partition.shards.push(Arc::new(shard));
             }

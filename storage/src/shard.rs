@@ -4,10 +4,19 @@ use std::sync::Arc;
 
 use model::Position;
 
+mod checksum;
+mod file;
 pub(crate) mod index;
+mod known;
 pub(crate) mod read;
 mod tags;
 pub(crate) mod write;
+
+pub use checksum::Checksums;
+pub(crate) use checksum::{Summer, parse_hex};
+pub use file::ShardDamage;
+pub(crate) use file::{ReadError, ShardFile};
+pub(crate) use known::KnownShards;
 
 /// Rows in a row group of every shard but for its last one.
 pub const ROW_GROUP_ROWS: usize = 1 << 20;
@@ -36,6 +45,8 @@ pub struct Shard {
     pub position_min: Position,
     /// The newest frame that any of its values came from.
     pub position_max: Position,
+    /// What its bytes must be; `None` for a shard of before there were checksums.
+    pub checksums: Option<Checksums>,
 }
 
 /// Statistics of one column of a shard.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use model::TableName;
 
-use crate::{Shard, TableSchema};
+use crate::{Shard, ShardDamage, TableSchema};
 
 /// A table at one moment; immutable.
 #[derive(Clone, Debug)]
@@ -18,6 +18,17 @@ pub struct TableSnapshot {
     pub shards: Vec<ShardView>,
     /// Rows in memory, in no order, each key once and none that `shards` show too.
     pub rows: Vec<RecordBatch>,
+}
+
+impl TableSnapshot {
+    /// Leaves out the shards among `damaged`; the rest is as it was, so rows of theirs that memory holds a newer value of
+    /// are still there. Returns what is left out, for the caller to say.
+    pub fn leave_out(&mut self, damaged: &[ShardDamage]) -> Vec<ShardView> {
+        let is_damaged = |view: &ShardView| damaged.iter().any(|damage| damage.location == view.shard.path);
+        let (gone, kept) = std::mem::take(&mut self.shards).into_iter().partition(is_damaged);
+        self.shards = kept;
+        gone
+    }
 }
 
 /// A shard as this snapshot sees it.

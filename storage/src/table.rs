@@ -128,7 +128,8 @@ impl Table {
         log: TableLog,
         state: TableState,
     ) -> Result<Table, String> {
-        let shards: Result<Vec<Shard>, String> = state.adds.values().map(|add| shard_from_add(&prefix, add)).collect();
+        let shard = |add| shard_from_add(&context.shards, &prefix, add);
+        let shards: Result<Vec<Shard>, String> = state.adds.values().map(shard).collect();
         let flushed = state.txns.get(&context.app_id()).copied().unwrap_or(0);
         let flushed = u64::try_from(flushed).map_err(|_| format!("a watermark of {flushed}"))?;
         let (id, schema, shards) = (state.id, state.schema, shards?);

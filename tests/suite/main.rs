@@ -1,6 +1,7 @@
 //! Whole-system scenarios on the real binary. Each test's name is its claim.
 
 mod agents;
+mod check;
 mod kills;
 mod mqtt_kills;
 mod one_server;

@@ -85,6 +85,12 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
         let _ = (path, note);
         Ok(Box::new(()))
     }
+    /// Whether a process has the lock file at `path`, which is neither made nor changed; the answer may be old when it
+    /// is given.
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        let _ = path;
+        Ok(false)
+    }
 }
 
 /// A lock that is held until it is dropped, or until its process ends in whatever way.

@@ -51,7 +51,7 @@ mod window;
 pub use error::WalError;
 pub use frame::RECORD_BYTES_MAX;
 pub use reader::{Frame, FrameReader};
-pub use recovery::{Certainty, Loss, LossReason, Recovery};
+pub use recovery::{Certainty, Inspection, LogKind, Loss, LossReason, Recovery, inspect};
 pub use ring::{Appended, Dropped, RING_SEGMENT_BYTES, RingConfig, RingLog};
 pub use server::{Group, Outcome, SERVER_QUEUE_BYTES_MAX, SERVER_SEGMENT_BYTES, Wal, WalConfig};
 pub use stats::WalStats;

@@ -12,6 +12,7 @@
 //!     have been synced are written again and synced.
 //!  4. Offsets and counters of bytes that were given up are never used again.
 
+mod inspect;
 mod judge;
 mod loss;
 
@@ -22,6 +23,7 @@ use std::sync::atomic::AtomicU64;
 
 use model::{NodeEpoch, NodeId, Position};
 
+pub use inspect::{Inspection, LogKind, inspect};
 pub use loss::{Certainty, Loss, LossReason};
 
 use crate::appender::Appender;

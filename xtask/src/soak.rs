@@ -38,6 +38,11 @@ const SOAKS: &[Soak] = &[
     Soak { name: "power-cuts", about: "5 000 seeded power cuts over all of the data folder (P1, P5)", run: power_cuts },
     Soak { name: "wal-damage", about: "10 000 mutations of log segments (P3)", run: wal_damage },
     Soak {
+        name: "table-damage",
+        about: "10 000 mutations of shards, commits and checkpoints (P3, P11)",
+        run: table_damage,
+    },
+    Soak {
         name: "hot-day",
         about: "a day of 8.64 M readings in 200 flushes with retries and corrections (P4)",
         run: bench::hot_day,
@@ -100,6 +105,10 @@ fn power_cuts() -> Outcome {
 
 fn wal_damage() -> Outcome {
     seeded_tests("wal", "damage", 10_000)
+}
+
+fn table_damage() -> Outcome {
+    seeded_tests("storage", "mutations", 10_000)
 }
 
 /// Runs the tests of a package whose names contain `filter` with `EDEN_SEEDS`; none is a failure.

@@ -44,6 +44,8 @@ fn rooms(page: &mut Page, parts: &Parts) {
         (&metrics::STORAGE_SHARD_BYTES, stats.shard_bytes_written_total),
         (&metrics::STORAGE_SHARDS_REWRITTEN, stats.shards_rewritten_total),
         (&metrics::STORAGE_LOG_LOSSES, stats.log_losses_total),
+        (&metrics::STORAGE_DAMAGED_SHARDS, stats.damaged_shards),
+        (&metrics::STORAGE_DAMAGED_TABLES, stats.damaged_tables),
         (&metrics::AGENTS, stats.agents),
         (&metrics::AGENTS_FORGOTTEN, stats.agents_forgotten_total),
         (&metrics::AGENT_DUPLICATES, stats.agent_duplicates_total),

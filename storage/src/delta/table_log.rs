@@ -9,12 +9,14 @@ use chrono::{DateTime, NaiveDate};
 use model::TableId;
 use serde_json::Value;
 use uuid::Uuid;
-use wal::disk::{self, Replace, SharedDisk};
+use wal::disk::{self, Disk, Replace, SharedDisk};
 
 use super::checkpoint_read::read_checkpoint;
-use super::{Action, Add, DAY_COLUMN, schema_from_json};
+use super::checkpoint_sum::{self, Beside};
+use super::sealed;
+use super::{Action, Add, CHECKSUMS_TAG, DAY_COLUMN, POSITION_MAX_TAG, POSITION_MIN_TAG, schema_from_json};
 use crate::options::Properties;
-use crate::shard::{ColumnStats, Shard};
+use crate::shard::{Checksums, ColumnStats, KnownShards, Shard};
 use crate::{StorageError, TableSchema};
 
 /// What a table is at one version.
@@ -89,43 +91,25 @@ impl TableLog {
 
     /// Reads the log in `table_dir`; `None` where no commit stands.
     pub(crate) fn load(disk: &SharedDisk, table_dir: &Path) -> Result<Option<(TableLog, TableState)>, StorageError> {
-        let dir = table_dir.join("_delta_log");
-        let entries = match disk.list(&dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(StorageError::io("list", &dir)(e)),
-        };
+        let Some(files) = LogFiles::list(&**disk, table_dir)? else { return Ok(None) };
         // An earlier life may have been killed between a rename and the sync of its directory. What is built on the names
         // found here (a truncated log, a deleted file) must not outlive them.
-        for folder in [&*dir, table_dir] {
+        for folder in [&*files.dir, table_dir] {
             disk.sync_dir(folder).map_err(StorageError::io("sync", folder))?;
         }
-        let commits: Vec<i64> = entries.iter().filter_map(|entry| commit_version(&entry.name)).collect();
-        let mut checkpoints: Vec<i64> = entries.iter().filter_map(|entry| checkpoint_version(&entry.name)).collect();
-        checkpoints.sort_unstable();
-        let Some(last) = commits.iter().copied().max().max(checkpoints.last().copied()) else {
-            return Ok(None);
-        };
-        let (mut replay, checkpoint) = from_checkpoints(disk, &dir, &checkpoints, commits.contains(&0))?;
-        let mut log = TableLog { checkpoint, ..TableLog::at(disk, dir, last) };
-        let next = checkpoint.map_or(0, |(version, _)| version + 1);
-        let dir = &log.dir;
-        for version in next..=last {
-            let path = commit_path(dir, version);
-            let bytes = match disk::read_file(&**disk, &path) {
-                Ok(bytes) => bytes,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    let reason = format!("the commit is missing, but version {last} stands");
-                    return Err(StorageError::Corrupt { path, reason });
-                }
-                Err(e) => return Err(StorageError::io("read", &path)(e)),
-            };
-            log.bytes_since_checkpoint += bytes.len() as u64;
-            replay.apply_commit(&bytes).map_err(|reason| StorageError::Corrupt { path, reason })?;
+        let Replayed { mut replay, unread, base } = files.replay(&**disk)?;
+        for (path, reason) in unread {
+            tracing::error!(path = %path.display(), reason, "a Delta checkpoint is damaged; an older one and commits stand in");
         }
+        let mut log = TableLog::at(disk, files.dir.clone(), files.last);
+        // A file of no known size is no reason to write a checkpoint sooner.
+        let bytes_of = |path: &Path| disk.info(path).map_or(0, |info| info.len);
+        log.checkpoint = base.map(|version| (version, bytes_of(&files.checkpoint_path(version))));
+        let behind = base.map_or(0, |version| version + 1)..=files.last;
+        log.bytes_since_checkpoint = behind.map(|version| bytes_of(&files.commit_path(version))).sum();
         let removed = std::mem::take(&mut replay.removed).into_iter();
         log.removed = removed.map(|(path, at_ms)| Removed { path, at_ms, in_this_life: false }).collect();
-        let state = replay.finish(commit_path(&log.dir, last))?;
+        let state = replay.finish(files.commit_path(files.last))?;
         Ok(Some((log, state)))
     }
 
@@ -174,11 +158,7 @@ impl TableLog {
         if self.uncertain {
             return Err(StorageError::Poisoned);
         }
-        let mut bytes = Vec::new();
-        for action in actions {
-            serde_json::to_writer(&mut bytes, action).expect("actions are plain data");
-            bytes.push(b'\n');
-        }
+        let bytes = commit_bytes(actions);
         let version = self.version + 1;
         let path = commit_path(&self.dir, version);
         if let Err(e) = disk::write_whole(&*self.disk, &path, &bytes, Replace::No) {
@@ -201,39 +181,177 @@ impl TableLog {
     }
 }
 
-/// The newest checkpoint that can be read, applied, and its version and bytes; nothing, if every commit is there anyway.
-fn from_checkpoints(
-    disk: &SharedDisk,
-    dir: &Path,
-    checkpoints: &[i64],
-    has_first_commit: bool,
-) -> Result<(Replay, Option<(i64, u64)>), StorageError> {
-    let mut damaged = None;
-    for version in checkpoints.iter().rev() {
-        let path = checkpoint_path(dir, *version);
-        let read = disk::read_file(&**disk, &path).map_err(StorageError::io("read", &path)).and_then(|bytes| {
-            let (len, mut replay) = (bytes.len() as u64, Replay::default());
-            let applied = read_checkpoint(bytes).and_then(|actions| replay.apply_all(actions));
-            applied.map_err(|reason| StorageError::Corrupt { path, reason }).map(|()| (replay, Some((*version, len))))
-        });
-        match read {
-            Ok(found) => return Ok(found),
-            Err(error) => {
-                tracing::warn!(%error, "a Delta checkpoint is damaged; reading the one before it and the commits behind");
-                damaged.get_or_insert(error);
-            }
-        }
+/// The bytes of a commit. What it is about stands last: sealed, so that damage anywhere in it is told.
+pub(crate) fn commit_bytes(actions: &[Action]) -> Vec<u8> {
+    let line = |action: &Action| serde_json::to_string(action).expect("actions are plain data");
+    let mut bytes = Vec::new();
+    let (infos, others): (Vec<_>, Vec<_>) = actions.iter().partition(|a| matches!(a, Action::CommitInfo(_)));
+    for action in others {
+        bytes.extend_from_slice(line(action).as_bytes());
+        bytes.push(b'\n');
     }
-    match damaged {
-        Some(error) if !has_first_commit => Err(error),
-        _ => Ok((Replay::default(), None)),
+    let [info] = &infos[..] else { panic!("a commit says once what it is about, not {} times", infos.len()) };
+    sealed::seal(&mut bytes, &line(info));
+    bytes
+}
+
+/// How the commits began that had no seal.
+const UNSEALED_BEGINNING: &[u8] = b"{\"commitInfo\":";
+
+/// Whether a commit can be read, and is known to be what was written.
+///
+/// # Errors
+/// Says why it is damaged.
+pub(crate) fn verify_commit(bytes: &[u8]) -> Result<Sealing, String> {
+    match sealed::is_whole(bytes) {
+        Some(true) => Ok(Sealing::Sealed),
+        Some(false) => Err("its bytes are not those that were written (checksum)".into()),
+        None if bytes.starts_with(UNSEALED_BEGINNING) => Ok(Sealing::Unsealed),
+        None => Err("its end is not the one that was written".into()),
     }
 }
 
-/// Whether the checkpoint of `version` reads back as a whole table.
-pub(crate) fn check_checkpoint(disk: &SharedDisk, dir: &Path, version: i64) -> Result<(), StorageError> {
-    let (replay, _) = from_checkpoints(disk, dir, &[version], false)?;
-    replay.finish(checkpoint_path(dir, version)).map(drop)
+/// Whether something has a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sealing {
+    Sealed,
+    /// Of before there were checksums: taken as it is (P13).
+    Unsealed,
+}
+
+/// The files of a table's log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogFiles {
+    /// `…/_delta_log`.
+    pub(crate) dir: PathBuf,
+    /// Ascending.
+    pub(crate) commits: Vec<i64>,
+    /// Ascending.
+    pub(crate) checkpoints: Vec<i64>,
+    /// The last version that a name tells of.
+    pub(crate) last: i64,
+}
+
+/// What the files of a log lead to.
+pub(crate) struct Replayed {
+    pub(crate) replay: Replay,
+    /// Checkpoints that could not be read on the way, and why.
+    pub(crate) unread: Vec<(PathBuf, String)>,
+    /// The version of the checkpoint that it began with; `None` if there was none.
+    pub(crate) base: Option<i64>,
+}
+
+impl LogFiles {
+    /// Those in `table_dir`; `None` where no commit stands.
+    pub(crate) fn list(disk: &dyn Disk, table_dir: &Path) -> Result<Option<LogFiles>, StorageError> {
+        let dir = table_dir.join("_delta_log");
+        let entries = match disk.list(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StorageError::io("list", &dir)(e)),
+        };
+        let versions = |version_of: fn(&str) -> Option<i64>| -> Vec<i64> {
+            let mut found: Vec<i64> = entries.iter().filter_map(|entry| version_of(&entry.name)).collect();
+            found.sort_unstable();
+            found
+        };
+        let (commits, checkpoints) = (versions(commit_version), versions(checkpoint_version));
+        let last = commits.last().copied().max(checkpoints.last().copied());
+        Ok(last.map(|last| LogFiles { dir, commits, checkpoints, last }))
+    }
+
+    pub(crate) fn commit_path(&self, version: i64) -> PathBuf {
+        commit_path(&self.dir, version)
+    }
+
+    pub(crate) fn checkpoint_path(&self, version: i64) -> PathBuf {
+        checkpoint_path(&self.dir, version)
+    }
+
+    /// Applies the newest checkpoint that can be read and all commits behind it.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] names the damaged file that nothing stands in for.
+    pub(crate) fn replay(&self, disk: &dyn Disk) -> Result<Replayed, StorageError> {
+        let mut unread: Vec<(PathBuf, String)> = Vec::new();
+        for base in self.checkpoints.iter().rev().copied().map(Some).chain([None]) {
+            let mut replay = Replay::default();
+            if let Some(version) = base {
+                match self.read_checkpoint(disk, version)? {
+                    Ok((actions, _)) => replay.apply_all(actions),
+                    Err(reason) => {
+                        unread.push((self.checkpoint_path(version), reason));
+                        continue;
+                    }
+                }
+            }
+            // Whatever the base: no commit behind the newest checkpoint has a stand-in.
+            for version in base.map_or(0, |version| version + 1)..=self.last {
+                let read = self.read_commit(disk, version).map_err(|e| match unread.first() {
+                    // It is missed only because the newest checkpoint is damaged.
+                    Some((path, reason)) if self.checkpoints.last().is_some_and(|newest| version <= *newest) => {
+                        StorageError::Corrupt { path: path.clone(), reason: reason.clone() }
+                    }
+                    _ => e,
+                });
+                replay.apply_all(read?.0);
+            }
+            return Ok(Replayed { replay, unread, base });
+        }
+        unreachable!("the last base is no checkpoint, and the loop ends there")
+    }
+
+    /// The actions of a commit.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] if it is missing or damaged.
+    pub(crate) fn read_commit(&self, disk: &dyn Disk, version: i64) -> Result<(Vec<Action>, Sealing), StorageError> {
+        let path = self.commit_path(version);
+        let bytes = match disk::read_file(disk, &path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let reason = format!("the commit is missing, but version {} stands", self.last);
+                return Err(StorageError::Corrupt { path, reason });
+            }
+            Err(e) => return Err(StorageError::io("read", &path)(e)),
+        };
+        let read = verify_commit(&bytes).and_then(|sealing| Ok((parse_commit(&bytes)?, sealing)));
+        read.map_err(|reason| StorageError::Corrupt { path, reason })
+    }
+
+    /// The actions of a checkpoint, or why it is damaged.
+    ///
+    /// # Errors
+    /// If the disk does not give it.
+    pub(crate) fn read_checkpoint(
+        &self,
+        disk: &dyn Disk,
+        version: i64,
+    ) -> Result<Result<(Vec<Action>, Beside), String>, StorageError> {
+        let path = self.checkpoint_path(version);
+        let bytes = disk::read_file(disk, &path).map_err(StorageError::io("read", &path))?;
+        let beside = checkpoint_sum::compare(disk, &self.dir, version, &bytes)
+            .map_err(StorageError::io("read", &self.dir.join(checkpoint_sum::side_name(version))))?;
+        if beside == Beside::Other {
+            return Ok(Err("its bytes are not those that were written (checksum)".into()));
+        }
+        // Without a checksum damaged bytes come as far as the decoder, which may panic.
+        let read = std::panic::catch_unwind(move || read_checkpoint(bytes));
+        let read = read.unwrap_or_else(|_| Err("it cannot be decoded".into()));
+        Ok(read.map(|actions| (actions, beside)))
+    }
+}
+
+/// Whether the checkpoint of `version` in the folder of a table reads back as a whole table.
+pub(crate) fn check_checkpoint(disk: &dyn Disk, table_dir: &Path, version: i64) -> Result<(), StorageError> {
+    let Some(files) = LogFiles::list(disk, table_dir)? else { return Ok(()) };
+    let path = files.checkpoint_path(version);
+    let mut replay = Replay::default();
+    match files.read_checkpoint(disk, version)? {
+        Ok((actions, _)) => replay.apply_all(actions),
+        Err(reason) => return Err(StorageError::Corrupt { path, reason }),
+    }
+    replay.finish(path).map(drop)
 }
 
 fn commit_path(dir: &Path, version: i64) -> PathBuf {
@@ -258,9 +376,15 @@ fn version_of(name: &str, suffix: &str) -> Option<i64> {
     name.strip_suffix(suffix).filter(|version| version.len() == 20).and_then(|version| version.parse().ok())
 }
 
+/// The actions of a commit, a line each.
+pub(crate) fn parse_commit(bytes: &[u8]) -> Result<Vec<Action>, String> {
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).map_err(|e| e.to_string())).collect()
+}
+
 /// Actions applied one after another.
-#[derive(Default)]
-struct Replay {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Replay {
     metadata: Option<super::Metadata>,
     protocol: Option<super::Protocol>,
     adds: BTreeMap<String, Add>,
@@ -270,14 +394,7 @@ struct Replay {
 }
 
 impl Replay {
-    fn apply_commit(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let actions: Result<Vec<Action>, String> =
-            lines.map(|line| serde_json::from_slice(line).map_err(|e| e.to_string())).collect();
-        self.apply_all(actions?)
-    }
-
-    fn apply_all(&mut self, actions: Vec<Action>) -> Result<(), String> {
+    pub(crate) fn apply_all(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Protocol(protocol) => self.protocol = Some(protocol),
@@ -296,10 +413,31 @@ impl Replay {
                 Action::CommitInfo(_) | Action::Other(_) => {}
             }
         }
-        Ok(())
     }
 
-    fn finish(self, path: PathBuf) -> Result<TableState, StorageError> {
+    pub(crate) fn metadata(&self) -> Option<&super::Metadata> {
+        self.metadata.as_ref()
+    }
+
+    /// Whether the table has the data file `path`.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.adds.contains_key(path)
+    }
+
+    /// Whether two ways through the log lead to the same table.
+    pub(crate) fn is_same(&self, other: &Replay) -> bool {
+        let id = |replay: &Replay| replay.metadata.as_ref().map(|m| (m.id.clone(), m.schema_string.clone()));
+        id(self) == id(other)
+            && self.protocol == other.protocol
+            && self.txns == other.txns
+            && self.adds.len() == other.adds.len()
+            && self.adds.values().zip(other.adds.values()).all(|(a, b)| {
+                (&a.path, a.size, &a.partition_values, &a.tags) == (&b.path, b.size, &b.partition_values, &b.tags)
+            })
+    }
+
+    /// What the table is now; `path` is named if the log does not say.
+    pub(crate) fn finish(self, path: PathBuf) -> Result<TableState, StorageError> {
         let corrupt = |reason: &str| StorageError::Corrupt { path: path.clone(), reason: reason.into() };
         let protocol = self.protocol.ok_or_else(|| corrupt("the log has no protocol action"))?;
         if protocol.min_reader_version > 1 || protocol.min_writer_version > 2 {
@@ -315,11 +453,21 @@ impl Replay {
     }
 }
 
-/// The shard that `add` names; `prefix` is the table's location below `DATA/tables`.
+/// The shard that `add` names, known from now on; `prefix` is the table's location below `DATA/tables`.
+///
+/// # Errors
+/// As [`read_add`].
+pub(crate) fn shard_from_add(known: &KnownShards, prefix: &str, add: &Add) -> Result<Shard, String> {
+    let shard = read_add(prefix, add)?;
+    known.add(&shard);
+    Ok(shard)
+}
+
+/// What `add` says of a shard.
 ///
 /// # Errors
 /// Says what is missing: our own adds always carry statistics.
-pub(crate) fn shard_from_add(prefix: &str, add: &Add) -> Result<Shard, String> {
+pub(crate) fn read_add(prefix: &str, add: &Add) -> Result<Shard, String> {
     let stats = add.stats.as_deref().ok_or("an add without statistics")?;
     let stats: Value = serde_json::from_str(stats).map_err(|e| format!("statistics: {e}"))?;
     let rows = stats["numRecords"].as_u64().ok_or("statistics without numRecords")?;
@@ -334,17 +482,20 @@ pub(crate) fn shard_from_add(prefix: &str, add: &Add) -> Result<Shard, String> {
         let range = (!min.is_null() && !max.is_null()).then(|| (min.clone(), max.clone()));
         (Arc::from(name.as_str()), ColumnStats { null_count: nulls.as_u64().unwrap_or(rows), range })
     });
-    let position = |name: &str| add.tags.as_ref().and_then(|tags| tags.get(name)?.as_deref()?.parse().ok());
+    let tag = |name: &str| add.tags.as_ref().and_then(|tags| tags.get(name)?.as_deref());
+    let position = |name: &str| tag(name).and_then(|text| text.parse().ok());
+    let bytes = u64::try_from(add.size).map_err(|_| "a negative size")?;
     Ok(Shard {
         path: format!("{prefix}/{}", add.path),
-        bytes: u64::try_from(add.size).map_err(|_| "a negative size")?,
+        bytes,
         rows,
         day: parse_day(day).ok_or_else(|| format!("day {day:?}"))?,
         time_min_us: time_us("minValues")?,
         time_max_us: time_us("maxValues")?,
         columns: columns.collect(),
-        position_min: position("eden.pos_min").ok_or("an add without eden.pos_min")?,
-        position_max: position("eden.pos_max").ok_or("an add without eden.pos_max")?,
+        position_min: position(POSITION_MIN_TAG).ok_or("an add without eden.pos_min")?,
+        position_max: position(POSITION_MAX_TAG).ok_or("an add without eden.pos_max")?,
+        checksums: tag(CHECKSUMS_TAG).map(|text| Checksums::decode(text, bytes)).transpose()?,
     })
 }
 

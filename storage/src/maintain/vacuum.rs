@@ -26,7 +26,7 @@ use super::{Care, Maintenance};
 use crate::StorageError;
 use crate::catalog::Dropped;
 use crate::context::Context;
-use crate::delta::{DAY_COLUMN, check_checkpoint, checkpoint_version, commit_version};
+use crate::delta::{DAY_COLUMN, check_checkpoint, checkpoint_side_version, checkpoint_version, commit_version};
 use crate::engine::Shared;
 use crate::table::Table;
 
@@ -186,6 +186,7 @@ impl Table {
             match context.disk.remove_file(&path) {
                 Ok(()) => {
                     context.counters.files_deleted.add(1);
+                    context.shards.forget(&format!("{}/{}", self.prefix, tombstone.path));
                     folders.extend(path.parent().map(Path::to_owned));
                 }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -297,10 +298,12 @@ impl Table {
         }
         care.cleaned = Some(newest);
         for version in [previous, newest] {
-            check_checkpoint(&context.disk, &dir, version)?;
+            check_checkpoint(&*context.disk, &self.dir, version)?;
         }
         for entry in &entries {
-            let version = commit_version(&entry.name).or_else(|| checkpoint_version(&entry.name));
+            let version = commit_version(&entry.name)
+                .or_else(|| checkpoint_version(&entry.name))
+                .or_else(|| checkpoint_side_version(&entry.name));
             if version.is_some_and(|version| version < previous) {
                 let path = dir.join(&entry.name);
                 context.disk.remove_file(&path).map_err(StorageError::io("delete", &path))?;
@@ -326,6 +329,9 @@ fn delete_all(context: &Context, parent: &Path, entry: &DirEntry) -> Result<(), 
         EntryKind::File => {
             context.disk.remove_file(&path).map_err(StorageError::io("delete", &path))?;
             context.counters.files_deleted.add(1);
+            if let Ok(location) = path.strip_prefix(&context.tables_dir) {
+                context.shards.forget(&location.to_string_lossy());
+            }
             Ok(())
         }
         EntryKind::Directory => {

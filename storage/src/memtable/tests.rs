@@ -81,6 +81,7 @@ impl World {
             columns: Vec::new(),
             position_min: at(0),
             position_max: at(self.now),
+            checksums: None,
         };
         self.shards.push(Fake { shard: Arc::new(shard), rows });
     }

@@ -1,9 +1,10 @@
 //! Reads shards for the storage room itself: settling, rewriting, indexing. Queries read them through DataFusion.
 
+use std::error::Error;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::compute::concat_batches;
@@ -14,49 +15,73 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
-use wal::disk::{self, Disk, DiskFile};
+use wal::disk::Disk;
 
+use super::checksum::BLOCK_BYTES;
 use super::index::{IndexBuilder, ShardIndex};
+use super::{ReadError, ShardDamage, ShardFile};
 use crate::columns::text_at;
 use crate::{ColumnKind, Shard, StorageError, TableSchema};
 
-/// A shard's bytes, read from the disk as Parquet asks for them.
+/// A shard's bytes, read from the disk and verified as Parquet asks for them.
 #[derive(Clone, Debug)]
-struct DiskChunks {
-    file: Arc<dyn DiskFile>,
-    len: u64,
+pub(crate) struct ShardChunks {
+    file: Arc<ShardFile>,
+    /// The block that was read last: headers of pages are read a few bytes at a time.
+    last: Arc<Mutex<(u64, Bytes)>>,
 }
 
-impl Length for DiskChunks {
-    fn len(&self) -> u64 {
-        self.len
+impl ShardChunks {
+    fn new(file: ShardFile) -> ShardChunks {
+        ShardChunks { file: Arc::new(file), last: Arc::default() }
+    }
+
+    /// The rest of the block from byte `at` on; empty behind the end.
+    fn rest_of_block(&self, at: u64) -> Result<Bytes, ReadError> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = last.0 + last.1.len() as u64;
+        if !(last.0..end).contains(&at) {
+            let from = at / BLOCK_BYTES * BLOCK_BYTES;
+            let to = (from + BLOCK_BYTES).min(self.file.len());
+            if at >= to {
+                return Ok(Bytes::new());
+            }
+            *last = (from, self.file.read(from..to)?);
+        }
+        Ok(last.1.slice((at - last.0) as usize..))
     }
 }
 
-struct DiskRead(DiskChunks, u64);
+impl Length for ShardChunks {
+    fn len(&self) -> u64 {
+        self.file.len()
+    }
+}
 
-impl Read for DiskRead {
+/// Reads on from a place in the file.
+pub(crate) struct ShardRead(ShardChunks, u64);
+
+impl Read for ShardRead {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.0.file.read_at(buffer, self.1)?;
+        let bytes = self.0.rest_of_block(self.1)?;
+        let read = bytes.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&bytes[..read]);
         self.1 += read as u64;
         Ok(read)
     }
 }
 
-impl ChunkReader for DiskChunks {
-    type T = DiskRead;
+impl ChunkReader for ShardChunks {
+    type T = ShardRead;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(DiskRead(self.clone(), start))
+        Ok(ShardRead(self.clone(), start))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        if start.checked_add(length as u64).is_none_or(|end| end > self.len) {
-            return Err(ParquetError::EOF(format!("bytes {start}+{length} of {}", self.len)));
-        }
-        let mut bytes = vec![0; length];
-        disk::read_exact_at(&*self.file, &mut bytes, start)?;
-        Ok(bytes.into())
+        let end = start.checked_add(length as u64).filter(|end| *end <= self.file.len());
+        let end = end.ok_or_else(|| ParquetError::EOF(format!("bytes {start}+{length} of {}", self.file.len())))?;
+        Ok(self.file.read(start..end)?)
     }
 }
 
@@ -69,16 +94,19 @@ pub(crate) struct ShardReader<'a> {
 }
 
 impl ShardReader<'_> {
-    fn open(&self, shard: &Shard) -> Result<ParquetRecordBatchReaderBuilder<DiskChunks>, StorageError> {
+    pub(crate) fn open(&self, shard: &Shard) -> Result<ParquetRecordBatchReaderBuilder<ShardChunks>, StorageError> {
         let path = self.root.join(&shard.path);
-        let file = self.disk.open_read(&path).map_err(StorageError::io("open", &path))?;
-        let len = file.len().map_err(StorageError::io("open", &path))?;
         let corrupt = |reason: String| StorageError::Corrupt { path: path.clone(), reason };
+        let file = ShardFile::open(self.disk, &path, &shard.path, shard.checksums.clone()).map_err(|e| match e {
+            ReadError::Io(e) => StorageError::io("open", &path)(e),
+            ReadError::Damaged(damage) => corrupt(damage.reason),
+        })?;
+        let len = file.len();
         if len != shard.bytes {
             return Err(corrupt(format!("it has {len} bytes; the Delta log says {}", shard.bytes)));
         }
-        let builder = ParquetRecordBatchReaderBuilder::try_new(DiskChunks { file: file.into(), len })
-            .map_err(|e| corrupt(e.to_string()))?;
+        let builder =
+            ParquetRecordBatchReaderBuilder::try_new(ShardChunks::new(file)).map_err(|e| self.failed(shard, e))?;
         let rows = builder.metadata().file_metadata().num_rows();
         if u64::try_from(rows) != Ok(shard.rows) {
             return Err(corrupt(format!("it has {rows} rows; the Delta log says {}", shard.rows)));
@@ -88,6 +116,18 @@ impl ShardReader<'_> {
 
     fn corrupt(&self, shard: &Shard, reason: impl ToString) -> StorageError {
         StorageError::Corrupt { path: self.root.join(&shard.path), reason: reason.to_string() }
+    }
+
+    /// An error of the Parquet reader: the disk's, or what is wrong with the file.
+    pub(crate) fn failed(&self, shard: &Shard, error: impl Error + 'static) -> StorageError {
+        if let Some(damage) = find::<ShardDamage>(&error) {
+            return self.corrupt(shard, &damage.reason);
+        }
+        // The reader makes errors of its own of this kind; what the system says has a number.
+        match find::<io::Error>(&error).and_then(io::Error::raw_os_error) {
+            Some(code) => StorageError::io("read", &self.root.join(&shard.path))(io::Error::from_raw_os_error(code)),
+            None => self.corrupt(shard, error),
+        }
     }
 
     /// The rows at `ranges` (ascending, apart), or all of them, in the columns of `schema`, batch by batch.
@@ -102,10 +142,10 @@ impl ShardReader<'_> {
             let rows = usize::try_from(shard.rows).expect("a shard has fewer rows than memory has bytes");
             builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges.iter().cloned(), rows));
         }
-        let reader = builder.build().map_err(|e| self.corrupt(shard, e))?;
+        let reader = builder.build().map_err(|e| self.failed(shard, e))?;
         let mut batches = Vec::new();
         for batch in reader {
-            batches.push(in_schema(&batch.map_err(|e| self.corrupt(shard, e))?, schema));
+            batches.push(in_schema(&batch.map_err(|e| self.failed(shard, e))?, schema));
         }
         Ok(batches)
     }
@@ -170,10 +210,10 @@ impl ShardReader<'_> {
         let names: Vec<&str> =
             schema.columns().iter().filter(|c| !matches!(c.kind, ColumnKind::Field(_))).map(|c| &*c.name).collect();
         let mask = ProjectionMask::columns(builder.parquet_schema(), names);
-        let reader = builder.with_projection(mask).build().map_err(|e| self.corrupt(shard, e))?;
+        let reader = builder.with_projection(mask).build().map_err(|e| self.failed(shard, e))?;
         let mut index = IndexBuilder::default();
         for batch in reader {
-            let batch = batch.map_err(|e| self.corrupt(shard, e))?;
+            let batch = batch.map_err(|e| self.failed(shard, e))?;
             let tags = tag_columns(&batch, schema);
             let times = time_column(&batch).ok_or_else(|| self.corrupt(shard, "it has no column time"))?;
             let mut start = 0;
@@ -187,6 +227,21 @@ impl ShardReader<'_> {
         }
         Ok(index.finish())
     }
+}
+
+/// An error of type `E` among `error` and what it came from.
+pub(crate) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // What an `io::Error` wraps is not its source.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let found = error.downcast_ref().or_else(|| wrapped.and_then(|wrapped| wrapped.downcast_ref()));
+        if found.is_some() {
+            return found;
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// The columns of `schema`, taken from `batch` or all null, in the types of `schema`.

@@ -3,6 +3,7 @@
 //! Owns:     encodings, and the order of syncs of a data file (P5): bytes, then its name, then a new folder's name.
 //! Does not: sort rows or commit.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -27,8 +28,9 @@ use wal::disk::{self, DiskFile, SharedDisk};
 use super::index::{IndexBuilder, ShardIndex};
 use super::read::{series_key, tag_columns};
 use super::tags::TagChunk;
-use super::{PAGE_ROWS, ROW_GROUP_ROWS};
+use super::{Checksums, PAGE_ROWS, ROW_GROUP_ROWS, Summer};
 use crate::columns::text_at;
+use crate::delta::{CHECKSUMS_TAG, POSITION_MAX_TAG, POSITION_MIN_TAG};
 use crate::{ColumnKind, StorageError, TableSchema};
 
 /// Bytes gathered before they are handed to the disk.
@@ -44,16 +46,18 @@ const WRITE_BATCH_ROWS: usize = 1 << 13;
 /// A text longer than this has no place in statistics.
 const STATS_TEXT_BYTES_MAX: usize = 64;
 
-/// Hands bytes to a disk file one after another.
+/// Hands bytes to a disk file one after another, and sums them.
 struct DiskWriter {
     file: Box<dyn DiskFile>,
     written: u64,
+    summer: Summer,
 }
 
 impl Write for DiskWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write_all_at(bytes, self.written)?;
         self.written += bytes.len() as u64;
+        self.summer.add(bytes);
         Ok(bytes.len())
     }
 
@@ -101,6 +105,19 @@ pub(crate) struct WrittenShard {
     /// Delta's statistics.
     pub(crate) stats: String,
     pub(crate) index: ShardIndex,
+    pub(crate) checksums: Checksums,
+}
+
+impl WrittenShard {
+    /// The tags of its `add`; `positions` are those of the oldest and the newest frame that it came from.
+    pub(crate) fn tags(&self, positions: (String, String)) -> BTreeMap<String, Option<String>> {
+        [
+            (POSITION_MIN_TAG.to_owned(), Some(positions.0)),
+            (POSITION_MAX_TAG.to_owned(), Some(positions.1)),
+            (CHECKSUMS_TAG.to_owned(), Some(self.checksums.encode())),
+        ]
+        .into()
+    }
 }
 
 impl ShardWriter {
@@ -114,7 +131,8 @@ impl ShardWriter {
         let folder = path.parent().expect("a shard has a folder");
         disk::create_dir_all(&**disk, folder).map_err(StorageError::io("create", folder))?;
         let file = disk.create_new(path).map_err(StorageError::io("create", path))?;
-        let buffered = io::BufWriter::with_capacity(WRITE_BYTES, DiskWriter { file, written: 0 });
+        let buffered =
+            io::BufWriter::with_capacity(WRITE_BYTES, DiskWriter { file, written: 0, summer: Summer::default() });
         let properties = Arc::new(properties(schema, rows));
         let parquet = ArrowSchemaConverter::new().convert(schema.arrow()).map_err(|e| failed(path, e.into()))?;
         let file = SerializedFileWriter::new(buffered, parquet.root_schema_ptr(), properties)
@@ -263,6 +281,7 @@ impl ShardWriter {
             rows: self.rows,
             stats: stats.to_string(),
             index: self.index.finish(),
+            checksums: written.summer.finish(),
         })
     }
 }
@@ -305,7 +324,7 @@ fn properties(schema: &TableSchema, rows: u64) -> WriterProperties {
 
 /// Running minimum, maximum and null count of a column.
 #[derive(Default)]
-struct ColumnSummary {
+pub(crate) struct ColumnSummary {
     nulls: u64,
     range: Option<(Bound, Bound)>,
     /// A value that statistics cannot bound was seen.
@@ -321,7 +340,7 @@ enum Bound {
 }
 
 impl ColumnSummary {
-    fn add(&mut self, kind: ColumnKind, array: &dyn Array) {
+    pub(crate) fn add(&mut self, kind: ColumnKind, array: &dyn Array) {
         self.nulls += array.null_count() as u64;
         let range = match kind {
             ColumnKind::Time => {
@@ -377,15 +396,16 @@ impl ColumnSummary {
     }
 }
 
+/// Statistics as Delta spells them, by column.
 #[derive(Default)]
-struct Stats {
-    min: Map<String, Value>,
-    max: Map<String, Value>,
-    nulls: Map<String, Value>,
+pub(crate) struct Stats {
+    pub(crate) min: Map<String, Value>,
+    pub(crate) max: Map<String, Value>,
+    pub(crate) nulls: Map<String, Value>,
 }
 
 impl Stats {
-    fn add(&mut self, name: &str, summary: ColumnSummary) {
+    pub(crate) fn add(&mut self, name: &str, summary: ColumnSummary) {
         self.nulls.insert(name.into(), summary.nulls.into());
         let value = |bound: Bound| match bound {
             Bound::Int(us) if summary.is_time => format_time(us).into(),

@@ -4,11 +4,13 @@
 mod agents;
 mod agents_power;
 mod changes;
+mod check;
 mod compact;
 mod correct;
 mod damage;
 mod maintain;
 mod maintain_power;
+mod mutations;
 mod orders;
 mod power;
 mod waiting;

@@ -42,6 +42,8 @@ impl World {
     pub(crate) fn on(disk: SharedDisk, data: PathBuf) -> World {
         let mut config = StorageConfig::new(data);
         config.log_segment_bytes = 256 << 10;
+        // Tests that look at it turn it on: it reads at moments of its own.
+        config.scrub_bytes_per_second = 0;
         World { disk, config, clock: Arc::new(SystemClock::new()), seed: 1, _folder: None }
     }
 
@@ -137,15 +139,25 @@ pub(crate) fn read(storage: &Storage, table: &str) -> Rows {
 }
 
 pub(crate) fn read_snapshot(storage: &Storage, snapshot: &TableSnapshot) -> Rows {
+    try_read_snapshot(storage, snapshot).unwrap()
+}
+
+/// As [`read_snapshot`], where a shard may be damaged.
+pub(crate) fn try_read_snapshot(storage: &Storage, snapshot: &TableSnapshot) -> Result<Rows, String> {
     let mut rows = Rows::new();
     let store = storage.object_store();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for view in &snapshot.shards {
         let location = object_store::path::Path::parse(&view.shard.path).unwrap();
-        let bytes = runtime.block_on(async { store.get(&location).await.unwrap().bytes().await.unwrap() });
+        let bytes = runtime.block_on(async {
+            let got = store.get(&location).await.map_err(|e| e.to_string())?;
+            got.bytes().await.map_err(|e| e.to_string())
+        })?;
+        let failed = |e: &dyn std::fmt::Display| format!("{location}: {e}");
         let mut ordinal = 0_u32;
-        for batch in ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap() {
-            let batch = batch.unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(ParquetRecordBatchReaderBuilder::build);
+        for batch in reader.map_err(|e| failed(&e))? {
+            let batch = batch.map_err(|e| failed(&e))?;
             let keep = |row: usize| view.masked.binary_search(&(ordinal + row as u32)).is_err();
             add_rows(&mut rows, &batch, snapshot, keep);
             ordinal += batch.num_rows() as u32;
@@ -155,7 +167,7 @@ pub(crate) fn read_snapshot(storage: &Storage, snapshot: &TableSnapshot) -> Rows
     for batch in &snapshot.rows {
         add_rows(&mut rows, batch, snapshot, |_| true);
     }
-    rows
+    Ok(rows)
 }
 
 /// The keys of a table's only shard in the order of its rows.

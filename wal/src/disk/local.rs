@@ -98,6 +98,19 @@ impl Disk for LocalDisk {
         file.write_all_at(note.as_bytes(), 0)?;
         Ok(Box::new(LocalLock(file)))
     }
+
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        let file = match File::open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened?,
+        };
+        // A shared one: several may ask at once. It ends with the file, a moment later.
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(e) => Err(e.into()),
+        }
+    }
 }
 
 /// `flock` ends with the last descriptor of the file, so the kernel frees it however the process ends.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use faults::{SimDisk, mutate_from, seeds};
 use model::{NodeEpoch, Rng, SplitMix64};
-use wal::disk::{Disk, read_file};
-use wal::{Certainty, FrameReader, Loss, LossReason, RingConfig, RingLog, WalError};
+use wal::disk::{Disk, SharedDisk, read_file};
+use wal::{Certainty, FrameReader, LogKind, Loss, LossReason, RingConfig, RingLog, WalError, inspect};
 
 use crate::rig::{BLOCK, DIR, NODE, Rig, SEGMENT_BYTES, config, record, segment_path, sim};
 
@@ -177,8 +177,23 @@ fn check(log: &Log, seed: u64) -> Result<(), String> {
     let disk = log.disk.fork();
     disk.plant(&segment_path(segment.id), &bytes).unwrap();
 
+    let kind = if log.policy == Policy::Server { LogKind::Server } else { LogKind::Ring };
+    let looked_at: SharedDisk = Arc::new(disk.clone());
+    let before = disk.ops();
+    let mut seen: Vec<Vec<u8>> = Vec::new();
+    let mut see = |frame: &wal::Frame| seen.extend(frame.records().map(<[u8]>::to_vec));
+    let looked = inspect(&looked_at, Path::new(DIR), kind, Some(NODE), 0, &mut see).map_err(|e| e.to_string())?;
+    if disk.ops() != before {
+        return Err(format!("{mutation:?}: a look changed something"));
+    }
     let (served, recovery, end) = open(&disk, log.policy, 4).map_err(|e| e.to_string())?;
     let losses = &recovery.losses;
+    // How long a segment may have been whose header block is gone, only the settings tell.
+    let known =
+        |losses: &[Loss]| -> Vec<Loss> { losses.iter().map(|loss| Loss { to: None, ..loss.clone() }).collect() };
+    if seen != served || known(&looked.losses) != known(losses) {
+        return Err(format!("{mutation:?}: a look finds {:#?}, opening finds {losses:#?}", looked.losses));
+    }
     let fail = |what: &str| Err(format!("{mutation:?} in segment {}: {what}; reported {losses:#?}", segment.id));
 
     let is_whole = |frame: &Frame| {
