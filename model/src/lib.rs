@@ -17,6 +17,7 @@
 pub mod batch;
 pub mod clock;
 pub mod close_names;
+pub mod decimal;
 pub mod name;
 pub mod position;
 pub mod record;

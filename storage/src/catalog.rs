@@ -15,7 +15,7 @@ use wal::disk::{Disk, EntryKind};
 use crate::context::Context;
 use crate::delta::{Action, CommitInfo, DAY_COLUMN, Format, Metadata, Protocol, TableLog, TableState, schema_to_json};
 use crate::table::Table;
-use crate::{StorageError, TableSchema};
+use crate::{StorageError, TableOptions, TableSchema};
 
 /// The schema whose tables only the server itself writes.
 pub(crate) const SYSTEM: &str = "system";
@@ -75,12 +75,22 @@ impl Catalog {
 
     /// The table `name`, made with `schema` if there is none; durable before it returns.
     pub(crate) fn get_or_create(&self, name: &TableName, schema: &TableSchema) -> Result<Arc<Table>, StorageError> {
-        if let Some(table) = self.get(name) {
-            return Ok(table);
+        match self.get(name) {
+            Some(table) => Ok(table),
+            None => Ok(self.create(name, schema, TableOptions::default())?.0),
         }
+    }
+
+    /// As [`Catalog::get_or_create`]; tells whether it was made.
+    pub(crate) fn create(
+        &self,
+        name: &TableName,
+        schema: &TableSchema,
+        options: TableOptions,
+    ) -> Result<(Arc<Table>, bool), StorageError> {
         let _creating = self.creating.lock().expect("no holder of this lock panics");
         if let Some(table) = self.get(name) {
-            return Ok(table);
+            return Ok((table, false));
         }
         for (what, part) in [("schema", &name.schema), ("table", &name.table)] {
             check_name(what, part).map_err(|e| StorageError::Invalid(e.to_string()))?;
@@ -103,7 +113,10 @@ impl Catalog {
         log.commit(&[
             commit_info(&self.context, "CREATE TABLE"),
             Action::Protocol(Protocol { min_reader_version: 1, min_writer_version: 2 }),
-            Action::MetaData(metadata(&self.context, id, name, schema)),
+            Action::MetaData(Metadata {
+                configuration: options.configuration(),
+                ..metadata(&self.context, id, name, schema)
+            }),
         ])?;
         let state = TableState {
             id: TableId(*id.as_bytes()),
@@ -116,7 +129,7 @@ impl Catalog {
         let table = Arc::new(table);
         self.tables.write().expect("no holder of this lock panics").insert(Arc::clone(&table));
         tracing::info!(table = %name, "table created");
-        Ok(table)
+        Ok((table, true))
     }
 }
 
@@ -140,7 +153,7 @@ impl Table {
     }
 }
 
-fn commit_info(context: &Context, operation: &str) -> Action {
+pub(crate) fn commit_info(context: &Context, operation: &str) -> Action {
     Action::CommitInfo(CommitInfo {
         timestamp: context.now_ms(),
         operation: operation.into(),
@@ -149,7 +162,7 @@ fn commit_info(context: &Context, operation: &str) -> Action {
     })
 }
 
-fn metadata(context: &Context, id: Uuid, name: &TableName, schema: &TableSchema) -> Metadata {
+pub(crate) fn metadata(context: &Context, id: Uuid, name: &TableName, schema: &TableSchema) -> Metadata {
     Metadata {
         id: id.to_string(),
         name: Some(name.table.to_string()),

@@ -26,6 +26,7 @@ use crate::catalog::{Catalog, SYSTEM};
 use crate::context::{Context, Counters};
 use crate::disk_store::DiskStore;
 use crate::flusher::{Flusher, Pace, Work};
+use crate::gate::{Gate, Pass};
 use crate::set_aside::Rejected;
 use crate::shard::index::IndexCache;
 use crate::table::Table;
@@ -49,7 +50,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(10);
 pub struct Storage {
     pub(crate) shared: Arc<Shared>,
     pub(crate) rejected: Rejected,
-    config: StorageConfig,
+    pub(crate) config: StorageConfig,
     losses: Vec<Loss>,
     threads: Mutex<Option<Threads>>,
     _lock: Box<dyn DiskLock>,
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) wal: RwLock<Option<Wal<Token>>>,
     pub(crate) store: DiskStore,
     pub(crate) in_flight: Arc<InFlight>,
+    /// Requests between judging rows and having them applied.
+    pub(crate) gate: Arc<Gate>,
     /// See the module, invariant 2.
     pub(crate) applied: AtomicU64,
     /// Held by the one truncation of the log at a time.
@@ -132,6 +135,7 @@ impl Storage {
             wal: RwLock::new(Some(wal)),
             store: DiskStore::new(disk, tables_dir),
             in_flight: Arc::default(),
+            gate: Arc::default(),
             closing: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
         });
@@ -186,11 +190,15 @@ impl Storage {
     pub(crate) fn admit(&self, batches: Vec<TableBatch>, source: &str) -> Result<Admitted, StorageError> {
         let shared = &self.shared;
         shared.check_open()?;
+        let busy = |reason| StorageError::Busy { reason, retry_after: Duration::from_secs(5) };
         if !shared.context.memory.wait_for_room(ROOM_WAIT) {
-            let reason = "rows in memory are at their bound ([storage] memory) and the disk does not keep up";
-            return Err(StorageError::Busy { reason, retry_after: Duration::from_secs(5) });
+            return Err(busy("rows in memory are at their bound ([storage] memory) and the disk does not keep up"));
         }
         let limit = self.time_limit();
+        self.widen_for(&batches, limit)?;
+        let tables = batches.iter().map(|batch| batch.table.clone()).collect();
+        let pass = shared.gate.enter(tables, ROOM_WAIT);
+        let pass = pass.ok_or_else(|| busy("the type of a column is being changed, which takes long"))?;
         let mut rejected = Vec::new();
         let mut admitted = Vec::with_capacity(batches.len());
         for batch in batches {
@@ -211,19 +219,20 @@ impl Storage {
         }
         shared.context.counters.rows_rejected.add(rejected.len() as u64);
         rejected.sort_by_key(|row| row.line);
-        Ok(Admitted { rejected, records })
+        Ok(Admitted { rejected, records, pass: Arc::new(pass) })
     }
 
     /// Hands what was admitted to the log, and `last` behind it: both are acknowledged together.
     pub(crate) fn append(&self, admitted: Admitted, last: Option<AgentEvent>) -> Result<PendingWrite, StorageError> {
         let shared = &self.shared;
         let accepted = admitted.accepted();
-        let Admitted { rejected, records } = admitted;
-        let (mut ack, mut durable) = Ack::new(&shared.in_flight);
+        let Admitted { rejected, records, pass } = admitted;
+        let new_ack = || Ack::holding(&shared.in_flight, Some(Arc::clone(&pass)));
+        let (mut ack, mut durable) = new_ack();
         let mut waiting_bytes = 0;
         for (bytes, (table, batch)) in records {
             if waiting_bytes > 0 && waiting_bytes + bytes.len() > WRITE_BYTES_WAITING_MAX {
-                let (next, next_durable) = Ack::new(&shared.in_flight);
+                let (next, next_durable) = new_ack();
                 std::mem::replace(&mut ack, next).durable();
                 let before = std::mem::replace(&mut durable, next_durable);
                 before.blocking_recv().unwrap_or(Err(StorageError::Closed))?;
@@ -291,7 +300,7 @@ impl Storage {
     }
 
     /// Asks the flusher for something, unless the storage is closed.
-    fn with_work(&self, ask: impl FnOnce(&Work)) {
+    pub(crate) fn with_work(&self, ask: impl FnOnce(&Work)) {
         if let Some(threads) = &*self.threads.lock().expect("no holder of this lock panics") {
             ask(&threads.flusher.work());
         }
@@ -455,6 +464,8 @@ pub(crate) struct Admitted {
     /// Rows that may not, in order of lines.
     pub(crate) rejected: Vec<RejectedRow>,
     records: Vec<Encoded>,
+    /// The rows are in the types that their tables have now.
+    pass: Arc<Pass>,
 }
 
 impl Admitted {

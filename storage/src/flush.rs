@@ -57,6 +57,11 @@ impl Table {
     /// Nothing is lost by one: the rows stay in memory and in the log, and the next flush takes them first.
     pub(crate) fn flush(&self, applied: &dyn Fn() -> u64) -> Result<Option<Flushed>, StorageError> {
         let _one = self.flushing.lock().expect("no holder of this lock panics");
+        self.flush_now(applied)
+    }
+
+    /// As [`Table::flush`]; the caller holds `flushing`.
+    pub(crate) fn flush_now(&self, applied: &dyn Fn() -> u64) -> Result<Option<Flushed>, StorageError> {
         let mut flushed = None;
         // What an earlier flush could not finish was sealed before this call, so it is not all there is to do.
         let left_over = self.state().sealed_to;
@@ -174,7 +179,7 @@ impl Table {
         Ok(())
     }
 
-    fn start_shard(
+    pub(crate) fn start_shard(
         &self,
         day: i32,
         schema: &Arc<TableSchema>,
@@ -185,7 +190,7 @@ impl Table {
         Ok((path, writer))
     }
 
-    fn finish_shard(
+    pub(crate) fn finish_shard(
         &self,
         day: i32,
         path: &str,

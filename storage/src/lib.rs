@@ -13,14 +13,18 @@ mod catalog;
 mod checkpoint;
 mod columns;
 mod context;
+mod convert;
 mod delta;
 mod disk_store;
 mod engine;
 mod error;
+mod evolve;
 mod flush;
 mod flusher;
+mod gate;
 mod identity;
 mod memtable;
+mod options;
 mod recovery;
 mod rows;
 pub mod schema;
@@ -40,6 +44,7 @@ use model::{TableId, TableName};
 pub use agents::{AgentBatch, AgentGap, AgentStatus, GAPS_PER_BATCH_MAX, Seen, SetAside};
 pub use engine::Storage;
 pub use error::StorageError;
+pub use options::TableOptions;
 pub use schema::{Column, ColumnKind, TableSchema};
 pub use set_aside::SET_ASIDE_BYTES_MAX;
 pub use shard::{ColumnStats, Shard};
@@ -64,6 +69,11 @@ pub struct StorageConfig {
     pub log_segment_bytes: u64,
     /// A reading later than now by more than this is refused. Default 1 d.
     pub max_future: Duration,
+    /// Bytes of shards that a change of a column's type may rewrite. Default 1 GiB.
+    pub alter_bytes_max: u64,
+    /// Bytes of shards that are rewritten without being asked, when a float comes for a column of whole numbers; beyond
+    /// it the row is refused. Default 64 MiB.
+    pub widen_bytes_max: u64,
 }
 
 impl StorageConfig {
@@ -77,6 +87,8 @@ impl StorageConfig {
             log_bytes_max: 1 << 30,
             log_segment_bytes: 64 << 20,
             max_future: Duration::from_secs(86_400),
+            alter_bytes_max: 1 << 30,
+            widen_bytes_max: 64 << 20,
         }
     }
 }

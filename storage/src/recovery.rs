@@ -21,6 +21,7 @@ use wal::{Loss, Outcome, Recovery, Wal, WalConfig};
 use crate::agents::{AgentEvent, Agents};
 use crate::catalog::{Catalog, SYSTEM};
 use crate::context::Context;
+use crate::evolve::in_types_of;
 use crate::identity::Identity;
 use crate::write::Token;
 use crate::{ReplayProgress, StorageConfig, StorageError};
@@ -86,6 +87,11 @@ pub(crate) fn replay(
                 tracing::error!(table = %batch.table, rows = batch.len(), "rows of a table that is no longer there");
                 continue;
             };
+            if frame.position.offset < table.state().flushed {
+                continue;
+            }
+            let batch = in_types_of(&table.schema(), batch)
+                .map_err(|reason| StorageError::Corrupt { path: table.dir.clone(), reason })?;
             table.apply(&batch, frame.position);
             if table.context.memory.is_pressing() {
                 let largest = catalog.all().into_iter().max_by_key(|table| table.memory_bytes());

@@ -4,7 +4,7 @@
 //! Does not: admit rows (`admit`), write shards (`flush`), or know other tables.
 //!
 //! Invariants
-//!  1. Locks are taken in the order `flushing`, `resolving`, `log`, `state`, a sealed memtable; `state` is not held
+//!  1. Locks are taken in the order `altering`, `flushing`, the gate of admission,  `resolving`, `log`, `state`, a sealed memtable; `state` is not held
 //!     while a disk works, so applying a durable batch does not wait for one; but for a snapshot that writers outran.
 //!  2. `below_version` of a partition changes exactly when its shards or its sealed memtable's fate does.
 //!  3. Every frame with an offset below `flushed` is in the shards, and no row of it is needed from the log.
@@ -18,6 +18,7 @@ use model::{Position, SeriesKey, TableBatch, TableId, TableName, day_of};
 
 use crate::context::Context;
 use crate::delta::{TableLog, TableState, shard_from_add};
+use crate::evolve::Altering;
 use crate::memtable::{Below, Memtable};
 use crate::settle::Layers;
 use crate::snapshot::{ShardView, TableSnapshot};
@@ -40,6 +41,8 @@ pub(crate) struct Table {
     /// Held by whoever settles, and while the layers change.
     pub(crate) resolving: Mutex<()>,
     pub(crate) log: Mutex<TableLog>,
+    /// Changes of columns' types, one at a time.
+    pub(crate) altering: Mutex<Altering>,
     state: Mutex<State>,
 }
 
@@ -47,6 +50,8 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) schema: Arc<TableSchema>,
+    /// A change of a column's type may or may not be durable: nothing is written until a restart tells.
+    pub(crate) is_in_doubt: bool,
     pub(crate) partitions: BTreeMap<i32, Partition>,
     /// Offset below which every frame's rows are in shards.
     pub(crate) flushed: u64,
@@ -104,6 +109,7 @@ impl Table {
         }
         let state = State {
             schema: Arc::new(schema),
+            is_in_doubt: false,
             partitions,
             flushed,
             sealed_to: None,
@@ -120,6 +126,7 @@ impl Table {
             flushing: Mutex::new(()),
             resolving: Mutex::new(()),
             log: Mutex::new(log),
+            altering: Mutex::default(),
             state: Mutex::new(state),
         })
     }
@@ -130,6 +137,15 @@ impl Table {
 
     pub(crate) fn schema(&self) -> Arc<TableSchema> {
         Arc::clone(&self.state().schema)
+    }
+
+    /// The columns by which rows may be judged.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`] if nobody knows what they will be at the next start.
+    pub(crate) fn schema_for_writes(&self) -> Result<Arc<TableSchema>, StorageError> {
+        let state = self.state();
+        if state.is_in_doubt { Err(StorageError::Poisoned) } else { Ok(Arc::clone(&state.schema)) }
     }
 
     /// Applies a durable batch, written in the frame at `position`.

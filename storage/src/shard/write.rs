@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute;
-use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use chrono::{DateTime, SecondsFormat};
-use model::FieldType;
+use model::{FieldType, decimal};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -36,6 +36,9 @@ const SMALL_SHARD_ROWS: u64 = 1 << 17;
 
 /// A text longer than this has no place in statistics.
 const STATS_TEXT_BYTES_MAX: usize = 64;
+
+/// Units of decimals from here on have more digits than a double holds for sure, and no place in statistics.
+const STATS_DECIMAL_END: i128 = 10_i128.pow(15);
 
 /// Hands bytes to a disk file one after another.
 struct DiskWriter {
@@ -170,7 +173,7 @@ fn properties(schema: &TableSchema, rows: u64) -> WriterProperties {
     for (i, column) in schema.columns().iter().enumerate() {
         let path = ColumnPath::new(vec![column.name.to_string()]);
         match column.kind {
-            ColumnKind::Time | ColumnKind::Field(FieldType::I64) => {
+            ColumnKind::Time | ColumnKind::Field(FieldType::I64 | FieldType::Decimal { .. }) => {
                 properties = properties
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
@@ -221,7 +224,18 @@ impl ColumnSummary {
                 range.map(|(a, b)| (Bound::Float(a), Bound::Float(b)))
             }
             ColumnKind::Tag | ColumnKind::Field(FieldType::Text) => self.text_range(array),
-            // Delta keeps no bounds of booleans, and readers differ in how they parse those of decimals.
+            ColumnKind::Field(FieldType::Decimal { scale }) => {
+                let values = array.as_primitive::<Decimal128Type>();
+                let bound = |units: i128| {
+                    let units = i64::try_from(units).expect("a decimal has at most 18 digits");
+                    Bound::Float(decimal::to_f64(units, scale))
+                };
+                let range = compute::min(values).zip(compute::max(values));
+                // JSON's readers take numbers for doubles: one that a double does not hold would be another number.
+                self.unbounded |= range.is_some_and(|(a, b)| a.abs().max(b.abs()) >= STATS_DECIMAL_END);
+                range.map(|(a, b)| (bound(a), bound(b)))
+            }
+            // Delta keeps no bounds of booleans, and readers differ in how they parse those of unsigned.
             ColumnKind::Field(FieldType::Bool | FieldType::U64) => {
                 self.unbounded = true;
                 None

@@ -5,5 +5,6 @@ mod agents;
 mod agents_power;
 mod correct;
 mod damage;
+mod evolve;
 mod power;
 mod world;
