@@ -27,7 +27,7 @@ use crate::context::{Context, Counters};
 use crate::disk_store::DiskStore;
 use crate::flusher::{Flusher, Pace, Work};
 use crate::gate::{Gate, Pass};
-use crate::set_aside::Rejected;
+use crate::quarantine::Quarantine;
 use crate::shard::index::IndexCache;
 use crate::table::Table;
 use crate::write::{Ack, InFlight, Memory, PendingWrite, Subject, Token};
@@ -49,7 +49,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Storage {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) rejected: Rejected,
+    pub(crate) quarantine: Quarantine,
     pub(crate) config: StorageConfig,
     losses: Vec<Loss>,
     threads: Mutex<Option<Threads>>,
@@ -124,7 +124,7 @@ impl Storage {
             recovery::open_log(&config, &life, &context, &catalog, move |outcome| send(&groups, outcome))?;
         let agents = Arc::new(Agents::default());
         recovery::replay(&config, &wal, &recovered, &catalog, &agents, clock.monotonic(), progress)?;
-        let rejected = Rejected::new(Arc::clone(&disk), config.data.join("rejected"), life.node, life.epoch);
+        let quarantine = Quarantine::new(Arc::clone(&disk), &config.data, life.node, life.epoch)?;
         let shared = Arc::new(Shared {
             context,
             catalog,
@@ -149,7 +149,7 @@ impl Storage {
         };
         let storage = Arc::new(Storage {
             shared,
-            rejected,
+            quarantine,
             config,
             losses: recovered.losses,
             threads: Mutex::new(Some(Threads { applier, flusher })),
@@ -248,12 +248,12 @@ impl Storage {
         Ok(PendingWrite { rejected, accepted, durable })
     }
 
-    /// All tables in order of their names, with `system.rejected`, which is none on disk.
+    /// All tables in order of their names, with `system.quarantine`, which is none on disk.
     pub fn tables(&self) -> Vec<TableInfo> {
         let mut tables = self.stored_tables();
-        let rejected = Storage::rejected_info();
-        let place = tables.partition_point(|table| table.name < rejected.name);
-        tables.insert(place, rejected);
+        let quarantine = Storage::quarantine_info();
+        let place = tables.partition_point(|table| table.name < quarantine.name);
+        tables.insert(place, quarantine);
         tables
     }
 
@@ -271,8 +271,8 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Corrupt`] names a shard that had to be read and could not be (P11).
     pub fn snapshot(&self, name: &TableName) -> Result<Option<TableSnapshot>, StorageError> {
-        if let Some(rejected) = self.rejected_snapshot(name)? {
-            return Ok(Some(rejected));
+        if let Some(quarantine) = self.quarantine_snapshot(name)? {
+            return Ok(Some(quarantine));
         }
         let Some(table) = self.shared.catalog.get(name) else { return Ok(None) };
         if is_agents_table(name) {
@@ -289,7 +289,7 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Invalid`] if there is no such table. Nothing is lost by any error.
     pub fn refresh(&self, name: &TableName) -> Result<(), StorageError> {
-        if Storage::is_rejected(name) {
+        if Storage::is_quarantine(name) {
             return Ok(());
         }
         let table = self.shared.catalog.get(name);
@@ -343,8 +343,8 @@ impl Storage {
             agents_forgotten_total: agents.forgotten.get(),
             agent_duplicates_total: agents.duplicates.get(),
             agent_conflicts_total: agents.conflicts.get(),
-            set_aside_total: self.rejected.kept.get(),
-            set_aside_dropped_total: self.rejected.dropped.get(),
+            set_aside_total: self.quarantine.kept.get(),
+            set_aside_dropped_total: self.quarantine.dropped.get(),
             wal: self.shared.with_wal(Wal::stats).unwrap_or_default(),
         }
     }
@@ -379,7 +379,7 @@ impl Storage {
             }
         }
         result = result.and(self.shared.truncate(Pace::Now));
-        self.rejected.close();
+        self.quarantine.close();
         let wal = self.shared.wal.write().expect("no holder of this lock panics").take();
         if let Some(wal) = wal {
             result = result.and(wal.close().map_err(StorageError::Wal));

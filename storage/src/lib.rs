@@ -25,10 +25,10 @@ mod gate;
 mod identity;
 mod memtable;
 mod options;
+mod quarantine;
 mod recovery;
 mod rows;
 pub mod schema;
-mod set_aside;
 mod settle;
 pub mod shard;
 pub mod snapshot;
@@ -45,8 +45,8 @@ pub use agents::{AgentBatch, AgentGap, AgentStatus, GAPS_PER_BATCH_MAX, Seen, Se
 pub use engine::Storage;
 pub use error::StorageError;
 pub use options::TableOptions;
+pub use quarantine::{QuarantineId, Quarantined, SET_ASIDE_BYTES_MAX};
 pub use schema::{Column, ColumnKind, TableSchema};
-pub use set_aside::SET_ASIDE_BYTES_MAX;
 pub use shard::{ColumnStats, Shard};
 pub use snapshot::{ShardView, TableSnapshot};
 pub use wal::{Loss, WalStats};
@@ -167,7 +167,7 @@ pub struct StorageStats {
     pub agent_conflicts_total: u64,
     /// Payloads set aside.
     pub set_aside_total: u64,
-    /// Payloads that had to go because newer ones were set aside.
+    /// Records of payloads that had to go because newer ones were set aside.
     pub set_aside_dropped_total: u64,
     /// The log.
     pub wal: WalStats,

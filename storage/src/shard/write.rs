@@ -40,6 +40,9 @@ const STATS_TEXT_BYTES_MAX: usize = 64;
 /// Units of decimals from here on have more digits than a double holds for sure, and no place in statistics.
 const STATS_DECIMAL_END: i128 = 10_i128.pow(15);
 
+/// Decimals nearer to zero than this have no place there either, but for zero.
+const STATS_DECIMAL_MIN: f64 = 1e-5;
+
 /// Hands bytes to a disk file one after another.
 struct DiskWriter {
     file: Box<dyn DiskFile>,
@@ -233,7 +236,11 @@ impl ColumnSummary {
                 let range = compute::min(values).zip(compute::max(values));
                 // JSON's readers take numbers for doubles: one that a double does not hold would be another number.
                 self.unbounded |= range.is_some_and(|(a, b)| a.abs().max(b.abs()) >= STATS_DECIMAL_END);
-                range.map(|(a, b)| (bound(a), bound(b)))
+                let range = range.map(|(a, b)| (bound(a), bound(b)));
+                // Below it they are written with an exponent, which deltalake does not read in a decimal.
+                let is_tiny = |b: &Bound| matches!(b, Bound::Float(b) if *b != 0.0 && b.abs() < STATS_DECIMAL_MIN);
+                self.unbounded |= range.as_ref().is_some_and(|(a, b)| is_tiny(a) || is_tiny(b));
+                range
             }
             // Delta keeps no bounds of booleans, and readers differ in how they parse those of unsigned.
             ColumnKind::Field(FieldType::Bool | FieldType::U64) => {

@@ -7,4 +7,5 @@ mod correct;
 mod damage;
 mod evolve;
 mod power;
+mod quarantine;
 mod world;
