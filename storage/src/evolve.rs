@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -37,15 +37,56 @@ use crate::{ColumnKind, Shard, Storage, StorageError, TableOptions, TableSchema}
 /// How long a change waits for requests that are inside the table: as long as they wait for room.
 const CLOSE_WAIT: Duration = Duration::from_secs(20);
 
+/// How long a change that somebody asks for waits for another one of its table.
+const ALTER_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a writer waits for it: it holds one of few places.
+const WIDEN_WAIT: Duration = Duration::from_secs(2);
+
 /// Rounds of rewriting before the table is closed: the second has what came during the first.
 const OPEN_ROUNDS: usize = 2;
 
-/// Kept under the lock that lets columns change one at a time.
+/// Lets the columns of one table change their types one at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Altering {
+    state: Mutex<AlteringState>,
+    free: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct AlteringState {
+    is_taken: bool,
     /// Columns that a float cannot widen, because of a value that is stored or of how much is. Looked for once in a
     /// life and not at each row.
     not_widened: HashSet<Arc<str>>,
+}
+
+/// Leave to change a column of a table, given back when dropped.
+struct Turn<'a>(&'a Altering);
+
+impl Altering {
+    fn state(&self) -> MutexGuard<'_, AlteringState> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+
+    /// Waits for its turn.
+    fn turn(&self, limit: Duration) -> Result<Turn<'_>, StorageError> {
+        let waited = self.free.wait_timeout_while(self.state(), limit, |state| state.is_taken);
+        let (mut state, waited) = waited.expect("no holder of this lock panics");
+        if waited.timed_out() {
+            let reason = "the type of a column of the table is being changed";
+            return Err(StorageError::Busy { reason, retry_after: Duration::from_secs(1) });
+        }
+        state.is_taken = true;
+        Ok(Turn(self))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.state().is_taken = false;
+        self.0.free.notify_one();
+    }
 }
 
 /// How much a change may rewrite.
@@ -106,9 +147,9 @@ impl Storage {
     pub fn alter_column(&self, name: &TableName, column: &str, to: FieldType) -> Result<bool, StorageError> {
         self.shared.check_open()?;
         let table = self.alterable(name)?;
-        let mut altering = table.altering.lock().expect("no holder of this lock panics");
+        let _turn = table.altering.turn(ALTER_WAIT)?;
         let budget = Budget { bytes_max: self.config.alter_bytes_max, option: "alter_bytes_max" };
-        self.change_type(&table, column, to, budget, &mut altering)
+        self.change_type(&table, column, to, budget)
     }
 
     /// Widens columns of whole numbers for which `batches` bring floats, where the budget allows.
@@ -123,21 +164,25 @@ impl Storage {
     }
 
     fn widen(&self, table: &Arc<Table>, column: &str) -> Result<(), StorageError> {
-        let mut altering = table.altering.lock().expect("no holder of this lock panics");
+        let is_given_up = || table.altering.state().not_widened.contains(column);
+        if is_given_up() {
+            return Ok(());
+        }
+        let _turn = table.altering.turn(WIDEN_WAIT)?;
         let is_wide = || !table.schema().column(column).is_some_and(|c| is_whole(c.kind));
         // Somebody else may have done it, or found that it cannot be.
-        if altering.not_widened.contains(column) || is_wide() {
+        if is_given_up() || is_wide() {
             return Ok(());
         }
         let budget = Budget { bytes_max: self.config.widen_bytes_max, option: "widen_bytes_max" };
-        match self.change_type(table, column, FieldType::F64, budget, &mut altering) {
+        match self.change_type(table, column, FieldType::F64, budget) {
             Ok(_) => {
                 tracing::info!(table = %table.name, column, "a float came: the column of whole numbers is one of floats now");
                 Ok(())
             }
             Err(StorageError::Invalid(reason)) => {
                 tracing::warn!(table = %table.name, column, reason, "a float came for a column of whole numbers; it is refused");
-                altering.not_widened.insert(column.into());
+                table.altering.state().not_widened.insert(column.into());
                 Ok(())
             }
             Err(e) => Err(e),
@@ -151,14 +196,13 @@ impl Storage {
         table.ok_or_else(|| StorageError::Invalid(format!("there is no table {name}")))
     }
 
-    /// See the module.
+    /// See the module. The caller has its turn.
     fn change_type(
         &self,
         table: &Arc<Table>,
         column: &str,
         to: FieldType,
         budget: Budget,
-        altering: &mut MutexGuard<'_, Altering>,
     ) -> Result<bool, StorageError> {
         let Some(from) = field_type(&*table.schema_for_writes()?, column)? else {
             return Err(StorageError::Invalid(format!("table {} has no column {column:?}", table.name)));
@@ -193,7 +237,7 @@ impl Storage {
         let to = applied();
         let version = rewritten.commit(to)?;
         rewritten.swap(to);
-        altering.not_widened.remove(column);
+        table.altering.state().not_widened.remove(column);
         drop(closed);
         let (rows, shards) = rewritten.written();
         self.with_work(|work| work.flushed(table, Some(Flushed { rows, shards, version })));

@@ -42,7 +42,7 @@ pub(crate) struct Table {
     pub(crate) resolving: Mutex<()>,
     pub(crate) log: Mutex<TableLog>,
     /// Changes of columns' types, one at a time.
-    pub(crate) altering: Mutex<Altering>,
+    pub(crate) altering: Altering,
     state: Mutex<State>,
 }
 
@@ -126,7 +126,7 @@ impl Table {
             flushing: Mutex::new(()),
             resolving: Mutex::new(()),
             log: Mutex::new(log),
-            altering: Mutex::default(),
+            altering: Altering::default(),
             state: Mutex::new(state),
         })
     }

@@ -196,6 +196,12 @@ fn a_table_that_changes_several_times_keeps_its_numbers_in_shards_memory_and_log
         assert!(!storage.alter_column(&t(), "x", to).unwrap());
         assert_eq!(type_of(&storage, "x"), to);
         assert_eq!(numbers(&storage), expected, "{to}");
+        // Schema, files and watermark in one version.
+        let commit = files(&world.table_dir("t").join("_delta_log"), ".json").pop().unwrap();
+        let commit = std::fs::read_to_string(commit).unwrap();
+        for action in ["CHANGE COLUMN", "metaData", "\"txn\"", "\"remove\"", "\"add\""] {
+            assert!(commit.contains(action), "{to}: {commit}");
+        }
         put(&storage, n, Value::F64(n as f64));
         expected.insert(n, n.to_string());
         // A correction of a row that was rewritten.
