@@ -209,7 +209,7 @@ pub struct Options<'a> {
 
 /// The lines of `body` that begin at `numbers` (as [`LineError::line`] counts, ascending), as they came and without
 /// their last line break. A text of several lines is one line.
-pub fn lines_at<'a>(body: &'a [u8], numbers: impl IntoIterator<Item = u32>) -> Vec<&'a [u8]> {
+pub fn lines_at(body: &[u8], numbers: impl IntoIterator<Item = u32>) -> Vec<&[u8]> {
     let (mut start, mut number) = (0, 1);
     let mut line = |wanted: u32| {
         while number < wanted && start < body.len() {

@@ -53,8 +53,7 @@ pub fn units_of_f64(value: f64, scale: u8) -> Option<i64> {
 
 #[cold]
 fn units_of_long_f64(value: f64, scale: u8) -> Option<i64> {
-    // NaN included.
-    if !(value.abs() < UNITS_END as f64) {
+    if value.is_nan() || value.abs() >= UNITS_END as f64 {
         return None;
     }
     // Never with an exponent, and the shortest text that reads back.

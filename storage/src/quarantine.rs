@@ -185,7 +185,7 @@ fn take_over(disk: &dyn Disk, data: &Path) -> Result<PathBuf, StorageError> {
     if disk.info(&before).is_ok() {
         match disk.rename(&before, &dir, Replace::No) {
             Ok(()) => {
-                tracing::info!(from = %before.display(), to = %dir.display(), "what was set aside is called quarantine")
+                tracing::info!(from = %before.display(), to = %dir.display(), "what was set aside is called quarantine");
             }
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 tracing::warn!(path = %before.display(), "a folder of an earlier version, not used: there is a quarantine");

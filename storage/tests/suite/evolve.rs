@@ -27,9 +27,10 @@ fn create(storage: &Storage, fields: &[(&str, FieldType)]) {
 }
 
 fn type_of(storage: &Storage, column: &str) -> FieldType {
-    let info = storage.table(&t()).unwrap();
-    let found = info.schema.fields().find(|(name, _)| ***name == *column).unwrap().1;
-    found
+    match storage.table(&t()).unwrap().schema.column(column).unwrap().kind {
+        storage::ColumnKind::Field(field_type) => field_type,
+        other => panic!("{column} is {other:?}"),
+    }
 }
 
 /// Field `x` by time: numbers without the zeros that only tell their type.
