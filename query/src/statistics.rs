@@ -217,7 +217,7 @@ pub(crate) mod tests {
                 r"u Exact(0) Exact(Decimal128(1,20,0)) Exact(Decimal128(18446744073709551615,20,0))",
                 r"b Exact(0) Exact(Boolean(false)) Exact(Boolean(true))",
                 r"s Absent Absent Absent",
-                r"d Exact(0) Exact(Decimal128(-3,18,1)) Exact(Decimal128(215,18,1))",
+                r"d Exact(0) Exact(Decimal128(-0.3,18,1)) Exact(Decimal128(21.5,18,1))",
                 r#"time Exact(0) Exact(TimestampMicrosecond(100, Some("UTC"))) Exact(TimestampMicrosecond(200, Some("UTC")))"#,
             ]
         );

@@ -267,8 +267,8 @@ impl Rewritten<'_> {
     fn catch_up(&mut self) -> Result<(), StorageError> {
         let present = self.change.shards();
         self.change.check_budget(&present)?;
-        let gone: Vec<String> =
-            self.shards.keys().filter(|path| present.iter().all(|shard| shard.path != **path)).cloned().collect();
+        let paths: HashSet<&str> = present.iter().map(|shard| shard.path.as_str()).collect();
+        let gone: Vec<String> = self.shards.keys().filter(|path| !paths.contains(path.as_str())).cloned().collect();
         for path in gone {
             if let Some((_, add, ..)) = self.shards.remove(&path) {
                 self.discard(&add);
@@ -294,8 +294,10 @@ impl Rewritten<'_> {
         }
         let schema = {
             let state = table.state();
-            let is_empty = state.partitions.values().all(|p| p.live.is_none() && p.sealed.is_none());
-            assert!(is_empty, "rows of the old type in memory while the table is closed and flushed");
+            if state.partitions.values().any(|p| p.live.is_some() || p.sealed.is_some()) {
+                let reason = "rows of the table still wait to be flushed, so the type of its column cannot be changed";
+                return Err(StorageError::Busy { reason, retry_after: Duration::from_secs(5) });
+            }
             with_type(&state.schema, column, to)
         };
         let id = Uuid::from_bytes(table.id.0);

@@ -73,8 +73,8 @@ fn after_an_alter_a_replay_stores_exactly_the_lines_that_were_refused() {
          air,room=d t=21.25\nbad\nair,room=e t=2i 1780272003",
     );
     assert_eq!((answer.status, answer.header("x-eden-refused")), (400, Some("4")));
-    let stored = "SELECT room, t, floor(cast(time AS bigint) / 1000000) FROM air WHERE room <> 'd' ORDER BY room";
-    let first = json!([["a", 21.5, 1_780_272_000], ["e", 2.0, 1_780_272_003]]);
+    let stored = "SELECT room, t, time FROM air WHERE room <> 'd' ORDER BY room";
+    let first = json!([["a", 21.5, 1_780_272_000_000_i64], ["e", 2.0, 1_780_272_003_000_i64]]);
     assert_eq!(setup.rows(stored), first);
     let kept = "SELECT payload, database, precision, topic FROM system.quarantine ORDER BY id";
     let entry = |line: &str| json!([line, "public", "second", "/api/v3/write_lp"]);
@@ -87,7 +87,11 @@ fn after_an_alter_a_replay_stores_exactly_the_lines_that_were_refused() {
     let ids = setup.rows("SELECT id FROM system.quarantine WHERE payload LIKE 'air,room=d%'");
     assert_eq!(setup.replay(&json!({"ids": [ids[0][0]]})), counts(1, 1, 1, 0, 0));
     assert_eq!(setup.replay(&json!({})), counts(3, 1, 1, 2, 0));
-    let all = json!([["a", 21.5, 1_780_272_000], ["b", 21.55, 1_780_272_001], ["e", 2.0, 1_780_272_003]]);
+    let all = json!([
+        ["a", 21.5, 1_780_272_000_000_i64],
+        ["b", 21.55, 1_780_272_001_000_i64],
+        ["e", 2.0, 1_780_272_003_000_i64]
+    ]);
     assert_eq!(setup.rows(stored), all);
     assert_eq!(setup.rows(kept), json!([c, entry("bad")]));
     // The line without a time has that at which it came, which is when its neighbours were set aside.
