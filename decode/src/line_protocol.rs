@@ -194,6 +194,21 @@ pub struct Options<'a> {
     pub errors_max: usize,
 }
 
+/// The lines of `body` that begin at `numbers` (as [`LineError::line`] counts, ascending), as they came and without
+/// their last line break. A text of several lines is one line.
+pub fn lines_at(body: &[u8], numbers: impl IntoIterator<Item = u32>) -> Vec<&[u8]> {
+    let (mut start, mut number) = (0, 1);
+    let mut line = |wanted: u32| {
+        while number < wanted && start < body.len() {
+            start = scan::newline(body, start) + 1;
+            number += 1;
+        }
+        let start = start.min(body.len());
+        &body[start..scan::line_end(body, start).min(body.len())]
+    };
+    numbers.into_iter().map(&mut line).collect()
+}
+
 /// Decodes `body`. Bad lines are reported, the others kept.
 pub fn parse(body: &[u8], options: &Options<'_>) -> Decoded {
     // Editors on Windows begin a file with a byte order mark.

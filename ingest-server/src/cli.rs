@@ -11,7 +11,7 @@ use storage::check::repair::Act;
 use crate::config::{self, Config, Period};
 use crate::failure::Failure;
 use crate::serve::Surroundings;
-use crate::{check_command, demo, sql_shell, write_command};
+use crate::{check_command, demo, quarantine_command, sql_shell, write_command};
 
 /// Eden stores the readings of machines and answers SQL about them.
 #[derive(Debug, Parser)]
@@ -66,6 +66,9 @@ enum Command {
                             Without --yes it only says what it would do, and what would be missing then. Nothing is\n\
                             deleted: damaged files go to the folder `damaged` in the data folder.")]
     Repair(RepairArgs),
+    /// Look at what could not be stored, and write it again.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -168,6 +171,39 @@ struct WriteArgs {
 }
 
 #[derive(Debug, Subcommand)]
+enum QuarantineCommand {
+    /// Show what was set aside, the newest first: why, and the lines as they came.
+    List {
+        /// Only lines of this table.
+        #[arg(long)]
+        table: Option<String>,
+        /// How many to show.
+        #[arg(long, default_value_t = 20)]
+        limit: u64,
+        /// How they are shown.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Write again what was set aside. What is stored then is out of the quarantine.
+    #[command(after_help = "Examples:\n  eden quarantine replay\n  \
+                            eden quarantine replay --table air\n  \
+                            eden quarantine replay --where \"time > now() - interval '1 day' AND source LIKE 'mqtt%'\"\n\n\
+                            Lines without a time get that at which they came. Exit code 1 if anything is still set aside.")]
+    Replay {
+        /// Only what has lines of this table.
+        #[arg(long)]
+        table: Option<String>,
+        /// Only what this SQL condition on the columns of system.quarantine holds for.
+        #[arg(long = "where", value_name = "CONDITION")]
+        condition: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Say whether the configuration is right, and what is wrong if it is not.
     Check(ConfigArgs),
@@ -205,6 +241,12 @@ pub fn run() -> ExitCode {
         Command::Repair(args) => {
             let act = if args.yes { Act::Do } else { Act::Plan };
             data_folder(args.data).and_then(|data| check_command::run_repair(data, &args.tables, act))
+        }
+        Command::Quarantine(QuarantineCommand::List { table, limit, format, target }) => {
+            quarantine_command::list(table.as_deref(), limit, format, &target)
+        }
+        Command::Quarantine(QuarantineCommand::Replay { table, condition, target }) => {
+            quarantine_command::replay(table.as_deref(), condition.as_deref(), &target)
         }
         Command::Config(command) => configuration(command),
     };

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod body;
 pub mod cells;
 pub mod metrics_page;
+pub mod quarantine;
 pub mod query_sql;
 pub mod rows;
 pub mod sql;
@@ -61,6 +62,7 @@ pub const PATHS: &[(&str, &str, &str)] = &[
     ("/metrics", "GET", "metrics"),
     ("/api/v3/write_lp", "POST", "write_lp"),
     ("/api/v3/query_sql", "GET, POST", "query_sql"),
+    ("/api/v1/quarantine/replay", "POST", "quarantine_replay"),
     ("/_sql", "POST", "sql"),
 ];
 
@@ -74,6 +76,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics_page::metrics))
         .route("/api/v3/write_lp", post(write_lp::write_lp))
         .route("/api/v3/query_sql", get(query_sql::get).post(query_sql::post))
+        .route("/api/v1/quarantine/replay", post(quarantine::replay))
         .route("/_sql", post(sql::sql))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

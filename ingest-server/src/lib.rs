@@ -34,6 +34,7 @@ pub mod failure;
 pub mod http;
 pub mod metrics;
 pub mod mqtt;
+pub mod quarantine_command;
 pub mod serve;
 pub mod sql_shell;
 pub mod stop_flag;

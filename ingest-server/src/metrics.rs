@@ -138,9 +138,9 @@ catalogue! {
     Counter AGENT_DUPLICATES = "eden_agent_duplicates_total";
     /// Batches of agents with the number of another one: two devices have one id.
     Counter AGENT_CONFLICTS = "eden_agent_conflicts_total";
-    /// Payloads, or parts of them, set aside; see `system.rejected`.
+    /// Lines and payloads set aside; see `system.quarantine`.
     Counter SET_ASIDE = "eden_storage_set_aside_total";
-    /// Payloads dropped from `system.rejected` because it is full.
+    /// Records, each of what came together, dropped from `system.quarantine` because it is full.
     Counter SET_ASIDE_DROPPED = "eden_storage_set_aside_dropped_total";
     /// Bytes of the log's files.
     Gauge WAL_BYTES = "eden_wal_bytes";

@@ -8,12 +8,13 @@
 //! While rows arrive, a column may lag behind (1): a row then costs what it brings, not what the table is wide.
 //! [`BatchBuilder`] is the type of that state, and [`BatchBuilder::finish`] the only way out of it.
 
+use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::{SeriesKey, TableName, Validity};
+use crate::{SeriesKey, TableName, Validity, decimal};
 
 /// The type of a field as writers declare it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,10 +29,15 @@ pub enum FieldType {
     Bool,
     /// UTF-8 text.
     Text,
+    /// Whole units of 10^-`scale`, of at most 18 digits ([`crate::decimal`]). Declared, never guessed from values.
+    Decimal {
+        /// Digits behind the point, at most [`crate::decimal::SCALE_MAX`].
+        scale: u8,
+    },
 }
 
 impl FieldType {
-    /// The name used in messages: `float`, `integer`, `unsigned`, `boolean`, `string`.
+    /// The name used in messages: `float`, `integer`, `unsigned`, `boolean`, `string`, `decimal`.
     pub fn name(self) -> &'static str {
         match self {
             FieldType::F64 => "float",
@@ -39,6 +45,17 @@ impl FieldType {
             FieldType::U64 => "unsigned",
             FieldType::Bool => "boolean",
             FieldType::Text => "string",
+            FieldType::Decimal { .. } => "decimal",
+        }
+    }
+}
+
+/// The name, and for a decimal its resolution: `decimal of resolution 0.1`.
+impl fmt::Display for FieldType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FieldType::Decimal { scale } => write!(f, "decimal of resolution {}", decimal::resolution(*scale)),
+            other => f.write_str(other.name()),
         }
     }
 }
@@ -56,6 +73,13 @@ pub enum Value<'a> {
     Bool(bool),
     /// See [`FieldType::Text`].
     Text(&'a str),
+    /// See [`FieldType::Decimal`].
+    Decimal {
+        /// How many of 10^-`scale`.
+        units: i64,
+        /// Digits behind the point.
+        scale: u8,
+    },
 }
 
 impl Value<'_> {
@@ -67,6 +91,7 @@ impl Value<'_> {
             Value::U64(_) => FieldType::U64,
             Value::Bool(_) => FieldType::Bool,
             Value::Text(_) => FieldType::Text,
+            Value::Decimal { scale, .. } => FieldType::Decimal { scale: *scale },
         }
     }
 }
@@ -154,6 +179,13 @@ pub enum FieldValues {
     Bool(Vec<bool>),
     /// See [`FieldType::Text`].
     Text(TextColumn),
+    /// See [`FieldType::Decimal`].
+    Decimal {
+        /// Units of 10^-`scale`, below [`decimal::UNITS_END`] on both sides of zero.
+        units: Vec<i64>,
+        /// Digits behind the point.
+        scale: u8,
+    },
 }
 
 impl FieldValues {
@@ -165,6 +197,7 @@ impl FieldValues {
             FieldType::U64 => FieldValues::U64(Vec::new()),
             FieldType::Bool => FieldValues::Bool(Vec::new()),
             FieldType::Text => FieldValues::Text(TextColumn::default()),
+            FieldType::Decimal { scale } => FieldValues::Decimal { units: Vec::new(), scale },
         }
     }
 
@@ -176,6 +209,7 @@ impl FieldValues {
             FieldValues::U64(_) => FieldType::U64,
             FieldValues::Bool(_) => FieldType::Bool,
             FieldValues::Text(_) => FieldType::Text,
+            FieldValues::Decimal { scale, .. } => FieldType::Decimal { scale: *scale },
         }
     }
 
@@ -187,6 +221,7 @@ impl FieldValues {
             FieldValues::U64(values) => values.len(),
             FieldValues::Bool(values) => values.len(),
             FieldValues::Text(texts) => texts.ends.len(),
+            FieldValues::Decimal { units, .. } => units.len(),
         }
     }
 
@@ -206,6 +241,7 @@ impl FieldValues {
             FieldValues::U64(values) => Value::U64(values[row]),
             FieldValues::Bool(values) => Value::Bool(values[row]),
             FieldValues::Text(texts) => Value::Text(texts.get(row)),
+            FieldValues::Decimal { units, scale } => Value::Decimal { units: units[row], scale: *scale },
         }
     }
 
@@ -219,6 +255,7 @@ impl FieldValues {
                 let end = texts.bytes.len() as u32;
                 texts.ends.resize(len, end);
             }
+            FieldValues::Decimal { units, .. } => units.resize(len, 0),
         }
     }
 
@@ -229,6 +266,9 @@ impl FieldValues {
             (FieldValues::U64(values), Value::U64(value)) => values.push(value),
             (FieldValues::Bool(values), Value::Bool(value)) => values.push(value),
             (FieldValues::Text(texts), Value::Text(text)) => texts.push(text),
+            (FieldValues::Decimal { units: values, scale: of }, Value::Decimal { units, scale }) if *of == scale => {
+                values.push(units);
+            }
             (column, value) => panic!("a {} in a column of {}", value.field_type().name(), column.field_type().name()),
         }
     }
@@ -239,6 +279,7 @@ impl FieldValues {
             FieldValues::I64(values) => drop(values.pop()),
             FieldValues::U64(values) => drop(values.pop()),
             FieldValues::Bool(values) => drop(values.pop()),
+            FieldValues::Decimal { units, .. } => drop(units.pop()),
             FieldValues::Text(texts) => {
                 texts.ends.pop();
                 texts.bytes.truncate(texts.ends.last().map_or(0, |end| *end as usize));

@@ -16,6 +16,7 @@
 
 pub mod batch;
 pub mod clock;
+pub mod decimal;
 pub mod name;
 pub mod position;
 pub mod record;

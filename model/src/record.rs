@@ -19,6 +19,7 @@ use std::collections::HashSet;
 use crate::batch::{bits_of_bools, bools_of_bits};
 use crate::{
     FieldColumn, FieldType, FieldValues, Removal, SeriesKey, TableBatch, TableId, TableName, TextColumn, Validity,
+    decimal,
 };
 
 pub use agent::{
@@ -120,6 +121,9 @@ pub fn encode_batch(table: TableId, source: &str, batch: &TableBatch, out: &mut 
     for field in &batch.fields {
         put_text(out, &field.name);
         out.push(type_code(field.values.field_type()));
+        if let FieldValues::Decimal { scale, .. } = &field.values {
+            out.push(*scale);
+        }
         if field.valid.absent_count() == 0 {
             out.push(ALL_VALID);
         } else {
@@ -135,6 +139,7 @@ pub fn encode_batch(table: TableId, source: &str, batch: &TableBatch, out: &mut 
                 put_array(out, &texts.ends, u32::to_le_bytes);
                 out.extend_from_slice(&texts.bytes);
             }
+            FieldValues::Decimal { units, .. } => put_array(out, units, i64::to_le_bytes),
         }
     }
 }
@@ -186,7 +191,8 @@ fn decode_batch(reader: &mut Reader<'_>) -> Result<Record, RecordError> {
     let mut names = HashSet::new();
     for _ in 0..reader.len()? {
         let name = reader.text()?;
-        let [type_code, validity] = reader.chunk()?;
+        let field_type = reader.field_type()?;
+        let [validity] = reader.chunk()?;
         let valid = match validity {
             ALL_VALID => Validity::present(rows),
             SOME_VALID => Validity::from_words(reader.words(rows)?, rows)
@@ -194,7 +200,7 @@ fn decode_batch(reader: &mut Reader<'_>) -> Result<Record, RecordError> {
                 .ok_or_else(|| reader.malformed("validity bits past the last row, or all of them set"))?,
             _ => return Err(reader.malformed("unknown form of validity")),
         };
-        let values = match field_type(type_code).ok_or_else(|| reader.malformed("unknown field type"))? {
+        let values = match field_type {
             FieldType::F64 => FieldValues::F64(reader.array(rows, f64::from_le_bytes)?),
             FieldType::I64 => FieldValues::I64(reader.array(rows, i64::from_le_bytes)?),
             FieldType::U64 => FieldValues::U64(reader.array(rows, u64::from_le_bytes)?),
@@ -211,6 +217,13 @@ fn decode_batch(reader: &mut Reader<'_>) -> Result<Record, RecordError> {
                 texts.check().map_err(|what| reader.malformed(what))?;
                 FieldValues::Text(texts)
             }
+            FieldType::Decimal { scale } => {
+                let units: Vec<i64> = reader.array(rows, i64::from_le_bytes)?;
+                if units.iter().any(|units| decimal::checked(*units).is_none()) {
+                    return Err(reader.malformed("a decimal of more than 18 digits"));
+                }
+                FieldValues::Decimal { units, scale }
+            }
         };
         if !names.insert((name, values.field_type())) {
             return Err(reader.malformed("two fields have the same name and type"));
@@ -226,11 +239,11 @@ fn encoded_len(source: &str, batch: &TableBatch) -> usize {
     let series: usize = batch.series.iter().map(|key| 4 + key.as_bytes().len()).sum();
     let fields = batch.fields.iter().map(|field| {
         let values = match &field.values {
-            FieldValues::F64(_) | FieldValues::I64(_) | FieldValues::U64(_) => 8 * rows,
+            FieldValues::F64(_) | FieldValues::I64(_) | FieldValues::U64(_) | FieldValues::Decimal { .. } => 8 * rows,
             FieldValues::Bool(_) => rows / 8 + 8,
             FieldValues::Text(texts) => 4 * rows + texts.bytes.len(),
         };
-        8 + field.name.len() + rows / 8 + 8 + values
+        16 + field.name.len() + rows / 8 + 8 + values
     });
     64 + source.len() + batch.table.schema.len() + batch.table.table.len() + series + 12 * rows + fields.sum::<usize>()
 }
@@ -274,18 +287,8 @@ fn type_code(field_type: FieldType) -> u8 {
         FieldType::U64 => 3,
         FieldType::Bool => 4,
         FieldType::Text => 5,
+        FieldType::Decimal { .. } => 6,
     }
-}
-
-fn field_type(code: u8) -> Option<FieldType> {
-    Some(match code {
-        1 => FieldType::F64,
-        2 => FieldType::I64,
-        3 => FieldType::U64,
-        4 => FieldType::Bool,
-        5 => FieldType::Text,
-        _ => return None,
-    })
 }
 
 /// Reads forward; never past the end, never allocating more than is there to be read.
@@ -341,6 +344,22 @@ impl<'a> Reader<'a> {
             start = end;
         }
         Ok(series)
+    }
+
+    fn field_type(&mut self) -> Result<FieldType, RecordError> {
+        let [code] = self.chunk()?;
+        Ok(match code {
+            1 => FieldType::F64,
+            2 => FieldType::I64,
+            3 => FieldType::U64,
+            4 => FieldType::Bool,
+            5 => FieldType::Text,
+            6 => match self.chunk()? {
+                [scale @ 0..=decimal::SCALE_MAX] => FieldType::Decimal { scale },
+                _ => return Err(self.malformed("a decimal of more than 18 digits behind the point")),
+            },
+            _ => return Err(self.malformed("unknown field type")),
+        })
     }
 
     /// One bit for each of `rows`, in words of 64.

@@ -94,9 +94,14 @@ mod tests {
     use super::*;
     use crate::statistics::tests::{schema, view};
 
-    /// Shards that stay for `condition` on a table of two: `i` from 0 to 9 and from 10 to 19, the second masked.
+    /// Shards that stay for `condition` on a table of two: `i` from 0 to 9 and from 10 to 19, `d` a tenth more, the
+    /// second masked.
     fn kept(condition: &str) -> Vec<usize> {
-        let column = |low: i64| [("i", 0, Some((json!(low), json!(low + 9)))), ("s", 10, None)];
+        let column = |low: i64| {
+            let tenths = |low: i64| low as f64 + 0.1;
+            let d = (json!(tenths(low)), json!(tenths(low + 9)));
+            [("i", 0, Some((json!(low), json!(low + 9)))), ("s", 10, None), ("d", 0, Some(d))]
+        };
         let shards = [view(&column(0), &[]), view(&column(10), &[4])];
         let schema = schema();
         let state = SessionStateBuilder::new_with_default_features().build();
@@ -119,6 +124,10 @@ mod tests {
             ("f IS NULL", &[0, 1]),
             ("s IS NOT NULL", &[]),
             ("i IS NULL", &[]),
+            ("d > 9.1", &[1]),
+            ("d > 9", &[0, 1]),
+            ("d >= 9.10001 AND d < 10.1", &[]),
+            ("d = 5.5", &[0]),
             ("time > to_timestamp(1)", &[]),
             ("time <= to_timestamp(1)", &[0, 1]),
             ("tag = 'x'", &[0, 1]),

@@ -10,7 +10,7 @@
 use arrow::datatypes::SchemaRef;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
-use model::FieldType;
+use model::{FieldType, decimal};
 use serde_json::Value;
 use storage::{Column, ColumnKind, ColumnStats, Shard, ShardView, TableSchema};
 
@@ -72,7 +72,7 @@ pub(crate) struct ValueRange {
 
 /// The range of a column in a shard, masked rows included, where known.
 pub(crate) fn range(shard: &Shard, column: &Column) -> Option<ValueRange> {
-    let from_log = |convert: fn(&Value, End) -> Option<ScalarValue>, occur| {
+    let from_log = |convert: &dyn Fn(&Value, End) -> Option<ScalarValue>, occur| {
         let (min, max) = column_stats(shard, &column.name)?.range.as_ref()?;
         Some(ValueRange { min: convert(min, End::Min)?, max: convert(max, End::Max)?, occur })
     };
@@ -81,12 +81,13 @@ pub(crate) fn range(shard: &Shard, column: &Column) -> Option<ValueRange> {
         ColumnKind::Time => {
             Some(ValueRange { min: time(shard.time_min_us), max: time(shard.time_max_us), occur: true })
         }
-        ColumnKind::Tag | ColumnKind::Field(FieldType::Text) => from_log(text, false),
+        ColumnKind::Tag | ColumnKind::Field(FieldType::Text) => from_log(&text, false),
         // JSON's decimal text may not come back as the same bits.
-        ColumnKind::Field(FieldType::F64) => from_log(float, false),
-        ColumnKind::Field(FieldType::I64) => from_log(|json, _| Some(json.as_i64()?.into()), true),
-        ColumnKind::Field(FieldType::U64) => from_log(unsigned, true),
-        ColumnKind::Field(FieldType::Bool) => from_log(|json, _| Some(json.as_bool()?.into()), true),
+        ColumnKind::Field(FieldType::F64) => from_log(&float, false),
+        ColumnKind::Field(FieldType::I64) => from_log(&|json: &Value, _: End| Some(json.as_i64()?.into()), true),
+        ColumnKind::Field(FieldType::U64) => from_log(&unsigned, true),
+        ColumnKind::Field(FieldType::Decimal { scale }) => from_log(&|json, _| decimal(json, scale), true),
+        ColumnKind::Field(FieldType::Bool) => from_log(&|json: &Value, _: End| Some(json.as_bool()?.into()), true),
     }
 }
 
@@ -120,6 +121,12 @@ fn float(json: &Value, end: End) -> Option<ScalarValue> {
 fn unsigned(json: &Value, _: End) -> Option<ScalarValue> {
     let value = json.as_u64().or_else(|| json.as_str()?.parse().ok())?;
     Some(ScalarValue::Decimal128(Some(value.into()), 20, 0))
+}
+
+/// Storage writes only such as a double of fifteen digits holds, which `serde_json` reads right: no step is needed.
+fn decimal(json: &Value, scale: u8) -> Option<ScalarValue> {
+    let units = decimal::units_of_f64(json.as_f64()?, scale)?;
+    Some(ScalarValue::Decimal128(Some(units.into()), decimal::DIGITS_MAX as u8, scale as i8))
 }
 
 /// Statistics of a scan of all of `shards`.
@@ -175,6 +182,7 @@ pub(crate) mod tests {
                 field("u", FieldType::U64),
                 field("b", FieldType::Bool),
                 field("s", FieldType::Text),
+                field("d", FieldType::Decimal { scale: 1 }),
             ],
         )
     }
@@ -186,6 +194,7 @@ pub(crate) mod tests {
             ("i", 3, Some((json!(-5), json!(7)))),
             ("u", 0, Some((json!(1), json!(u64::MAX)))),
             ("b", 0, Some((json!(false), json!(true)))),
+            ("d", 0, Some((json!(-0.3), json!(21.5)))),
         ]
     }
 
@@ -209,6 +218,7 @@ pub(crate) mod tests {
                 r"u Exact(0) Exact(Decimal128(1,20,0)) Exact(Decimal128(18446744073709551615,20,0))",
                 r"b Exact(0) Exact(Boolean(false)) Exact(Boolean(true))",
                 r"s Absent Absent Absent",
+                r"d Exact(0) Exact(Decimal128(-0.3,18,1)) Exact(Decimal128(21.5,18,1))",
                 r#"time Exact(0) Exact(TimestampMicrosecond(100, Some("UTC"))) Exact(TimestampMicrosecond(200, Some("UTC")))"#,
             ]
         );
@@ -221,7 +231,7 @@ pub(crate) mod tests {
         let shown = shown(&masked);
         assert_eq!(shown[1].split(' ').nth(1), Some("Exact(8)"), "all are null still");
         assert_eq!(shown[2], "i Absent Inexact(Int64(-5)) Inexact(Int64(7))");
-        assert!(shown[6].starts_with("time Exact(0) Inexact("), "{}", shown[6]);
+        assert!(shown[7].starts_with("time Exact(0) Inexact("), "{}", shown[7]);
     }
 
     #[test]
@@ -232,9 +242,10 @@ pub(crate) mod tests {
             ("i", 0, Some((json!(1.5), json!(2)))),
             ("u", 0, Some((json!("18446744073709551615"), json!("18446744073709551615")))),
             ("b", 0, Some((json!(null), json!(true)))),
+            ("d", 0, Some((json!(0.25), json!(1)))),
         ];
         let shown = shown(&view(&odd, &[]));
-        for (index, absent) in [(0, true), (1, true), (2, true), (3, false), (4, true)] {
+        for (index, absent) in [(0, true), (1, true), (2, true), (3, false), (4, true), (6, true)] {
             assert_eq!(shown[index].ends_with("Exact(0) Absent Absent"), absent, "{}", shown[index]);
         }
     }

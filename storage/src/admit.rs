@@ -3,6 +3,9 @@
 //! Owns:     judging rows against schema and time limits, growing the schema before a row that needs it is logged.
 //! Does not: parse, log or store.
 //!
+//! Numbers are put into the types of their columns where that is exact; the caller keeps these types from changing
+//! until the rows are in memory ([`crate::gate`]).
+//!
 //! A row is refused with its line and reason; the rows beside it are not: a column that only refused rows have is
 //! neither made nor in the way of others. A new table or column is committed before any row that uses it is
 //! acknowledged, and only for rows that go on to the log; one that turns out too long for it leaves its columns behind.
@@ -11,9 +14,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use model::name::check_column_name;
-use model::{FieldType, TableBatch, Value, day_of};
+use model::{FieldColumn, FieldType, TableBatch, TableName, Value, day_of, decimal};
 
 use crate::catalog::Catalog;
+use crate::convert::{convert, convert_values, may_hold};
+use crate::evolve::{alter_statement, shown};
 use crate::maintain::first_kept_day;
 use crate::table::Table;
 use crate::{ColumnKind, RejectedRow, StorageError, TableOptions, TableSchema};
@@ -34,6 +39,12 @@ pub(crate) struct TimeLimit {
     pub(crate) max_future: std::time::Duration,
 }
 
+impl TimeLimit {
+    pub(crate) fn allows(self, time_us: i64) -> bool {
+        (TIME_MIN_US..=self.max_us.min(TIME_MAX_US)).contains(&time_us)
+    }
+}
+
 /// Fits `batch` to its table, making table and columns as needed; what is left of the batch may be empty.
 pub(crate) fn admit(
     catalog: &Catalog,
@@ -51,7 +62,7 @@ pub(crate) fn admit(
         Some(first) => within_retention(batch, first, rejected),
         None => batch,
     };
-    let mut schema = table.as_ref().map(|table| table.schema());
+    let mut schema = table.as_ref().map(|table| table.schema_for_writes()).transpose()?;
     let (mut fit, mut batch) = fit_without_refused(schema.as_deref(), batch, rejected);
     if batch.is_empty() {
         return Ok(None);
@@ -63,7 +74,7 @@ pub(crate) fn admit(
         };
         // Under the log's lock nobody else can grow the schema: judge again, since somebody may have before.
         let mut log = table.log.lock().expect("no holder of this lock panics");
-        let current = schema.insert(table.schema());
+        let current = schema.insert(table.schema_for_writes()?);
         (fit, batch) = fit_without_refused(Some(current), batch, rejected);
         if fit.grows() {
             table.commit_schema(&mut log, fit.schema())?;
@@ -74,8 +85,8 @@ pub(crate) fn admit(
     if batch.is_empty() {
         return Ok(None);
     }
-    if fit.converts() {
-        batch = fit.convert(batch);
+    if fit.converts() && !fit.convert_columns(&mut batch) {
+        batch = fit.convert_rows(batch);
     }
     Ok(Some((table, batch)))
 }
@@ -89,8 +100,8 @@ fn fit_without_refused(
     // First those that the schema refuses, whatever is beside them; then those that are in each other's way.
     for whom in [Refuse::ForTheSchema, Refuse::All] {
         let before = batch.len();
-        let fit = Fit::new(schema, &batch);
-        if fit.fits_all() {
+        let mut fit = Fit::new(schema, &batch);
+        if fit.takes_all_columns() && (!fit.converts() || fit.convert_columns(&mut batch)) {
             return (fit, batch);
         }
         batch = fit.refuse(batch, whom, rejected);
@@ -111,7 +122,7 @@ enum Refuse {
 }
 
 fn within_time(batch: TableBatch, limit: TimeLimit, rejected: &mut Vec<RejectedRow>) -> TableBatch {
-    let allowed = |time_us: i64| (TIME_MIN_US..=limit.max_us.min(TIME_MAX_US)).contains(&time_us);
+    let allowed = |time_us: i64| limit.allows(time_us);
     if batch.times_us.iter().all(|time_us| allowed(*time_us)) {
         return batch;
     }
@@ -215,8 +226,9 @@ impl Fit {
             }
         }
         for column in &batch.fields {
-            let wanted = fit.add_field(&column.name, column.values.field_type(), &mut known);
-            fit.convert |= wanted.as_ref().is_ok_and(|wanted| *wanted != column.values.field_type());
+            let field_type = column.values.field_type();
+            let wanted = fit.add_field(batch, &column.name, field_type, &mut known);
+            fit.convert |= wanted.as_ref().is_ok_and(|wanted| *wanted != field_type);
             fit.columns.push(wanted);
         }
         fit
@@ -250,6 +262,7 @@ impl Fit {
 
     fn add_field(
         &mut self,
+        batch: &TableBatch,
         field: &Arc<str>,
         field_type: FieldType,
         known: &mut HashMap<String, Known>,
@@ -257,11 +270,16 @@ impl Fit {
         let met = known.get(&field.to_lowercase());
         let reason = match met {
             Some(Known::Field(name, wanted, _)) if name == field => {
-                if *wanted == field_type || is_number_of(field_type, *wanted) {
+                if *wanted == field_type || may_hold(field_type, *wanted) {
                     return Ok(*wanted);
                 }
-                let (is, got) = (wanted.name(), field_type.name());
-                format!("field {field:?} is {is} in this table, but this line has a value of type {got}")
+                let mut reason = format!(
+                    "field {field:?} is {wanted} in this table, but this line has a value of type {field_type}"
+                );
+                if field_type == FieldType::F64 && matches!(wanted, FieldType::I64 | FieldType::U64) {
+                    reason += &format!(". To take it: {}", alter_statement(&batch.table, field, FieldType::F64));
+                }
+                reason
             }
             Some(Known::Tag(name, _)) if name == field => {
                 format!("{field:?} is a tag of this table and cannot be a field")
@@ -273,6 +291,11 @@ impl Fit {
                 Err(e) => e.to_string(),
                 Ok(()) if self.is_full() => too_many(field),
                 Ok(()) => {
+                    // Whole numbers and others in one new field: a field of floats, as if the others had come first.
+                    let is_float = |c: &FieldColumn| c.name == *field && c.values.field_type() == FieldType::F64;
+                    let is_whole = matches!(field_type, FieldType::I64 | FieldType::U64);
+                    let floats = is_whole && batch.fields.iter().any(is_float);
+                    let field_type = if floats { FieldType::F64 } else { field_type };
                     self.fields.push((Arc::clone(field), field_type));
                     self.grown = true;
                     known.insert(field.to_lowercase(), Known::Field(Arc::clone(field), field_type, false));
@@ -304,9 +327,9 @@ impl Fit {
         TableSchema::new(&self.tags, &self.fields)
     }
 
-    /// Whether there is no row to look at one by one.
-    fn fits_all(&self) -> bool {
-        !self.convert && self.bad_tags.is_empty() && self.columns.iter().all(Result::is_ok)
+    /// Whether no row is refused for a column that it has, whatever the value.
+    fn takes_all_columns(&self) -> bool {
+        self.bad_tags.is_empty() && self.columns.iter().all(Result::is_ok)
     }
 
     /// Takes out rows that do not fit.
@@ -330,11 +353,7 @@ impl Fit {
                         Some(_) => None,
                         // Of a column that the batch brings with two types, one may be gone by the second look.
                         None if whom == Refuse::ForTheSchema && self.grown => None,
-                        None => Some(format!(
-                            "field {:?} is {} in this table, and this line's value cannot be held exactly by it",
-                            column.name,
-                            wanted.name()
-                        )),
+                        None => Some(inexact(&batch.table, &column.name, *wanted, column.values.get(row))),
                     },
                 };
             }
@@ -346,8 +365,30 @@ impl Fit {
         if keep.iter().all(|kept| *kept) { batch } else { batch.filter(|row| keep[row]) }
     }
 
-    /// Puts every value into the table's type; all are known to fit.
-    fn convert(&self, batch: TableBatch) -> TableBatch {
+    /// Puts every column into the table's type; false, and nothing done, if a value does not fit, or if two columns
+    /// would become one.
+    fn convert_columns(&mut self, batch: &mut TableBatch) -> bool {
+        let mut converted = Vec::new();
+        for (at, (column, wanted)) in batch.fields.iter().zip(&self.columns).enumerate() {
+            let Ok(wanted) = wanted else { return false };
+            if *wanted == column.values.field_type() {
+                continue;
+            }
+            if batch.fields.iter().filter(|other| other.name == column.name).count() > 1 {
+                return false;
+            }
+            let Ok(values) = convert_values(&column.values, &column.valid, *wanted) else { return false };
+            converted.push((at, values));
+        }
+        for (at, values) in converted {
+            batch.fields[at].values = values;
+        }
+        self.convert = false;
+        true
+    }
+
+    /// As [`Fit::convert_columns`], row by row, merging columns of one name; all values are known to fit.
+    fn convert_rows(&self, batch: TableBatch) -> TableBatch {
         let mut converted = TableBatch::new(batch.table.clone());
         let mut values: Vec<(usize, Value<'_>)> = Vec::new();
         for row in 0..batch.len() {
@@ -364,30 +405,23 @@ impl Fit {
     }
 }
 
+/// Why `value` is not stored in a field of type `is`, and what would help.
+fn inexact(table: &TableName, field: &str, is: FieldType, value: Value<'_>) -> String {
+    let FieldType::Decimal { .. } = is else {
+        return format!("field {field:?} is {is} in this table, and this line's value cannot be held exactly by it");
+    };
+    let finer =
+        (0..=decimal::SCALE_MAX).map(|scale| FieldType::Decimal { scale }).find(|t| convert(value, *t).is_some());
+    let alter = alter_statement(table, field, finer.unwrap_or(FieldType::F64));
+    let value = shown(value);
+    match finer {
+        Some(_) => format!(
+            "field {field:?} is {is} in this table, and {value} is finer; values are not rounded. To take it: {alter}"
+        ),
+        None => format!("field {field:?} is {is} in this table, and {value} has too many digits. To take it: {alter}"),
+    }
+}
+
 fn too_many(column: &str) -> String {
     format!("column {column:?} would be one too many: a table has at most {COLUMNS_MAX}; use other tables")
-}
-
-/// Whether values of type `from` may be held by `to` without loss, each to be tried.
-fn is_number_of(from: FieldType, to: FieldType) -> bool {
-    matches!(
-        (from, to),
-        (FieldType::I64 | FieldType::U64, FieldType::F64)
-            | (FieldType::I64, FieldType::U64)
-            | (FieldType::U64, FieldType::I64)
-    )
-}
-
-/// The value in another type, if it is the same number there.
-fn convert(value: Value<'_>, to: FieldType) -> Option<Value<'_>> {
-    /// Beyond it a double no longer holds every whole number.
-    const EXACT_MAX: u64 = 1 << 53;
-    Some(match (value, to) {
-        (Value::I64(v), FieldType::F64) if v.unsigned_abs() <= EXACT_MAX => Value::F64(v as f64),
-        (Value::U64(v), FieldType::F64) if v <= EXACT_MAX => Value::F64(v as f64),
-        (Value::I64(v), FieldType::U64) => Value::U64(u64::try_from(v).ok()?),
-        (Value::U64(v), FieldType::I64) => Value::I64(i64::try_from(v).ok()?),
-        (value, to) if value.field_type() == to => value,
-        _ => return None,
-    })
 }

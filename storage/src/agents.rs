@@ -76,10 +76,17 @@ pub struct SetAside {
     pub source: String,
     /// The MQTT topic or HTTP path.
     pub topic: String,
+    /// The schema of its tables.
+    pub schema: String,
+    /// The unit of times in lines without a header, as the write endpoint spells it; empty if these are no lines that
+    /// could be written again.
+    pub precision: String,
     /// Why, in one sentence.
     pub reason: String,
     /// The bytes as they came, decompressed; cut to 64 KiB.
     pub payload: Vec<u8>,
+    /// Whether `payload` is complete, and nothing but what was not stored, so that it may be written again.
+    pub is_whole: bool,
 }
 
 impl Storage {

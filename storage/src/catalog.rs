@@ -244,13 +244,23 @@ impl Catalog {
 
     /// The table `name`, made with `schema` if there is none; durable before it returns.
     pub(crate) fn get_or_create(&self, name: &TableName, schema: &TableSchema) -> Result<Arc<Table>, StorageError> {
-        if let Some(table) = self.get(name) {
-            return Ok(table);
+        match self.get(name) {
+            Some(table) => Ok(table),
+            None => Ok(self.create(name, schema, TableOptions::default())?.0),
         }
+    }
+
+    /// As [`Catalog::get_or_create`]; tells whether it was made.
+    pub(crate) fn create(
+        &self,
+        name: &TableName,
+        schema: &TableSchema,
+        options: TableOptions,
+    ) -> Result<(Arc<Table>, bool), StorageError> {
         self.check_whole(name)?;
         let _creating = self.creating.lock().expect("no holder of this lock panics");
         if let Some(table) = self.get(name) {
-            return Ok(table);
+            return Ok((table, false));
         }
         for (what, part) in [("schema", &name.schema), ("table", &name.table)] {
             check_name(what, part).map_err(|e| StorageError::Invalid(e.to_string()))?;
@@ -274,7 +284,7 @@ impl Catalog {
             prefix = format!("{prefix}{DROPPED_BEFORE}{}", &id.simple().to_string()[..8]);
         }
         let dir = self.context.tables_dir.join(&prefix);
-        let properties = Properties::new(TableOptions::default(), self.context.now_ms());
+        let properties = Properties::new(options, self.context.now_ms());
         let mut log = TableLog::create(&self.context.disk, &dir)?;
         log.commit(&[
             commit_info(&self.context, "CREATE TABLE"),
@@ -293,7 +303,7 @@ impl Catalog {
         let table = Arc::new(table);
         self.tables.write().expect("no holder of this lock panics").insert(Arc::clone(&table));
         tracing::info!(table = %name, "table created");
-        Ok(table)
+        Ok((table, true))
     }
 }
 
@@ -379,7 +389,7 @@ pub(crate) fn commit_info(context: &Context, operation: &str) -> Action {
     })
 }
 
-fn metadata(id: Uuid, name: &TableName, schema: &TableSchema, properties: &Properties) -> Metadata {
+pub(crate) fn metadata(id: Uuid, name: &TableName, schema: &TableSchema, properties: &Properties) -> Metadata {
     Metadata {
         id: id.to_string(),
         name: Some(name.table.to_string()),

@@ -11,6 +11,9 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{Decimal128Type, Float64Type, Int64Type};
 use model::{FieldType, FieldValues, Validity, Value};
 
+/// Digits of every decimal column, whatever its scale: what Parquet holds in 64 bits.
+pub(crate) const DECIMAL_DIGITS: u8 = model::decimal::DIGITS_MAX as u8;
+
 /// Appends rows `range` of `from` to `to`; both of one type.
 pub(crate) fn extend_values(to: &mut FieldValues, from: &FieldValues, range: Range<usize>) {
     match (to, from) {
@@ -19,7 +22,10 @@ pub(crate) fn extend_values(to: &mut FieldValues, from: &FieldValues, range: Ran
         (FieldValues::U64(to), FieldValues::U64(from)) => to.extend_from_slice(&from[range]),
         (FieldValues::Bool(to), FieldValues::Bool(from)) => to.extend_from_slice(&from[range]),
         (FieldValues::Text(to), FieldValues::Text(from)) => range.for_each(|row| to.push(from.get(row))),
-        (to, from) => panic!("a {} column takes no {}", to.field_type().name(), from.field_type().name()),
+        (FieldValues::Decimal { units: to, scale: a }, FieldValues::Decimal { units: from, scale: b }) if a == b => {
+            to.extend_from_slice(&from[range]);
+        }
+        (to, from) => panic!("a {} column takes no {}", to.field_type(), from.field_type()),
     }
 }
 
@@ -36,7 +42,11 @@ pub(crate) fn push_value(to: &mut FieldValues, value: Option<Value<'_>>) {
         (FieldValues::Bool(to), None) => to.push(false),
         (FieldValues::Text(to), Some(Value::Text(value))) => to.push(value),
         (FieldValues::Text(to), None) => to.push(""),
-        (to, Some(value)) => panic!("a {} column takes no {}", to.field_type().name(), value.field_type().name()),
+        (FieldValues::Decimal { units: to, scale: of }, Some(Value::Decimal { units, scale })) if *of == scale => {
+            to.push(units);
+        }
+        (FieldValues::Decimal { units: to, .. }, None) => to.push(0),
+        (to, Some(value)) => panic!("a {} column takes no {}", to.field_type(), value.field_type()),
     }
 }
 
@@ -48,6 +58,7 @@ pub(crate) fn pad_values(to: &mut FieldValues, len: usize) {
         FieldValues::U64(to) => to.resize(len, 0),
         FieldValues::Bool(to) => to.resize(len, false),
         FieldValues::Text(to) => to.ends.resize(len, to.bytes.len() as u32),
+        FieldValues::Decimal { units, .. } => units.resize(len, 0),
     }
 }
 
@@ -55,7 +66,7 @@ pub(crate) fn pad_values(to: &mut FieldValues, len: usize) {
 pub(crate) fn row_bytes(values: &FieldValues, range: Range<usize>) -> usize {
     let rows = range.len();
     match values {
-        FieldValues::F64(_) | FieldValues::I64(_) | FieldValues::U64(_) => rows * 8,
+        FieldValues::F64(_) | FieldValues::I64(_) | FieldValues::U64(_) | FieldValues::Decimal { .. } => rows * 8,
         FieldValues::Bool(_) => rows,
         FieldValues::Text(texts) => {
             let at = |row: usize| if row == 0 { 0 } else { texts.ends[row - 1] as usize };
@@ -77,6 +88,11 @@ pub(crate) fn to_array(values: FieldValues, valid: &Validity) -> ArrayRef {
             let values: Vec<i128> = values.into_iter().map(i128::from).collect();
             let array = Decimal128Array::new(values.into(), nulls);
             Arc::new(array.with_precision_and_scale(20, 0).expect("20 digits hold any u64"))
+        }
+        FieldValues::Decimal { units, scale } => {
+            let values: Vec<i128> = units.into_iter().map(i128::from).collect();
+            let array = Decimal128Array::new(values.into(), nulls);
+            Arc::new(array.with_precision_and_scale(DECIMAL_DIGITS, scale as i8).expect("a scale is at most 18"))
         }
         FieldValues::Bool(values) => Arc::new(BooleanArray::new(values.into(), nulls)),
         FieldValues::Text(texts) => {
@@ -103,6 +119,10 @@ pub(crate) fn value_at(array: &dyn Array, field_type: FieldType, row: usize) -> 
         }
         FieldType::Bool => Value::Bool(array.as_boolean().value(row)),
         FieldType::Text => Value::Text(text_at(array, row)),
+        FieldType::Decimal { scale } => {
+            let units = array.as_primitive::<Decimal128Type>().value(row);
+            Value::Decimal { units: i64::try_from(units).expect("a decimal has at most 18 digits"), scale }
+        }
     })
 }
 

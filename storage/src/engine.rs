@@ -29,9 +29,10 @@ use crate::data_loss::LostData;
 use crate::disk_store::DiskStore;
 use crate::flush::Settling;
 use crate::flusher::{Flusher, Pace, Work};
+use crate::gate::{Gate, Pass};
 use crate::maintain::{Maintainer, Maintenance, Stop};
+use crate::quarantine::Quarantine;
 use crate::scrub::Scrubber;
-use crate::set_aside::Rejected;
 use crate::shard::index::IndexCache;
 use crate::table::Table;
 use crate::write::{Ack, InFlight, Memory, PendingWrite, Subject, Token};
@@ -53,7 +54,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Storage {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) rejected: Rejected,
+    pub(crate) quarantine: Quarantine,
     pub(crate) config: StorageConfig,
     losses: Vec<Loss>,
     threads: Mutex<Option<Threads>>,
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) wal: RwLock<Option<Wal<Token>>>,
     pub(crate) store: DiskStore,
     pub(crate) in_flight: Arc<InFlight>,
+    /// Requests between judging rows and having them applied.
+    pub(crate) gate: Arc<Gate>,
     /// See the module, invariant 2.
     pub(crate) applied: AtomicU64,
     /// Held by the one truncation of the log at a time.
@@ -136,7 +139,7 @@ impl Storage {
         catalog.know_log_end(recovered.end);
         let agents = Arc::new(Agents::default());
         recovery::replay(&config, &wal, &recovered, &catalog, &agents, clock.monotonic(), progress)?;
-        let rejected = Rejected::new(Arc::clone(&disk), config.data.join("rejected"), life.node, life.epoch);
+        let quarantine = Quarantine::new(Arc::clone(&disk), &config.data, life.node, life.epoch)?;
         let shared = Arc::new(Shared {
             store: DiskStore::new(disk, tables_dir, Arc::clone(&context.shards)),
             context,
@@ -149,6 +152,7 @@ impl Storage {
             in_flight: Arc::default(),
             maintenance: Mutex::default(),
             stop: Stop::default(),
+            gate: Arc::default(),
             closing: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
         });
@@ -164,7 +168,7 @@ impl Storage {
         let scrubber = Scrubber::start(Arc::clone(&shared), config.scrub_bytes_per_second)?;
         let storage = Arc::new(Storage {
             shared,
-            rejected,
+            quarantine,
             config,
             losses: recovered.losses,
             threads: Mutex::new(Some(Threads { applier, flusher, maintainer, scrubber })),
@@ -207,6 +211,9 @@ impl Storage {
         shared.check_open()?;
         shared.wait_for_room()?;
         let limit = self.time_limit();
+        self.widen_for(&batches, limit)?;
+        let tables = batches.iter().map(|batch| batch.table.clone()).collect();
+        let pass = shared.enter(tables)?;
         let mut rejected = Vec::new();
         let mut admitted = Vec::with_capacity(batches.len());
         for batch in batches {
@@ -233,19 +240,20 @@ impl Storage {
         }
         shared.context.counters.rows_rejected.add(rejected.len() as u64);
         rejected.sort_by_key(|row| row.line);
-        Ok(Admitted { rejected, records })
+        Ok(Admitted { rejected, records, pass })
     }
 
     /// Hands what was admitted to the log, and `last` behind it: both are acknowledged together.
     pub(crate) fn append(&self, admitted: Admitted, last: Option<AgentEvent>) -> Result<PendingWrite, StorageError> {
         let shared = &self.shared;
         let accepted = admitted.accepted();
-        let Admitted { rejected, records } = admitted;
-        let (mut ack, mut durable) = Ack::new(&shared.in_flight);
+        let Admitted { rejected, records, pass } = admitted;
+        let new_ack = || Ack::holding(&shared.in_flight, Some(Arc::clone(&pass)));
+        let (mut ack, mut durable) = new_ack();
         let mut waiting_bytes = 0;
         for (bytes, subject) in records {
             if waiting_bytes > 0 && waiting_bytes + bytes.len() > WRITE_BYTES_WAITING_MAX {
-                let (next, next_durable) = Ack::new(&shared.in_flight);
+                let (next, next_durable) = new_ack();
                 std::mem::replace(&mut ack, next).durable();
                 let before = std::mem::replace(&mut durable, next_durable);
                 before.blocking_recv().unwrap_or(Err(StorageError::Closed))?;
@@ -261,14 +269,14 @@ impl Storage {
         Ok(PendingWrite { rejected, accepted, durable })
     }
 
-    /// All tables in order of their names, with `system.rejected`, which is none on disk.
+    /// All tables in order of their names, with `system.quarantine`, which is none on disk.
     pub fn tables(&self) -> Vec<TableInfo> {
         let mut tables = self.stored_tables();
         tables.extend(self.shared.catalog.all_damaged().map(unknown_info));
         tables.sort_by(|a, b| a.name.cmp(&b.name));
-        let rejected = Storage::rejected_info();
-        let place = tables.partition_point(|table| table.name < rejected.name);
-        tables.insert(place, rejected);
+        let quarantine = Storage::quarantine_info();
+        let place = tables.partition_point(|table| table.name < quarantine.name);
+        tables.insert(place, quarantine);
         tables
     }
 
@@ -298,8 +306,8 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Corrupt`] names a shard that had to be read and could not be (P11).
     pub fn snapshot(&self, name: &TableName) -> Result<Option<TableSnapshot>, StorageError> {
-        if let Some(rejected) = self.rejected_snapshot(name)? {
-            return Ok(Some(rejected));
+        if let Some(quarantine) = self.quarantine_snapshot(name)? {
+            return Ok(Some(quarantine));
         }
         self.shared.catalog.check_whole(name)?;
         let Some(table) = self.shared.catalog.get(name) else { return Ok(None) };
@@ -326,7 +334,7 @@ impl Storage {
     /// # Errors
     /// As [`Storage::refresh`].
     pub fn flush(&self, name: &TableName, settling: Settling) -> Result<(), StorageError> {
-        if Storage::is_rejected(name) {
+        if Storage::is_quarantine(name) {
             return Ok(());
         }
         self.shared.catalog.check_whole(name)?;
@@ -376,7 +384,7 @@ impl Storage {
     }
 
     /// Asks the flusher for something, unless the storage is closed.
-    fn with_work(&self, ask: impl FnOnce(&Work)) {
+    pub(crate) fn with_work(&self, ask: impl FnOnce(&Work)) {
         if let Some(threads) = &*self.threads.lock().expect("no holder of this lock panics") {
             ask(&threads.flusher.work());
         }
@@ -428,8 +436,8 @@ impl Storage {
             agents_forgotten_total: agents.forgotten.get(),
             agent_duplicates_total: agents.duplicates.get(),
             agent_conflicts_total: agents.conflicts.get(),
-            set_aside_total: self.rejected.kept.get(),
-            set_aside_dropped_total: self.rejected.dropped.get(),
+            set_aside_total: self.quarantine.kept.get(),
+            set_aside_dropped_total: self.quarantine.dropped.get(),
             wal: self.shared.with_wal(Wal::stats).unwrap_or_default(),
         }
     }
@@ -470,7 +478,7 @@ impl Storage {
         if clock.monotonic() < deadline {
             self.shared.write_checkpoints();
         }
-        self.rejected.close();
+        self.quarantine.close();
         let wal = self.shared.wal.write().expect("no holder of this lock panics").take();
         if let Some(wal) = wal {
             result = result.and(wal.close().map_err(StorageError::Wal));
@@ -550,6 +558,13 @@ impl Shared {
         self.poisoned.load(Ordering::SeqCst) || self.with_wal(Wal::is_poisoned).unwrap_or(false)
     }
 
+    /// Goes inside `tables`, whose columns keep their types until the last share of what is returned is gone.
+    pub(crate) fn enter(&self, tables: Vec<TableName>) -> Result<Arc<Pass>, StorageError> {
+        let reason = "the type of a column is being changed, which takes long";
+        let busy = StorageError::Busy { reason, retry_after: Duration::from_secs(5) };
+        self.gate.enter(tables, ROOM_WAIT).map(Arc::new).ok_or(busy)
+    }
+
     /// Calls `f` with the log, unless it is closed.
     pub(crate) fn with_wal<R>(&self, f: impl FnOnce(&Wal<Token>) -> R) -> Option<R> {
         self.wal.read().expect("no holder of this lock panics").as_ref().map(f)
@@ -585,6 +600,8 @@ pub(crate) struct Admitted {
     /// Rows that may not, in order of lines.
     pub(crate) rejected: Vec<RejectedRow>,
     pub(crate) records: Vec<Encoded>,
+    /// The rows are in the types that their tables have now.
+    pub(crate) pass: Arc<Pass>,
 }
 
 impl Admitted {

@@ -99,6 +99,15 @@ impl Table {
     /// Nothing is lost by one: the rows stay in memory and in the log, and the next flush takes them first.
     pub(crate) fn flush(&self, applied: &dyn Fn() -> u64, settling: Settling) -> Result<Option<Flushed>, StorageError> {
         let _one = self.flushing.lock().expect("no holder of this lock panics");
+        self.flush_now(applied, settling)
+    }
+
+    /// As [`Table::flush`]; the caller holds `flushing`.
+    pub(crate) fn flush_now(
+        &self,
+        applied: &dyn Fn() -> u64,
+        settling: Settling,
+    ) -> Result<Option<Flushed>, StorageError> {
         let mut flushed = None;
         // What an earlier flush could not finish was sealed before this call, so it is not all there is to do.
         let left_over = self.state().sealed_to;

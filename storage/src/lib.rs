@@ -15,24 +15,27 @@ pub mod check;
 mod checkpoint;
 mod columns;
 mod context;
+mod convert;
 mod data_loss;
 mod delta;
 mod disk_store;
 mod engine;
 mod error;
+mod evolve;
 mod flush;
 mod flusher;
+mod gate;
 mod identity;
 mod maintain;
 mod memtable;
 mod options;
+mod quarantine;
 mod recovery;
 mod remove;
 mod rewrite;
 mod rows;
 pub mod schema;
 mod scrub;
-mod set_aside;
 mod settle;
 pub mod shard;
 pub mod snapshot;
@@ -52,8 +55,8 @@ pub use engine::Storage;
 pub use error::StorageError;
 pub use flush::Settling;
 pub use options::TableOptions;
+pub use quarantine::{QuarantineId, Quarantined, SET_ASIDE_BYTES_MAX};
 pub use schema::{Column, ColumnKind, TableSchema};
-pub use set_aside::SET_ASIDE_BYTES_MAX;
 pub use shard::{Checksums, ColumnStats, Shard, ShardDamage};
 pub use snapshot::{ShardView, TableSnapshot};
 pub use wal::{Loss, WalStats};
@@ -88,6 +91,11 @@ pub struct StorageConfig {
     pub compaction_wait: Duration,
     /// How fast shards are read again to find damage; 0 for not at all. Default 4 MiB/s.
     pub scrub_bytes_per_second: u64,
+    /// Bytes of shards that a change of a column's type may rewrite. Default 1 GiB.
+    pub alter_bytes_max: u64,
+    /// Bytes of shards that are rewritten without being asked, when a float comes for a column of whole numbers; beyond
+    /// it the row is refused. Default 64 MiB.
+    pub widen_bytes_max: u64,
 }
 
 impl StorageConfig {
@@ -106,6 +114,8 @@ impl StorageConfig {
             compaction_bytes_per_second: 64 << 20,
             compaction_wait: Duration::from_secs(10),
             scrub_bytes_per_second: 4 << 20,
+            alter_bytes_max: 1 << 30,
+            widen_bytes_max: 64 << 20,
         }
     }
 }
@@ -204,7 +214,7 @@ pub struct StorageStats {
     pub agent_conflicts_total: u64,
     /// Payloads set aside.
     pub set_aside_total: u64,
-    /// Payloads that had to go because newer ones were set aside.
+    /// Records of payloads that had to go because newer ones were set aside.
     pub set_aside_dropped_total: u64,
     /// The log.
     pub wal: WalStats,

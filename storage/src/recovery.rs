@@ -20,6 +20,7 @@ use wal::{Outcome, Recovery, Wal, WalConfig};
 use crate::agents::{AgentEvent, Agents};
 use crate::catalog::Catalog;
 use crate::context::Context;
+use crate::evolve::in_types_of;
 use crate::flush::Settling;
 use crate::identity::Identity;
 use crate::write::Token;
@@ -107,9 +108,14 @@ pub(crate) fn replay(
                 tracing::error!(table = %name, rows, "rows of a table that is no longer there");
                 continue;
             };
-            match &change {
-                Change::Write(batch) => table.apply(batch, frame.position),
-                Change::Remove(removal) => table.remove(removal, frame.position),
+            match change {
+                Change::Write(_) if frame.position.offset < table.state().flushed => continue,
+                Change::Write(batch) => {
+                    let batch = in_types_of(&table.schema(), batch)
+                        .map_err(|reason| StorageError::Corrupt { path: table.dir.clone(), reason })?;
+                    table.apply(&batch, frame.position)
+                }
+                Change::Remove(removal) => table.remove(&removal, frame.position),
             };
             if table.context.memory.is_pressing() {
                 let tables = catalog.all().into_iter().filter(|table| !stuck.contains(&table.id));

@@ -37,15 +37,16 @@ impl Storage {
         shared.check_open()?;
         let table = shared.catalog.get(&removal.table);
         let table = table.ok_or_else(|| StorageError::Invalid(format!("there is no table {}", removal.table)))?;
-        check_fields(&removal, &table.schema())?;
         shared.wait_for_room()?;
+        let pass = shared.enter(vec![removal.table.clone()])?;
+        check_fields(&removal, &*table.schema_for_writes()?)?;
         // No row has a time that cannot be stored.
         let can_be = |row: usize| (TIME_MIN_US..=TIME_MAX_US).contains(&removal.times_us[row]);
         let removal = if (0..removal.len()).all(can_be) { removal } else { removal.filter(can_be) };
         let bytes_max = shared.with_wal(Wal::record_bytes_max).ok_or(StorageError::Closed)?;
         let mut records = Vec::new();
         encode(&table, source, removal, bytes_max, &mut records)?;
-        self.append(Admitted { rejected: Vec::new(), records }, None)
+        self.append(Admitted { rejected: Vec::new(), records, pass }, None)
     }
 }
 

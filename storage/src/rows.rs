@@ -148,7 +148,7 @@ impl MemtableView {
             .series
             .iter()
             .enumerate()
-            .map(|(id, key)| (schema.tags().map(|tag| key.get(&tag.name)).collect(), id))
+            .map(|(id, key)| (schema.tags().map(|tag| key.get(tag)).collect(), id))
             .collect();
         // `None` sorts before `Some`: nulls first.
         series.sort_unstable();

@@ -1,9 +1,12 @@
 //! The columns of a table, in Arrow's words and in Delta's.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use model::FieldType;
+
+use crate::columns::DECIMAL_DIGITS;
 
 /// What a column is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,7 @@ impl Column {
             ColumnKind::Field(FieldType::F64) => DataType::Float64,
             ColumnKind::Field(FieldType::I64) => DataType::Int64,
             ColumnKind::Field(FieldType::U64) => DataType::Decimal128(20, 0),
+            ColumnKind::Field(FieldType::Decimal { scale }) => DataType::Decimal128(DECIMAL_DIGITS, scale as i8),
             ColumnKind::Field(FieldType::Bool) => DataType::Boolean,
             ColumnKind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         }
@@ -44,6 +48,8 @@ impl Column {
 #[derive(Clone, Debug)]
 pub struct TableSchema {
     columns: Vec<Column>,
+    /// Places in `columns`.
+    by_name: HashMap<Arc<str>, usize>,
     arrow: SchemaRef,
 }
 
@@ -58,7 +64,8 @@ impl TableSchema {
             .iter()
             .map(|column| Field::new(&*column.name, column.data_type(), column.kind != ColumnKind::Time))
             .collect::<Vec<_>>();
-        TableSchema { columns, arrow: Arc::new(Schema::new(arrow)) }
+        let by_name = columns.iter().enumerate().map(|(i, column)| (Arc::clone(&column.name), i)).collect();
+        TableSchema { columns, by_name, arrow: Arc::new(Schema::new(arrow)) }
     }
 
     /// The columns in order.
@@ -66,9 +73,22 @@ impl TableSchema {
         &self.columns
     }
 
+    /// The column of exactly this name.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.by_name.get(name).map(|place| &self.columns[*place])
+    }
+
     /// The tags in order.
-    pub fn tags(&self) -> impl Iterator<Item = &Column> {
-        self.columns.iter().filter(|column| column.kind == ColumnKind::Tag)
+    pub fn tags(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.columns.iter().filter(|column| column.kind == ColumnKind::Tag).map(|column| &column.name)
+    }
+
+    /// The fields in order.
+    pub fn fields(&self) -> impl Iterator<Item = (&Arc<str>, FieldType)> {
+        self.columns.iter().filter_map(|column| match column.kind {
+            ColumnKind::Field(field_type) => Some((&column.name, field_type)),
+            ColumnKind::Tag | ColumnKind::Time => None,
+        })
     }
 
     /// The schema that queries see.

@@ -4,7 +4,8 @@
 //! Does not: admit rows (`admit`), write shards (`flush`), or know other tables.
 //!
 //! Invariants
-//!  1. Locks are taken in the order `compacting`, `flushing`, `resolving`, `log`, `state`, a sealed memtable; `state` is not held
+//!  1. Locks are taken in the order `altering`, `compacting`, `flushing`, the gate of admission, `resolving`, `log`, `state`,
+//!     a sealed memtable; `state` is not held
 //!     while a disk works, so applying a durable batch does not wait for one; but for a snapshot that writers outran.
 //!  2. `below_version` of a partition changes exactly when its shards or its sealed memtable's fate does.
 //!  3. Every frame with an offset below `flushed` is in the shards, and no row of it is needed from the log. Shards may
@@ -21,6 +22,7 @@ use model::{FieldType, Position, Removal, SeriesKey, TableBatch, TableId, TableN
 use crate::catalog::SYSTEM;
 use crate::context::Context;
 use crate::delta::{TableLog, TableState, shard_from_add};
+use crate::evolve::Altering;
 use crate::memtable::{Below, Memtable};
 use crate::options::Properties;
 use crate::settle::Layers;
@@ -46,6 +48,8 @@ pub(crate) struct Table {
     /// Held by whoever settles, and while the layers change.
     pub(crate) resolving: Mutex<()>,
     pub(crate) log: Mutex<TableLog>,
+    /// Changes of columns' types, one at a time.
+    pub(crate) altering: Altering,
     state: Mutex<State>,
 }
 
@@ -53,6 +57,8 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) schema: Arc<TableSchema>,
+    /// A change of a column's type may or may not be durable: nothing is written until a restart tells.
+    pub(crate) is_in_doubt: bool,
     pub(crate) partitions: BTreeMap<i32, Partition>,
     /// Offset below which every frame's rows are in shards.
     pub(crate) flushed: u64,
@@ -143,6 +149,7 @@ impl Table {
         }
         let state = State {
             schema: Arc::new(schema),
+            is_in_doubt: false,
             partitions,
             flushed,
             sealed_to: None,
@@ -165,6 +172,7 @@ impl Table {
             flushing: Mutex::new(()),
             resolving: Mutex::new(()),
             log: Mutex::new(log),
+            altering: Altering::default(),
             state: Mutex::new(state),
         })
     }
@@ -192,6 +200,15 @@ impl Table {
                 Err(StorageError::Invalid(message))
             }
         }
+    }
+
+    /// The columns by which rows may be judged.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`] if nobody knows what they will be at the next start.
+    pub(crate) fn schema_for_writes(&self) -> Result<Arc<TableSchema>, StorageError> {
+        let state = self.state();
+        if state.is_in_doubt { Err(StorageError::Poisoned) } else { Ok(Arc::clone(&state.schema)) }
     }
 
     /// Applies a durable batch, written in the frame at `position`.

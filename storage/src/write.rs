@@ -12,6 +12,7 @@ use model::{Removal, TableBatch};
 use tokio::sync::oneshot;
 
 use crate::agents::AgentEvent;
+use crate::gate::Pass;
 use crate::table::Table;
 use crate::{RejectedRow, StorageError};
 
@@ -91,14 +92,28 @@ struct AckState {
     failed: Mutex<Option<StorageError>>,
     answer: Mutex<Option<oneshot::Sender<Result<(), StorageError>>>>,
     in_flight: Arc<InFlight>,
+    /// The request is inside its tables for as long.
+    _pass: Option<Arc<Pass>>,
 }
 
 impl Ack {
     pub(crate) fn new(in_flight: &Arc<InFlight>) -> (Ack, oneshot::Receiver<Result<(), StorageError>>) {
+        Ack::holding(in_flight, None)
+    }
+
+    /// As [`Ack::new`], of a request that is inside tables until the last share is gone.
+    pub(crate) fn holding(
+        in_flight: &Arc<InFlight>,
+        pass: Option<Arc<Pass>>,
+    ) -> (Ack, oneshot::Receiver<Result<(), StorageError>>) {
         let (answer, durable) = oneshot::channel();
         in_flight.add(1);
-        let state =
-            AckState { failed: Mutex::new(None), answer: Mutex::new(Some(answer)), in_flight: Arc::clone(in_flight) };
+        let state = AckState {
+            failed: Mutex::new(None),
+            answer: Mutex::new(Some(answer)),
+            in_flight: Arc::clone(in_flight),
+            _pass: pass,
+        };
         (Ack { state: Arc::new(state), is_durable: false }, durable)
     }
 

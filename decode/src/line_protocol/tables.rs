@@ -101,7 +101,7 @@ impl Table<'_> {
     /// The column of `name` for values like `value` in the current batch, or [`NONE`].
     fn column(&self, name: u32, value: &Value<'_>) -> u32 {
         let name = &self.names[name as usize];
-        if name.generation == self.generation { name.columns[value.field_type() as usize] } else { NONE }
+        if name.generation == self.generation { name.columns[place_of(value)] } else { NONE }
     }
 
     /// Ends the current batch; what refers to it by number is void from here on.
@@ -347,7 +347,7 @@ impl<'a> Tables<'a> {
                 name.generation = *generation;
                 name.columns = [NONE; 5];
             }
-            let column = &mut name.columns[value.field_type() as usize];
+            let column = &mut name.columns[place_of(&value)];
             if *column == NONE {
                 *column = batch.field_column(&name.name, value.field_type()) as u32;
             }
@@ -363,6 +363,18 @@ impl<'a> Tables<'a> {
             }
         }
         self.batches.into_iter().flatten().collect()
+    }
+}
+
+/// Where the column of values like this one stands in [`Name::columns`].
+fn place_of(value: &Value<'_>) -> usize {
+    match value {
+        Value::F64(_) => 0,
+        Value::I64(_) => 1,
+        Value::U64(_) => 2,
+        Value::Bool(_) => 3,
+        Value::Text(_) => 4,
+        Value::Decimal { .. } => unreachable!("line protocol has no decimals: only a table's schema makes them"),
     }
 }
 

@@ -10,6 +10,12 @@ use arrow::util::display::array_value_to_string;
 use model::time_text::{epoch_ms, iso, iso_day};
 use serde_json::{Value, json};
 
+/// Digits of the decimals that fields are declared as.
+const DIGITS_MAX: u8 = model::decimal::DIGITS_MAX as u8;
+
+/// Digits that a double holds, whatever the number.
+const DOUBLE_DIGITS: usize = 15;
+
 /// How times and dates are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Times {
@@ -76,8 +82,11 @@ enum Kind {
         names: Vec<String>,
         fields: Vec<Cells>,
     },
-    /// A number that JSON's readers would round, as text.
-    Decimal,
+    /// A number; as text in JSON if its readers would round it: always if it may be a whole number of more than 18
+    /// digits, so that a column of counters is of one kind.
+    Decimal {
+        is_text: bool,
+    },
     /// Shown by Arrow, as text.
     Other,
 }
@@ -138,9 +147,10 @@ impl Cells {
                     fields: columns.iter().map(Cells::new).collect::<Result<_, _>>()?,
                 }
             }
-            DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
-                Kind::Decimal
-            }
+            DataType::Decimal32(digits, scale)
+            | DataType::Decimal64(digits, scale)
+            | DataType::Decimal128(digits, scale)
+            | DataType::Decimal256(digits, scale) => Kind::Decimal { is_text: *scale <= 0 && *digits > DIGITS_MAX },
             _ => Kind::Other,
         };
         Ok(Cells { array: std::sync::Arc::clone(array), kind })
@@ -193,7 +203,13 @@ impl Cells {
                 }
                 out.push(b'}');
             }
-            Kind::Time { .. } | Kind::Day(_) | Kind::Decimal | Kind::Other => json_value(&self.text(row), out),
+            Kind::Decimal { is_text: false } => {
+                let text = self.text(row);
+                if is_exact_double(&text) { out.extend_from_slice(text.as_bytes()) } else { json_value(&text, out) }
+            }
+            Kind::Time { .. } | Kind::Day(_) | Kind::Decimal { is_text: true } | Kind::Other => {
+                json_value(&self.text(row), out);
+            }
         }
     }
 
@@ -207,7 +223,7 @@ impl Cells {
             Kind::TextView(values) => csv_field(values.value(row), out),
             Kind::Single(values) => out.extend_from_slice(values.value(row).to_string().as_bytes()),
             Kind::Double(values) => out.extend_from_slice(values.value(row).to_string().as_bytes()),
-            Kind::Time { .. } | Kind::Day(_) | Kind::Decimal | Kind::Other => csv_field(&self.text(row), out),
+            Kind::Time { .. } | Kind::Day(_) | Kind::Decimal { .. } | Kind::Other => csv_field(&self.text(row), out),
             Kind::List { .. } | Kind::Object { .. } => {
                 let mut json = Vec::new();
                 self.write_json(row, Times::Iso, &mut json);
@@ -234,6 +250,12 @@ impl Cells {
             _ => array_value_to_string(&self.array, row).unwrap_or_else(|e| e.to_string()),
         }
     }
+}
+
+/// Whether a decimal's text has so few digits that every reader of JSON has the same number.
+fn is_exact_double(text: &str) -> bool {
+    let digits = text.trim_start_matches(['-', '0', '.']);
+    digits.bytes().filter(u8::is_ascii_digit).count() <= DOUBLE_DIGITS
 }
 
 fn json_value(value: &(impl serde::Serialize + ?Sized), out: &mut Vec<u8>) {
@@ -299,6 +321,22 @@ mod tests {
         check(Date32Array::from(vec![20_605]), json!(24), "1780272000000", "2026-06-01 ");
         let decimals = Decimal128Array::from(vec![i128::from(u64::MAX)]).with_precision_and_scale(20, 0).unwrap();
         check(decimals, json!(22), "\"18446744073709551615\"", "18446744073709551615 ");
+    }
+
+    #[test]
+    fn decimals_of_a_resolution_are_numbers_unless_they_would_be_rounded() {
+        let check_as = |digits, scale, units: &[i128], json: &str, csv: &str| {
+            let array = Decimal128Array::from(units.to_vec()).with_precision_and_scale(digits, scale).unwrap();
+            check(array, json!(22), json, csv);
+        };
+        check_as(18, 1, &[215, -3, 0, 10], "21.5 -0.3 0.0 1.0", "21.5 -0.3 0.0 1.0 ");
+        check_as(18, 0, &[-7], "-7", "-7 ");
+        check_as(18, 2, &[999_999_999_999_999], "9999999999999.99", "9999999999999.99 ");
+        check_as(18, 2, &[1_234_567_890_123_456], "\"12345678901234.56\"", "12345678901234.56 ");
+        check_as(18, 6, &[1], "0.000001", "0.000001 ");
+        // A mean, and a sum of counters.
+        check_as(22, 5, &[2_150_000], "21.50000", "21.50000 ");
+        check_as(30, 0, &[5], "\"5\"", "5 ");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `POST /api/v3/write_lp`: line protocol in, as InfluxDB 3 takes it.
 //!
-//! Owns:     parameters, the order of parse, store and answer, the shapes of the answers, and what of an agent's batch
-//!           is set aside.
+//! Owns:     parameters, the order of parse, store and answer, the shapes of the answers, and what of a body is set
+//!           aside.
 //! Does not: parse lines (`decode`) or decide what a table takes (`storage`).
 //!
 //! Invariants
@@ -9,8 +9,9 @@
 //!  2. With `accept_partial=false`, a line that cannot be parsed stores nothing at all. A line that only the
 //!     table's schema or a time limit refuses is found while storing: then the other lines are stored and the
 //!     answer is the partial one, as the answer says.
-//!  3. An agent forgets its batch after 204, and after 400 and 422 with [`REFUSED_HEADER`]. So what of it is not stored
-//!     is set aside, durable, before.
+//!  3. Lines that are refused while others are stored are set aside, durable, before the answer.
+//!  4. An agent forgets its batch after 204, and after 400 and 422 with [`REFUSED_HEADER`]. So all that is not stored of
+//!     it is set aside, durable, before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,12 +36,14 @@ use crate::metrics::Metrics;
 
 /// Lines named in one answer; the others are counted.
 const ERRORS_MAX: usize = 100;
+/// Refused lines that are set aside one by one; of more, the whole body is.
+const REFUSED_MAX: usize = 4096;
 /// Tells how many lines were refused in all.
 pub const REFUSED_HEADER: &str = "x-eden-refused";
 /// Where set-aside lines came in.
 const PATH: &str = "/api/v3/write_lp";
 /// What a client is told to wait while the server starts or stops.
-const STARTING_RETRY: Duration = Duration::from_secs(2);
+pub(super) const STARTING_RETRY: Duration = Duration::from_secs(2);
 
 /// Schemas that are views of the server, not places for readings.
 const RESERVED_SCHEMAS: [&str; 3] = ["system", "information_schema", "pg_catalog"];
@@ -89,7 +92,7 @@ fn read_bool(query: &HashMap<String, String>, name: &str, default: bool) -> Resu
 /// Lines that were not taken.
 #[derive(Debug, Default)]
 struct Refused {
-    /// In order, at most [`ERRORS_MAX`].
+    /// In order, at most [`REFUSED_MAX`].
     lines: Vec<LineError>,
     /// All of them.
     total: u64,
@@ -181,14 +184,22 @@ fn parse_and_write(
         schema: &parameters.schema,
         precision: parameters.precision,
         now_us: app.clock.now_us(),
-        errors_max: ERRORS_MAX,
+        errors_max: REFUSED_MAX,
     };
     let decoded = line_protocol::parse(&body, &options);
     Metrics::add(&app.metrics.lines, decoded.lines);
     Metrics::add(&app.metrics.lines_refused, decoded.errors_total);
     let mut refused = Refused { lines: decoded.errors, total: decoded.errors_total };
+    let mut came = Came {
+        body: &body,
+        now_us: options.now_us,
+        source: source.to_owned(),
+        schema: &parameters.schema,
+        precision: parameters.precision,
+    };
     if let Some(header) = decoded.agent {
-        let came = Came { body: &body, now_us: options.now_us, source: format!("{source} {}", header.agent) };
+        came.source = format!("{source} {}", header.agent);
+        came.precision = header.precision;
         return write_of_agent(storage, parameters, header, decoded.batches, refused, &came);
     }
     if !parameters.accept_partial && !refused.lines.is_empty() {
@@ -197,18 +208,23 @@ fn parse_and_write(
     match storage.write(decoded.batches, source) {
         Ok(mut pending) => {
             add_rejected(&mut refused, &body, std::mem::take(&mut pending.rejected));
-            Ok(Written::Pending { refused, pending })
+            match storage.set_aside(&came.set_aside(&refused)) {
+                Ok(()) => Ok(Written::Pending { refused, pending }),
+                Err(error) => Err(WriteError::Storage { error, refused }),
+            }
         }
         Err(error) => Err(WriteError::Storage { error, refused }),
     }
 }
 
-/// A body with the name of an agent's batch.
+/// A body, as it is set aside.
 struct Came<'a> {
     body: &'a [u8],
     now_us: i64,
     /// Who sent it, and for which agent.
     source: String,
+    schema: &'a str,
+    precision: Precision,
 }
 
 /// As for any body, but that a batch which is durable already is not stored again, and that what is refused is set
@@ -245,27 +261,44 @@ fn write_of_agent(
 }
 
 impl Came<'_> {
-    /// Refused lines, each by itself with its reason; the whole body if not all of them are there as they came.
+    /// Refused lines, each by itself with its reason; the whole body if not all of them are known.
     fn set_aside(&self, refused: &Refused) -> Vec<SetAside> {
-        // A character may have been cut in two.
-        let is_cut = |error: &LineError| error.original.len() + 4 > ORIGINAL_BYTES_MAX;
         match refused.lines.first() {
             None => Vec::new(),
-            Some(first) if refused.total > refused.lines.len() as u64 || refused.lines.iter().any(is_cut) => {
-                self.whole(&format!("{} lines were refused, the first of them: {}", refused.total, first.message))
+            Some(first) if refused.total > refused.lines.len() as u64 => {
+                let reason = format!("{} lines were refused, the first of them: {}", refused.total, first.message);
+                let mut pieces = self.whole(&reason);
+                // The others are stored, and may have been corrected since: not to be written again.
+                pieces.iter_mut().for_each(|piece| piece.is_whole = false);
+                pieces
             }
-            Some(_) => refused.lines.iter().map(|e| self.part(&e.message, e.original.as_bytes())).collect(),
+            Some(_) => {
+                let lines = line_protocol::lines_at(self.body, refused.lines.iter().map(|error| error.line));
+                let parts = refused.lines.iter().zip(lines).flat_map(|(error, line)| self.line(&error.message, line));
+                parts.collect()
+            }
         }
     }
 
-    /// The body in pieces that are kept whole, cut behind lines where that is possible.
+    /// A refused line; if it is longer than what is kept whole, in pieces that are no lines.
+    fn line(&self, reason: &str, line: &[u8]) -> Vec<SetAside> {
+        let is_whole = line.len() <= SET_ASIDE_BYTES_MAX;
+        let pieces = line.chunks(SET_ASIDE_BYTES_MAX);
+        pieces.map(|piece| SetAside { is_whole, ..self.part(reason, piece) }).collect()
+    }
+
+    /// The body, of which nothing is stored, in pieces that are kept whole, cut behind lines where that is possible.
     fn whole(&self, reason: &str) -> Vec<SetAside> {
         let (mut pieces, mut rest) = (Vec::new(), self.body);
+        let is_one = rest.len() <= SET_ASIDE_BYTES_MAX;
+        // A text may have line breaks, so a piece may begin or end in one.
+        let has_texts = rest.contains(&b'"');
         while !rest.is_empty() {
             let most = &rest[..rest.len().min(SET_ASIDE_BYTES_MAX)];
             let behind_line = most.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
             let len = behind_line.filter(|_| most.len() < rest.len()).unwrap_or(most.len());
-            pieces.push(self.part(reason, &rest[..len]));
+            let is_cut = !is_one && (has_texts || behind_line.is_none());
+            pieces.push(SetAside { is_whole: !is_cut, ..self.part(reason, &rest[..len]) });
             rest = &rest[len..];
         }
         pieces
@@ -276,8 +309,11 @@ impl Came<'_> {
             time_us: self.now_us,
             source: self.source.clone(),
             topic: PATH.into(),
+            schema: self.schema.into(),
+            precision: self.precision.to_string(),
             reason: reason.into(),
             payload: payload.to_vec(),
+            is_whole: true,
         }
     }
 }
@@ -291,7 +327,7 @@ fn add_rejected(refused: &mut Refused, body: &[u8], mut rejected: Vec<RejectedRo
     // Two rows of a line cannot be: a line is one reading.
     rejected.dedup_by_key(|row| row.line);
     refused.total += rejected.len() as u64;
-    rejected.truncate(ERRORS_MAX);
+    rejected.truncate(REFUSED_MAX);
     let mut lines = body.split(|byte| *byte == b'\n').zip(1_u32..);
     for RejectedRow { line, reason } in rejected {
         let original = lines.find(|(_, number)| *number == line).map_or(&b""[..], |(text, _)| text);
@@ -300,7 +336,7 @@ fn add_rejected(refused: &mut Refused, body: &[u8], mut rejected: Vec<RejectedRo
         refused.lines.push(LineError { line, original, message: reason });
     }
     refused.lines.sort_by_key(|error| error.line);
-    refused.lines.truncate(ERRORS_MAX);
+    refused.lines.truncate(REFUSED_MAX);
 }
 
 fn stored(node: NodeId) -> Response {
@@ -326,7 +362,7 @@ fn partial(refused: &Refused) -> Response {
 }
 
 fn listed(status: StatusCode, error: &str, refused: &Refused) -> Response {
-    let data: Vec<_> = refused.lines.iter().map(describe).collect();
+    let data: Vec<_> = refused.lines.iter().take(ERRORS_MAX).map(describe).collect();
     let mut response = answer::json(status, &serde_json::json!({ "error": error, "data": data }));
     // The list is cut; this is not.
     response.headers_mut().insert(REFUSED_HEADER, HeaderValue::from(refused.total));
@@ -366,7 +402,7 @@ fn storage_failed(error: &StorageError, refused: &Refused) -> Response {
     }
 }
 
-fn unavailable(reason: &str, retry_after: Duration) -> Response {
+pub(super) fn unavailable(reason: &str, retry_after: Duration) -> Response {
     answer::retry_after(answer::error(StatusCode::SERVICE_UNAVAILABLE, reason), retry_after)
 }
 
@@ -402,28 +438,50 @@ mod tests {
         }
     }
 
+    fn came(body: &[u8]) -> Came<'_> {
+        Came { body, now_us: 5, source: "http pi".into(), schema: "plant", precision: Precision::Second }
+    }
+
     #[test]
-    fn what_is_set_aside_of_a_batch_is_its_lines_or_all_of_it() {
-        let line =
-            |number, len| LineError { line: number, original: "x".repeat(len), message: format!("bad {number}") };
-        let check = |body: &[u8], lines: Vec<LineError>, total: u64, expected: &[(usize, &str)]| {
-            let came = Came { body, now_us: 5, source: "http pi".into() };
-            let aside = came.set_aside(&Refused { lines, total });
-            let shown: Vec<(usize, &str)> = aside.iter().map(|a| (a.payload.len(), &*a.reason)).collect();
+    fn what_is_set_aside_is_the_refused_lines_as_they_came() {
+        let line = |number| LineError { line: number, original: "cut".into(), message: format!("bad {number}") };
+        let check = |body: &[u8], numbers: &[u32], total: u64, expected: &[(&str, &str, bool)]| {
+            let lines: Vec<LineError> = numbers.iter().map(|number| line(*number)).collect();
+            let aside = came(body).set_aside(&Refused { lines, total });
+            let shown: Vec<_> =
+                aside.iter().map(|a| (str::from_utf8(&a.payload).unwrap(), &*a.reason, a.is_whole)).collect();
             assert_eq!(shown, expected);
-            aside
+            assert!(aside.iter().all(|a| (&*a.schema, &*a.precision) == ("plant", "second")));
         };
-        check(b"body", vec![], 0, &[]);
-        check(b"body", vec![line(2, 30), line(4, 1000)], 2, &[(30, "bad 2"), (1000, "bad 4")]);
-        let many = "3 lines were refused, the first of them: bad 2";
-        check(b"body", vec![line(2, 30), line(4, 30)], 3, &[(4, many)]);
-        // One that was cut, in a body of more than one piece.
-        let body = "a long line that is refused\n".repeat(4000).into_bytes();
-        let cut = "1 lines were refused, the first of them: bad 2";
-        let aside = check(&body, vec![line(2, 1023)], 1, &[(65_520, cut), (body.len() - 65_520, cut)]);
-        assert_eq!([&aside[0].payload[..], &aside[1].payload].concat(), body);
-        let endless = vec![b'x'; 70_000];
-        check(&endless, vec![line(1, 1024)], 1, &[(65_536, &cut.replace('2', "1")), (4464, &cut.replace('2', "1"))]);
+        check(b"body", &[], 0, &[]);
+        let body = b"a v=1\nb v=\"x\ny\" 5\r\n# c\nc v=2";
+        check(
+            body,
+            &[1, 2, 5],
+            3,
+            &[("a v=1", "bad 1", true), ("b v=\"x\ny\" 5\r", "bad 2", true), ("c v=2", "bad 5", true)],
+        );
+        // Not all are known: nobody knows which of them are stored, so they are only kept.
+        let many = "2 lines were refused, the first of them: bad 1";
+        check(b"a v=1\nb v=2", &[1], 2, &[("a v=1\nb v=2", many, false)]);
+        let endless = "x".repeat(70_000);
+        let (first, last) = endless.split_at(65_536);
+        check(endless.as_bytes(), &[1], 1, &[(first, "bad 1", false), (last, "bad 1", false)]);
+    }
+
+    #[test]
+    fn a_whole_body_is_cut_behind_lines() {
+        let check = |line: &str, is_whole: bool| {
+            let is_line = line.ends_with('\n');
+            let first = if is_line { SET_ASIDE_BYTES_MAX / line.len() * line.len() } else { SET_ASIDE_BYTES_MAX };
+            let body = line.repeat(4000).into_bytes();
+            let aside = came(&body).whole("refused");
+            assert_eq!((aside[0].payload.len(), aside[0].is_whole, aside[1].is_whole), (first, is_whole, is_whole));
+            assert_eq!([&aside[0].payload[..], &aside[1].payload].concat(), body);
+        };
+        check("a long line that is refused\n", true);
+        check("a line=\"with a text\" refused\n", false);
+        check("bytes without any line break", false);
     }
 
     #[test]

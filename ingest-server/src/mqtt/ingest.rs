@@ -22,7 +22,7 @@ use decode::line_protocol::{self, Decoded, LineError, Options, Precision};
 use model::name::{PUBLIC, check_name};
 use serde::Deserialize;
 use settings::ByteSize;
-use storage::{AgentStatus, PendingWrite, RejectedRow, SetAside, Storage, StorageError};
+use storage::{AgentStatus, PendingWrite, RejectedRow, SET_ASIDE_BYTES_MAX, SetAside, Storage, StorageError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -34,10 +34,10 @@ use crate::unpack::{self, UnpackError};
 
 /// What an agent's batch begins with.
 const AGENT_HEADER_START: &[u8] = b"# eden agent=";
-/// Refused lines that are looked at for one payload; the others are counted.
-const ERRORS_MAX: usize = 100;
-/// Bytes of a payload that are set aside.
-const SET_ASIDE_BYTES_MAX: usize = 64 << 10;
+/// Refused lines that are set aside for one payload; the others are counted.
+const ERRORS_MAX: usize = 4096;
+/// The unit of times in lines without an agent's header.
+const PRECISION: Precision = Precision::Nanosecond;
 /// How long a batch waits before it is tried again, whatever storage says.
 const BUSY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A joined body is parsed as long as it is smaller: the parser's limits are those of one body.
@@ -320,12 +320,8 @@ impl Work {
     }
 
     fn parse(&self, body: &[u8]) -> Decoded {
-        let options = Options {
-            schema: PUBLIC,
-            precision: Precision::Nanosecond,
-            now_us: self.app.clock.now_us(),
-            errors_max: ERRORS_MAX,
-        };
+        let options =
+            Options { schema: PUBLIC, precision: PRECISION, now_us: self.app.clock.now_us(), errors_max: ERRORS_MAX };
         line_protocol::parse(body, &options)
     }
 
@@ -339,12 +335,13 @@ impl Work {
     ) -> Result<(), StorageError> {
         let Decoded { batches, errors, errors_total, lines, agent, .. } = decoded;
         let bad = Bad { errors, total: errors_total };
+        let precision = agent.as_ref().map_or(PRECISION, |header| header.precision);
         let written = match agent {
             Some(header) => {
                 let batch = agent_batch::named(header, body.unwrap_or_default());
                 let mut refused = Refused::default();
                 let set_aside = |rejected: &[RejectedRow]| {
-                    refused = self.refused(&range, start, body, &bad, rejected);
+                    refused = self.refused(&range, start, body, precision, &bad, rejected);
                     refused.aside.clone()
                 };
                 // Before the batch is known: a retry after a crash in between must not find it known, and this nowhere.
@@ -352,7 +349,7 @@ impl Work {
                 written.map(|(pending, _)| (pending, refused))
             }
             None => self.storage.write(batches, &self.source).and_then(|pending| {
-                let refused = self.refused(&range, start, body, &bad, &pending.rejected);
+                let refused = self.refused(&range, start, body, precision, &bad, &pending.rejected);
                 self.storage.set_aside(&refused.aside)?;
                 Ok((pending, refused))
             }),
@@ -362,7 +359,7 @@ impl Work {
             Err(StorageError::Invalid(reason)) => {
                 // The request as a whole: each of its messages is set aside.
                 for index in range {
-                    self.refuse(index, body, &reason)?;
+                    self.refuse(index, body, Some(precision), &reason)?;
                 }
                 return Ok(());
             }
@@ -370,7 +367,7 @@ impl Work {
         };
         Metrics::add(&self.app.metrics.lines, lines);
         Metrics::add(&self.app.metrics.lines_refused, errors_total);
-        self.complain(&refused.aside);
+        self.complain(refused.notes.len(), &refused.aside);
         self.push_group(range, Some(pending), refused.notes);
         Ok(())
     }
@@ -381,6 +378,7 @@ impl Work {
         range: &Range<usize>,
         start: usize,
         body: Option<&[u8]>,
+        precision: Precision,
         bad: &Bad,
         rejected: &[RejectedRow],
     ) -> Refused {
@@ -393,21 +391,11 @@ impl Work {
             errors.chain(rejected.iter().map(|row| (row.line, &row.reason))).collect();
         refused.sort_by_key(|(line, _)| *line);
         let mut notes: Vec<(usize, String)> = Vec::new();
-        let mut texts: Vec<Vec<u8>> = Vec::new();
+        let mut aside: Vec<SetAside> = Vec::new();
         let data = body.unwrap_or(&self.batch.data[start..]);
-        let mut lines = data.split(|byte| *byte == b'\n').scan(0, |at, line| {
-            let begins = *at;
-            *at += line.len() + 1;
-            Some((begins, line))
-        });
-        let mut number = 0;
-        let mut line = (0, &b""[..]);
-        for (wanted, reason) in refused {
-            while number < wanted {
-                line = lines.next().unwrap_or((data.len(), b""));
-                number += 1;
-            }
-            let at = start + line.0;
+        let lines = line_protocol::lines_at(data, refused.iter().map(|(line, _)| *line));
+        for ((_, reason), line) in refused.into_iter().zip(lines) {
+            let at = start + (line.as_ptr().addr() - data.as_ptr().addr());
             let index = if body.is_some() {
                 range.start
             } else {
@@ -416,23 +404,24 @@ impl Work {
             };
             if notes.last().is_none_or(|(last, _)| *last != index) {
                 notes.push((index, format!("line refused: {reason}")));
-                texts.push(Vec::new());
             }
-            if let Some(text) = texts.last_mut().filter(|text| text.len() + line.1.len() < SET_ASIDE_BYTES_MAX) {
-                text.extend_from_slice(line.1);
-                text.push(b'\n');
-            }
+            let is_whole = line.len() <= SET_ASIDE_BYTES_MAX;
+            aside.extend(line.chunks(SET_ASIDE_BYTES_MAX).map(|piece| {
+                let reason = format!("line refused: {reason}");
+                SetAside { is_whole, ..self.set_aside(index, Some(precision), reason, piece.to_vec()) }
+            }));
         }
         if unnamed > 0
-            && let Some((_, reason)) = notes.last_mut()
+            && let Some((index, reason)) = notes.last_mut()
         {
             let _ = write!(reason, "; {unnamed} more lines are refused");
+            // Which they are is not known, so all is kept; but not to be written again, since some of it is stored.
+            let all = body.unwrap_or_else(|| self.batch.payload(&self.batch.items[*index]));
+            aside.extend(all.chunks(SET_ASIDE_BYTES_MAX).map(|piece| SetAside {
+                is_whole: false,
+                ..self.set_aside(*index, Some(precision), reason.clone(), piece.to_vec())
+            }));
         }
-        let aside = notes
-            .iter()
-            .zip(texts)
-            .map(|((index, reason), payload)| self.set_aside(*index, reason.clone(), payload))
-            .collect();
         Refused { notes, aside }
     }
 
@@ -456,7 +445,7 @@ impl Work {
                 let limit = self.app.config.http.max_body_bytes;
                 match unpack(self.batch.payload(&item), limit) {
                     Ok(body) => self.agents(index, &body),
-                    Err(reason) => self.refuse(index, None, &reason),
+                    Err(reason) => self.refuse(index, None, None, &reason),
                 }
             }
             What::Message(Kind::Status) => match self.status(&item) {
@@ -465,10 +454,10 @@ impl Work {
                     self.push_group(index..index + 1, Some(pending), Vec::new());
                     Ok(())
                 }
-                Err(reason) => self.refuse(index, None, &reason),
+                Err(reason) => self.refuse(index, None, None, &reason),
             },
             What::Message(Kind::Unknown | Kind::Own | Kind::Command) => {
-                self.refuse(index, None, "no rule of this server takes this topic")
+                self.refuse(index, None, None, "no rule of this server takes this topic")
             }
         }
     }
@@ -480,14 +469,14 @@ impl Work {
             // Nobody knows the unit of its times.
             let reason = decoded.errors.first().map_or("the agent's header is malformed", |error| &error.message);
             let reason = reason.to_owned();
-            return self.refuse(index, Some(body), &reason);
+            return self.refuse(index, Some(body), None, &reason);
         }
         let named = topic::agent(self.batch.topic(&self.batch.items[index])).map(|(agent, _)| agent);
         if let (Some(named), Some(header)) = (named, &decoded.agent)
             && named != header.agent
         {
             let reason = format!("the topic names the agent {named:?}, the payload {:?}", header.agent);
-            return self.refuse(index, Some(body), &reason);
+            return self.refuse(index, Some(body), None, &reason);
         }
         self.store(index..index + 1, 0, decoded, Some(body))
     }
@@ -517,33 +506,43 @@ impl Work {
         })
     }
 
-    /// Sets a whole item aside, and has it acknowledged.
-    fn refuse(&mut self, index: usize, body: Option<&[u8]>, reason: &str) -> Result<(), StorageError> {
+    /// Sets a whole item aside, and has it acknowledged. `precision` if it is lines of which none is stored.
+    fn refuse(
+        &mut self,
+        index: usize,
+        body: Option<&[u8]>,
+        precision: Option<Precision>,
+        reason: &str,
+    ) -> Result<(), StorageError> {
         let payload = body.unwrap_or_else(|| self.batch.payload(&self.batch.items[index]));
+        let is_whole = payload.len() <= SET_ASIDE_BYTES_MAX;
         let payload = payload[..payload.len().min(SET_ASIDE_BYTES_MAX)].to_vec();
-        let aside = [self.set_aside(index, reason.to_owned(), payload)];
+        let aside = [SetAside { is_whole, ..self.set_aside(index, precision, reason.to_owned(), payload) }];
         self.storage.set_aside(&aside)?;
-        self.complain(&aside);
+        self.complain(1, &aside);
         self.push_group(index..index + 1, None, vec![(index, reason.to_owned())]);
         Ok(())
     }
 
-    fn set_aside(&self, index: usize, reason: String, payload: Vec<u8>) -> SetAside {
+    fn set_aside(&self, index: usize, precision: Option<Precision>, reason: String, payload: Vec<u8>) -> SetAside {
         SetAside {
             time_us: self.app.clock.now_us(),
             source: self.source.to_string(),
             topic: self.batch.topic(&self.batch.items[index]).to_owned(),
+            schema: PUBLIC.to_owned(),
+            precision: precision.map_or_else(String::new, |precision| precision.to_string()),
             reason,
             payload,
+            is_whole: true,
         }
     }
 
-    /// Counts what was set aside, and notes it for people.
-    fn complain(&mut self, aside: &[SetAside]) {
-        Metrics::add(&self.app.metrics.mqtt.set_aside, aside.len() as u64);
+    /// Counts messages of which something was set aside, and notes it for people.
+    fn complain(&mut self, messages: usize, aside: &[SetAside]) {
+        Metrics::add(&self.app.metrics.mqtt.set_aside, messages as u64);
         if let Some(last) = aside.last() {
             let before = self.complaint.as_ref().map_or(0, |(count, _)| *count);
-            self.complaint = Some((before + aside.len() as u64, format!("{}: {}", last.topic, last.reason)));
+            self.complaint = Some((before + messages as u64, format!("{}: {}", last.topic, last.reason)));
         }
     }
 

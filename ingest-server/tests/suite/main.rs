@@ -7,5 +7,6 @@ mod failing_disk;
 mod life;
 mod mqtt;
 mod process;
+mod quarantine;
 mod sql;
 mod writes;

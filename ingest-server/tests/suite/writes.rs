@@ -137,12 +137,12 @@ fn a_batch_that_its_agent_sends_again_is_not_stored_again_and_what_is_refused_is
     assert_eq!(eden.rows(row), json!([["1", "1", "1", "1", "0"]]));
     let gap = "SELECT first_seq, last_seq, readings, reason FROM system.agent_gaps";
     assert_eq!(eden.rows(gap), json!([["1", "2", "7", "outbox_full"]]));
-    let aside = "SELECT payload, topic FROM system.rejected ORDER BY payload";
+    let aside = "SELECT payload, topic FROM system.quarantine ORDER BY payload";
     let topic = "/api/v3/write_lp";
     assert_eq!(eden.rows(aside), json!([["m v", topic], ["m v=\"text\" 1780272000000001", topic]]));
     // Without partial writes nothing of a batch with a bad line is stored; it is set aside whole.
     let path = "/api/v3/write_lp?db=public&accept_partial=false";
     assert_eq!(eden.post(path, &[], body.replace("seq=3", "seq=4").as_bytes()).status, 400);
-    let whole = "SELECT count(*) FROM system.rejected WHERE payload LIKE '# eden agent=pi-7 epoch=5 seq=4%'";
+    let whole = "SELECT count(*) FROM system.quarantine WHERE payload LIKE '# eden agent=pi-7 epoch=5 seq=4%'";
     assert_eq!(eden.rows(whole), json!([[1]]));
 }

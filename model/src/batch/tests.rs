@@ -13,6 +13,7 @@ fn shown(batch: &TableBatch) -> String {
             (true, Value::U64(value)) => value.to_string(),
             (true, Value::Bool(value)) => value.to_string(),
             (true, Value::Text(value)) => format!("{value:?}"),
+            (true, Value::Decimal { units, scale }) => decimal::Decimal { units, scale }.to_string(),
         });
         lines.push(format!("{}={}", field.name, values.collect::<Vec<_>>().join(" ")));
     }
@@ -109,11 +110,12 @@ fn a_builder_and_pushed_rows_make_equal_batches() {
             builder.start_row(series, row as i64, row as u32);
             let mut fields = Vec::new();
             for _ in 0..rng.below(4) {
-                let value = match rng.below(5) {
+                let value = match rng.below(6) {
                     0 => Value::F64(rng.below(100) as f64),
                     1 => Value::I64(-(rng.below(100) as i64)),
                     2 => Value::U64(rng.next_u64()),
                     3 => Value::Bool(rng.below(2) == 1),
+                    4 => Value::Decimal { units: rng.below(100) as i64 - 50, scale: rng.below(2) as u8 },
                     _ => Value::Text(texts[rng.below(4) as usize]),
                 };
                 let name = names[rng.below(4) as usize];

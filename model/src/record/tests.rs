@@ -23,11 +23,12 @@ fn seeded(seed: u64) -> TableBatch {
             if !all_present && rng.below(3) == 0 {
                 continue;
             }
-            let value = match (column + seed) % 5 {
+            let value = match (column + seed) % 6 {
                 0 => Value::F64(f64::from_bits(rng.next_u64() >> 2)),
                 1 => Value::I64(rng.next_u64() as i64),
                 2 => Value::U64(rng.next_u64()),
                 3 => Value::Bool(rng.below(2) == 1),
+                4 => Value::Decimal { units: rng.next_u64() as i64 % decimal::UNITS_END, scale: (seed % 19) as u8 },
                 _ => Value::Text(pick(&rng, &texts)),
             };
             let name = names[(column + seed / 5) as usize % 5];
@@ -109,6 +110,20 @@ fn the_layout_is_the_documented_one() {
     assert_eq!(bytes, expected.concat());
 }
 
+/// The other example of `docs/formats/record.md`.
+#[test]
+fn the_layout_of_decimals_is_the_documented_one() {
+    let mut batch = BatchBuilder::new(TableName::public("env"));
+    let series = batch.intern_series(SeriesKey::from_tags([] as [(&str, &str); 0]));
+    let column = batch.field_column("t", FieldType::Decimal { scale: 1 });
+    batch.start_row(series, 1, 1);
+    batch.set(column, Value::Decimal { units: -215, scale: 1 });
+    let mut bytes = Vec::new();
+    encode_batch(TABLE, "s", &batch.finish(), &mut bytes);
+    let field = [&[1, 0, 0, 0, 1, 0, 0, 0, b't', 6, 1, 1][..], &[0x29, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]];
+    assert!(bytes.ends_with(&field.concat()), "{bytes:x?}");
+}
+
 #[test]
 fn a_newer_version_or_kind_is_told_apart_from_damage() {
     let bytes = encoded(&seeded(1));
@@ -169,6 +184,11 @@ fn each_broken_invariant_is_named() {
         fields.iter().for_each(|field| bytes.extend_from_slice(field));
         check(keys, [8, 16], [0, 1], &bytes, expected);
     };
+    check(&[b"\x01\0\0\0x\x06\x12\x01\xff\xff\x63\xa7\xb3\xb6\xe0\x0d\0\0\0\0\0\0\0\0"], "ok");
+    let finer = "a decimal of more than 18 digits behind the point";
+    check(&[b"\x01\0\0\0x\x06\x13\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"], finer);
+    let long = "a decimal of more than 18 digits";
+    check(&[b"\x01\0\0\0x\x06\x12\x01\0\0\x64\xa7\xb3\xb6\xe0\x0d\0\0\0\0\0\0\0\0"], long);
     let boolean = b"\x01\0\0\0x\x04\x01\x03\0\0\0\0\0\0\0".as_slice();
     check(&[boolean], "ok");
     check(&[boolean, boolean], "two fields have the same name and type");

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod damage;
+mod decimals;
 mod limits;
 mod names;
 mod pruning;

@@ -85,17 +85,20 @@ async fn tables_and_columns_can_be_listed() {
 #[tokio::test]
 async fn what_was_set_aside_is_a_table() {
     let server = server().await;
-    assert_eq!(server.query("SELECT count(*) FROM system.rejected").await, ["0"]);
+    assert_eq!(server.query("SELECT count(*) FROM system.quarantine").await, ["0"]);
     let aside = |reason: &str| storage::SetAside {
         time_us: 1_780_272_000_000_000,
         source: "mqtt pi-7".into(),
         topic: "eden/v1/pi-7/lp".into(),
+        schema: "public".into(),
+        precision: "nanosecond".into(),
         reason: reason.into(),
         payload: b"caf\xe9".to_vec(),
+        is_whole: true,
     };
     server.storage.set_aside(&[aside("not UTF-8"), aside("again")]).unwrap();
-    let rows = "SELECT source, topic, reason, payload, bytes, time FROM system.rejected ORDER BY reason LIMIT 1";
+    let rows = "SELECT source, topic, reason, payload, bytes, time FROM system.quarantine ORDER BY reason LIMIT 1";
     let row = "mqtt pi-7 eden/v1/pi-7/lp again caf\u{fffd} 4 2026-06-01T00:00:00Z";
     assert_eq!(server.query(rows).await, [row]);
-    assert_eq!(server.query("SELECT count(*) FROM system.rejected WHERE reason = 'again'").await, ["1"]);
+    assert_eq!(server.query("SELECT count(*) FROM system.quarantine WHERE reason = 'again'").await, ["1"]);
 }

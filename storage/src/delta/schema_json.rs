@@ -1,11 +1,12 @@
-//! A table's schema as Delta's `schemaString`, with `eden.kind` in each column's metadata.
+//! A table's schema as Delta's `schemaString`, with `eden.kind` in each column's metadata, and a decimal's resolution.
 
 use std::sync::Arc;
 
-use model::FieldType;
+use model::{FieldType, decimal};
 use serde_json::{Value, json};
 
 use super::DAY_COLUMN;
+use crate::columns::DECIMAL_DIGITS;
 use crate::{ColumnKind, TableSchema};
 
 /// The `schemaString` of `schema`, the partition column last.
@@ -15,12 +16,15 @@ pub(crate) fn schema_to_json(schema: &TableSchema) -> String {
         .iter()
         .map(|column| {
             let (data_type, kind, nullable) = match column.kind {
-                ColumnKind::Tag => ("string", "tag", true),
+                ColumnKind::Tag => ("string".to_owned(), "tag", true),
                 ColumnKind::Field(field_type) => (delta_type(field_type), "field", true),
-                ColumnKind::Time => ("timestamp", "time", false),
+                ColumnKind::Time => ("timestamp".to_owned(), "time", false),
             };
             // u64 has no Delta type of its own, so the field's type is named too.
             let metadata = match column.kind {
+                ColumnKind::Field(field_type @ FieldType::Decimal { scale }) => json!({
+                    "eden.kind": kind, "eden.type": field_type.name(), "eden.resolution": decimal::resolution(scale),
+                }),
                 ColumnKind::Field(field_type) => json!({"eden.kind": kind, "eden.type": field_type.name()}),
                 ColumnKind::Tag | ColumnKind::Time => json!({"eden.kind": kind}),
             };
@@ -31,13 +35,14 @@ pub(crate) fn schema_to_json(schema: &TableSchema) -> String {
     json!({"type": "struct", "fields": fields}).to_string()
 }
 
-fn delta_type(field_type: FieldType) -> &'static str {
+fn delta_type(field_type: FieldType) -> String {
     match field_type {
-        FieldType::F64 => "double",
-        FieldType::I64 => "long",
-        FieldType::U64 => "decimal(20,0)",
-        FieldType::Bool => "boolean",
-        FieldType::Text => "string",
+        FieldType::F64 => "double".into(),
+        FieldType::I64 => "long".into(),
+        FieldType::U64 => "decimal(20,0)".into(),
+        FieldType::Bool => "boolean".into(),
+        FieldType::Text => "string".into(),
+        FieldType::Decimal { scale } => format!("decimal({DECIMAL_DIGITS},{scale})"),
     }
 }
 
@@ -57,8 +62,11 @@ pub(crate) fn schema_from_json(text: &str) -> Result<TableSchema, String> {
             (Some("tag"), _) => tags.push(name.into()),
             (Some("time"), _) => {}
             (Some("field"), Some(type_name)) => {
+                let scale = metadata["eden.resolution"].as_str().and_then(decimal::scale_of_resolution);
+                let decimal = scale.map(|scale| FieldType::Decimal { scale });
                 let all = [FieldType::F64, FieldType::I64, FieldType::U64, FieldType::Bool, FieldType::Text];
-                let found = all.into_iter().find(|t| t.name() == type_name && field["type"] == delta_type(*t));
+                let found =
+                    all.into_iter().chain(decimal).find(|t| t.name() == type_name && field["type"] == delta_type(*t));
                 let field_type = found.ok_or_else(|| format!("column {name:?} has type {}", field["type"]))?;
                 values.push((name.into(), field_type));
             }
@@ -75,11 +83,34 @@ mod tests {
 
     #[test]
     fn every_type_reads_back() {
-        let fields = [FieldType::F64, FieldType::I64, FieldType::U64, FieldType::Bool, FieldType::Text]
-            .map(|t| (Arc::from(format!("f \"{}\"", t.name())), t));
+        let decimals = (0..=decimal::SCALE_MAX).map(|scale| FieldType::Decimal { scale });
+        let fields: Vec<(Arc<str>, FieldType)> =
+            [FieldType::F64, FieldType::I64, FieldType::U64, FieldType::Bool, FieldType::Text]
+                .into_iter()
+                .chain(decimals)
+                .map(|t| (format!("f \"{t}\"").into(), t))
+                .collect();
         let schema = TableSchema::new(&["a".into(), "b".into()], &fields);
         let read = schema_from_json(&schema_to_json(&schema)).unwrap();
         assert_eq!(read.columns(), schema.columns());
+    }
+
+    /// Somebody may have written a resolution that is no power of ten: it needs as many digits.
+    #[test]
+    fn a_resolution_has_a_scale_that_must_be_its_type_s() {
+        let read = |data_type: &str, resolution: &str| {
+            let column = json!({
+                "name": "x", "type": data_type, "nullable": true,
+                "metadata": {"eden.kind": "field", "eden.type": "decimal", "eden.resolution": resolution},
+            });
+            schema_from_json(&json!({"type": "struct", "fields": [column]}).to_string())
+        };
+        let found = read("decimal(18,2)", "0.25").unwrap();
+        assert_eq!(found.columns()[0].kind, ColumnKind::Field(FieldType::Decimal { scale: 2 }));
+        for (data_type, resolution) in [("decimal(18,1)", "0.25"), ("decimal(18,2)", "two"), ("decimal(19,2)", "0.01")]
+        {
+            assert!(read(data_type, resolution).unwrap_err().contains("\"x\""), "{data_type} {resolution}");
+        }
     }
 
     #[test]

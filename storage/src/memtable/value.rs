@@ -38,6 +38,7 @@ pub(crate) enum OwnedValue {
     U64(u64),
     Bool(bool),
     Text(Box<str>),
+    Decimal { units: i64, scale: u8 },
 }
 
 impl OwnedValue {
@@ -48,6 +49,7 @@ impl OwnedValue {
             OwnedValue::U64(value) => Value::U64(*value),
             OwnedValue::Bool(value) => Value::Bool(*value),
             OwnedValue::Text(value) => Value::Text(value),
+            OwnedValue::Decimal { units, scale } => Value::Decimal { units: *units, scale: *scale },
         }
     }
 }
@@ -60,6 +62,7 @@ impl From<Value<'_>> for OwnedValue {
             Value::U64(value) => OwnedValue::U64(value),
             Value::Bool(value) => OwnedValue::Bool(value),
             Value::Text(value) => OwnedValue::Text(value.into()),
+            Value::Decimal { units, scale } => OwnedValue::Decimal { units, scale },
         }
     }
 }

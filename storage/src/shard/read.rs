@@ -177,6 +177,20 @@ impl ShardReader<'_> {
         Ok(())
     }
 
+    /// Hands all rows to `work` in the columns of `schema`, batch by batch, in order.
+    pub(crate) fn for_each(
+        &self,
+        shard: &Shard,
+        schema: &TableSchema,
+        work: &mut dyn FnMut(RecordBatch) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let builder = self.open(shard)?.with_batch_size(1 << 16);
+        for batch in builder.build().map_err(|e| self.corrupt(shard, e))? {
+            work(in_schema(&batch.map_err(|e| self.corrupt(shard, e))?, schema))?;
+        }
+        Ok(())
+    }
+
     /// As [`ShardReader::rows`], in one batch.
     pub(crate) fn rows_in_one(
         &self,

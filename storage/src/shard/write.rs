@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute;
-use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use chrono::{DateTime, SecondsFormat};
-use model::{FieldType, SeriesKey};
+use model::{FieldType, SeriesKey, decimal};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -45,6 +45,12 @@ const WRITE_BATCH_ROWS: usize = 1 << 13;
 
 /// A text longer than this has no place in statistics.
 const STATS_TEXT_BYTES_MAX: usize = 64;
+
+/// Units of decimals from here on have more digits than a double holds for sure, and no place in statistics.
+const STATS_DECIMAL_END: i128 = 10_i128.pow(15);
+
+/// Decimals nearer to zero than this have no place there either, but for zero.
+const STATS_DECIMAL_MIN: f64 = 1e-5;
 
 /// Hands bytes to a disk file one after another, and sums them.
 struct DiskWriter {
@@ -218,7 +224,7 @@ impl ShardWriter {
                 let (key, of_series) = cut.take().or_else(|| runs.next()).expect("runs are as long as the columns");
                 let here = of_series.min(left);
                 for (tag, chunk) in self.schema.tags().zip(&mut group.tags) {
-                    chunk.push(key.get(&tag.name), here);
+                    chunk.push(key.get(tag), here);
                 }
                 left -= here;
                 cut = (here < of_series).then_some((key, of_series - here));
@@ -308,7 +314,7 @@ fn properties(schema: &TableSchema, rows: u64) -> WriterProperties {
     for (i, column) in schema.columns().iter().enumerate() {
         let path = ColumnPath::new(vec![column.name.to_string()]);
         match column.kind {
-            ColumnKind::Time | ColumnKind::Field(FieldType::I64) => {
+            ColumnKind::Time | ColumnKind::Field(FieldType::I64 | FieldType::Decimal { .. }) => {
                 properties = properties
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
@@ -360,7 +366,22 @@ impl ColumnSummary {
             }
             ColumnKind::Field(FieldType::Text) => self.text_range(array),
             ColumnKind::Tag => unreachable!("tags are added by row group"),
-            // Delta keeps no bounds of booleans, and readers differ in how they parse those of decimals.
+            ColumnKind::Field(FieldType::Decimal { scale }) => {
+                let values = array.as_primitive::<Decimal128Type>();
+                let bound = |units: i128| {
+                    let units = i64::try_from(units).expect("a decimal has at most 18 digits");
+                    Bound::Float(decimal::to_f64(units, scale))
+                };
+                let range = compute::min(values).zip(compute::max(values));
+                // JSON's readers take numbers for doubles: one that a double does not hold would be another number.
+                self.unbounded |= range.is_some_and(|(a, b)| a.abs().max(b.abs()) >= STATS_DECIMAL_END);
+                let range = range.map(|(a, b)| (bound(a), bound(b)));
+                // Below it they are written with an exponent, which deltalake does not read in a decimal.
+                let is_tiny = |b: &Bound| matches!(b, Bound::Float(b) if *b != 0.0 && b.abs() < STATS_DECIMAL_MIN);
+                self.unbounded |= range.as_ref().is_some_and(|(a, b)| is_tiny(a) || is_tiny(b));
+                range
+            }
+            // Delta keeps no bounds of booleans, and readers differ in how they parse those of unsigned.
             ColumnKind::Field(FieldType::Bool | FieldType::U64) => {
                 self.unbounded = true;
                 None

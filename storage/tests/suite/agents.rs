@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use faults::{FaultDisk, Operation, SimDisk};
 use model::{TableBatch, TableName, Value};
-use storage::{AgentBatch, AgentGap, AgentStatus, Seen, SetAside, Storage};
+use storage::{AgentBatch, AgentGap, AgentStatus, Quarantined, Seen, SetAside, Storage};
 use wal::disk::SharedDisk;
 
 use crate::world::{START_US, World, batch, read, read_snapshot, write};
@@ -354,14 +354,17 @@ fn a_duplicate_is_not_acknowledged_before_the_batch_on_its_way_is() {
         let storage = World::on(Arc::new(faulty), PathBuf::from("/data")).open();
         send(&storage, &named(1), Vec::new());
         if fails {
-            faults.fail(Operation::Create, 1, |path| path.starts_with("/data/rejected"));
+            faults.fail(Operation::Create, 1, |path| path.starts_with("/data/quarantine"));
         }
         let aside = SetAside {
             time_us: 0,
             source: String::new(),
             topic: String::new(),
+            schema: String::new(),
+            precision: String::new(),
             reason: String::new(),
             payload: Vec::new(),
+            is_whole: true,
         };
         let mut again = None;
         // Judged, and not in the log yet: now the agent, which has reconnected, sends it again.
@@ -439,8 +442,11 @@ fn what_is_refused_of_a_batch_is_set_aside_before_the_batch_is_known() {
         time_us: 5,
         source: "test".into(),
         topic: "/api/v3/write_lp".into(),
+        schema: "public".into(),
+        precision: "auto".into(),
         reason: reason.into(),
         payload: b"\xff far".to_vec(),
+        is_whole: true,
     };
     let (pending, seen) = storage
         .write_of_agent_setting_aside(far(), &named(1), "test", |rejected| {
@@ -454,15 +460,15 @@ fn what_is_refused_of_a_batch_is_set_aside_before_the_batch_is_known() {
     let storage = world.reopen();
     let again = storage.write_of_agent_setting_aside(far(), &named(1), "test", |_| panic!("a duplicate"));
     assert_eq!(again.unwrap().1, Seen::Duplicate);
-    let [kept] = &storage.rejected().unwrap()[..] else { panic!("one payload") };
+    let [Quarantined { payload: kept, .. }] = &storage.quarantined().unwrap()[..] else { panic!("one payload") };
     assert!(kept.reason.contains("max_future") && kept.payload == b"\xff far", "{kept:?}");
     storage.set_aside(&[aside("second"), aside("third")]).unwrap();
     storage.close(Duration::from_secs(60)).unwrap();
     drop(storage);
     let storage = world.reopen();
-    let reasons: Vec<String> = storage.rejected().unwrap().into_iter().map(|payload| payload.reason).collect();
+    let reasons: Vec<String> = storage.quarantined().unwrap().into_iter().map(|kept| kept.payload.reason).collect();
     assert_eq!(reasons[1..], ["second", "third"]);
-    let snapshot = storage.snapshot(&TableName::new("system", "rejected")).unwrap().unwrap();
+    let snapshot = storage.snapshot(&TableName::new("system", "quarantine")).unwrap().unwrap();
     assert_eq!(snapshot.rows[0].num_rows(), 3);
-    assert!(storage.tables().iter().any(|table| table.name == TableName::new("system", "rejected")));
+    assert!(storage.tables().iter().any(|table| table.name == TableName::new("system", "quarantine")));
 }

@@ -1,6 +1,6 @@
 //! Each case: a body, and what it means. Times are microseconds unless a test says otherwise.
 
-use decode::line_protocol::{AgentHeader, ORIGINAL_BYTES_MAX, Options, Precision, parse};
+use decode::line_protocol::{AgentHeader, ORIGINAL_BYTES_MAX, Options, Precision, lines_at, parse};
 use model::record::AgentGap;
 
 use super::{NOW_US, parse_as, shown};
@@ -405,4 +405,17 @@ fn a_thousand_gaps_are_read_and_the_others_refused() {
     assert_eq!((decoded.agent.unwrap().gaps.len(), decoded.errors_total), (1000, 3));
     assert_eq!(decoded.errors[0].line, 1002);
     assert!(decoded.errors[0].message.contains("it is one too many"), "{:?}", decoded.errors[0]);
+}
+
+/// What was refused must be found again as it came, by the number that its error has.
+#[test]
+fn lines_are_found_by_the_numbers_of_their_errors() {
+    let body = b"\xef\xbb\xbfa v=1\n\nb v=\"x\ny\" 5\r\n# c v\nc v=\"open\nd v=\xff\n  e v";
+    let found = lines_at(body, [1, 3, 6, 7, 8, 9, 100]);
+    let wanted: [&[u8]; 7] =
+        [b"\xef\xbb\xbfa v=1", b"b v=\"x\ny\" 5\r", b"c v=\"open", b"d v=\xff", b"  e v", b"", b""];
+    assert_eq!(found, wanted);
+    let options = Options { schema: "public", precision: Precision::Auto, now_us: 0, errors_max: 9 };
+    let numbers: Vec<u32> = parse(body, &options).errors.iter().map(|error| error.line).collect();
+    assert_eq!(numbers, [6, 7, 8]);
 }
