@@ -55,12 +55,17 @@ impl Storage {
     }
 
     /// Adds tags and fields to a table.
-    pub fn add_columns(&self, _: &TableName, _: &[Arc<str>], _: &[(Arc<str>, FieldType)]) -> Result<(), StorageError> {
+    pub fn add_columns(
+        &self,
+        _: &TableName,
+        _: &[Arc<str>],
+        _: &[(Arc<str>, FieldType)],
+    ) -> Result<bool, StorageError> {
         not_yet("adding columns")
     }
 
     /// Changes the type of a field.
-    pub fn alter_column(&self, _: &TableName, _: &str, _: FieldType) -> Result<(), StorageError> {
+    pub fn alter_column(&self, _: &TableName, _: &str, _: FieldType) -> Result<bool, StorageError> {
         not_yet("changing the type of a column")
     }
 

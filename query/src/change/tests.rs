@@ -83,11 +83,11 @@ fn check_refused(cases: &[(&str, &str)]) {
 #[test]
 fn create_table_takes_columns_a_key_and_a_retention() {
     check(&[
-        ("CREATE TABLE t (a TEXT, x DOUBLE)", "CREATE TABLE t [] [a text, x float]"),
+        ("CREATE TABLE t (a TEXT, x DOUBLE)", "CREATE TABLE t [] [a string, x float]"),
         (
             "CREATE TABLE IF NOT EXISTS plant.t (device TEXT, n BIGINT, x DOUBLE, ok BOOLEAN, note TEXT, \
              u NUMERIC(20,0), time TIMESTAMP, PRIMARY KEY (device, time)) WITH (retention = '90d')",
-            "CREATE TABLE plant.t unless there [device] [n integer, x float, ok boolean, note text, u unsigned] 7776000s",
+            "CREATE TABLE plant.t unless there [device] [n integer, x float, ok boolean, note string, u unsigned] 7776000s",
         ),
         ("create table t (x real, PRIMARY KEY (time))", "CREATE TABLE t [] [x float]"),
         ("CREATE TABLE t (b TEXT, a TEXT, x INT, PRIMARY KEY (a, b, time));", "CREATE TABLE t [a, b] [x integer]"),
@@ -137,7 +137,7 @@ fn create_table_refuses_what_a_table_cannot_have() {
         ("CREATE TABLE t (x INT, time TIMESTAMP(9))", "times are kept in microseconds"),
         ("CREATE TABLE t (x INT, at TIMESTAMP)", "only the column time holds a time"),
         ("CREATE TABLE t (x JSONB)", "type JSONB is not supported; there are TEXT, DOUBLE"),
-        ("CREATE TABLE t (x)", "is not supported; there are TEXT"),
+        ("CREATE TABLE t (x)", "expected: a data type name"),
         ("CREATE TABLE t (d TEXT, PRIMARY KEY (d))", "the tags and then time: PRIMARY KEY (d, time)"),
         ("CREATE TABLE t (d TEXT PRIMARY KEY)", "the tags and then time: PRIMARY KEY (d, time)"),
         ("CREATE TABLE t (d TEXT, PRIMARY KEY (time, d))", "the tags and then time: PRIMARY KEY (d, time)"),
@@ -171,7 +171,7 @@ fn alter_table_changes_options_fields_and_types() {
         ("alter table s.\"T\" reset (Retention);", "ALTER TABLE s.\"T\": reset Retention"),
         ("-- back\nALTER TABLE IF EXISTS t RESET (retention)", "ALTER TABLE t if there: reset retention"),
         ("ALTER TABLE t ADD COLUMN x DOUBLE", "ALTER TABLE t: add x float"),
-        ("ALTER TABLE t ADD X TEXT NULL", "ALTER TABLE t: add x text"),
+        ("ALTER TABLE t ADD X TEXT NULL", "ALTER TABLE t: add x string"),
         (
             "ALTER TABLE t ADD COLUMN IF NOT EXISTS \"X\" INT, ADD y BOOL",
             "ALTER TABLE t: add X integer unless there, y boolean",
@@ -206,7 +206,7 @@ fn alter_table_refuses_what_tables_do_not_do() {
         ("ALTER TABLE t ADD CONSTRAINT c CHECK (x > 1)", "this form of ALTER TABLE"),
         ("ALTER TABLE t ALTER COLUMN x SET NOT NULL", "this form of ALTER TABLE"),
         ("ALTER TABLE t ALTER COLUMN x SET DEFAULT 1", "this form of ALTER TABLE"),
-        ("ALTER TABLE t ALTER COLUMN x TYPE DOUBLE USING x + 1", "this form of ALTER TABLE"),
+        ("ALTER TABLE t ALTER COLUMN x TYPE DOUBLE USING x + 1", "expected: end of statement, found: USING"),
         ("ALTER TABLE t ADD x INT, ALTER y TYPE DOUBLE", "more than one change"),
         ("ALTER TABLE t ALTER x TYPE DOUBLE, ALTER y TYPE DOUBLE", "more than one change"),
         ("ALTER TABLE ONLY t ADD x INT", "this clause of ALTER TABLE"),
@@ -300,21 +300,34 @@ fn changes_are_not_explained() {
     }
 }
 
+/// Half of what query threads have, so that twice is enough there.
+const STACK_BYTES: usize = 8 << 20;
+
 #[test]
 fn hostile_statements_are_refused_or_small() {
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(hostile_statements).unwrap();
+    thread.join().unwrap();
+}
+
+fn hostile_statements() {
     // Deep trees.
     let nested = |n: usize| format!("DELETE FROM t WHERE {}a = 1{}", "(".repeat(n), ")".repeat(n));
     let chain = |n: usize| format!("DELETE FROM t WHERE a = 1{}", " OR a = 1".repeat(n));
     let arrays = |n: usize| format!("CREATE TABLE t (x {}INT{})", "ARRAY<".repeat(n), ">".repeat(n));
     let structs = |n: usize| format!("CREATE TABLE t (x {}INT{})", "STRUCT<a ".repeat(n), ">".repeat(n));
     let brackets = |n: usize| format!("CREATE TABLE t (x INT{})", "[]".repeat(n));
-    let tuples = |n: usize| format!("CREATE TABLE t (x {}INT{})", "Tuple(".repeat(n), ")".repeat(n));
+    let rows = |n: usize| format!("CREATE TABLE t (x {}INT{})", "Nested(a ".repeat(n), ")".repeat(n));
+    let cast = |n: usize| format!("DELETE FROM t WHERE x::{}INT{} = 1", "TABLE (a ".repeat(n), ")".repeat(n));
     let value = |n: usize| format!("ALTER TABLE t SET (retention = {}1{})", "(".repeat(n), ")".repeat(n));
     let set = |n: usize| format!("UPDATE t SET c = {}NULL", "NOT ".repeat(n));
-    for n in [60, 240, 499, 10_000, 200_000] {
-        for sql in [arrays(n), structs(n), brackets(n), tuples(n), value(n), set(n)] {
+    for n in [61, 240, 499, 10_000, 200_000] {
+        for sql in [arrays(n), structs(n), brackets(n), rows(n), value(n), set(n)] {
             assert!(statement::parse(&sql).is_err(), "{}", &sql[..60]);
         }
+    }
+    // What is parsed, DataFusion refuses; here it must not end the process.
+    for n in [61, 62, 240, 10_000] {
+        let _ = statement::parse(&cast(n));
     }
     for sql in [nested(100_000), chain(100_000)] {
         assert!(matches!(statement::parse(&sql), Err(QueryError::Unsupported(_))), "{}", &sql[..60]);

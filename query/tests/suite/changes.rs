@@ -74,7 +74,7 @@ async fn names_mean_what_they_mean_in_a_query() {
         ("DELETE FROM plent.line", "schema plent unknown; did you mean plant?"),
         (r#"DROP TABLE "weather""#, r#"table weather unknown; did you mean "Weather"?"#),
         ("DROP TABLE a.b.c.d", "table a.b.c.d unknown"),
-        ("DROP TABLE other.public.weather", r#"table other.public.weather unknown"#),
+        ("DROP TABLE other.public.weather", r#"table other.public."Weather" unknown"#),
         ("DELETE FROM weather WHERE temperatur > 1", r#"column temperatur unknown; did you mean "Temperature"?"#),
         ("UPDATE weather SET temperatur = NULL", r#"column temperatur unknown; did you mean "Temperature"?"#),
         (r#"UPDATE weather SET "temperature" = NULL"#, r#"column temperature unknown; did you mean "Temperature"?"#),
