@@ -75,12 +75,12 @@ impl Change {
         }
     }
 
-    /// Understands a statement; gives it back if it is none of these.
+    /// Understands a statement that has a [`Change::tag_of`].
     ///
     /// # Errors
     /// [`QueryError::Unsupported`] and [`QueryError::Plan`] say what the statement should be.
-    pub(crate) fn parse(statement: Ast) -> Result<Result<Change, QueryError>, Ast> {
-        Ok(match statement {
+    pub(crate) fn parse(statement: Ast) -> Result<Change, QueryError> {
+        match statement {
             Ast::CreateTable(create) => create::parse(create),
             Ast::AlterTable(alter) => alter::parse(alter),
             Ast::Delete(delete) => remove::delete(delete),
@@ -105,8 +105,8 @@ impl Change {
                     )),
                 }
             }
-            other => return Err(other),
-        })
+            _ => Err(QueryError::Internal("a statement that changes nothing is taken for one that does".into())),
+        }
     }
 
     /// The name of a statement that [`Change::parse`] understands.

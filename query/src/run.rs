@@ -155,7 +155,7 @@ impl Run<'_> {
         match statement {
             Statement::Read(statement) => self.read(statement, tables, &schema, reply).await,
             Statement::Refresh(names) => self.refresh(&names, &tables, &schema, reply).await,
-            Statement::Change(change) => self.change(change, tables, &schema, reply).await,
+            Statement::Change(change) => self.change(*change, tables, &schema, reply).await,
         }
     }
 

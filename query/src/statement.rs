@@ -30,7 +30,7 @@ pub(crate) enum Statement {
     /// Flushes tables.
     Refresh(Vec<ObjectName>),
     /// Changes tables or rows.
-    Change(Change),
+    Change(Box<Change>),
 }
 
 /// Parses and checks `sql`.
@@ -60,11 +60,11 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
         }
         Some(token) if is_word(token, "OPTIMIZE") => {
             let tables = parse_tables("OPTIMIZE", tokens.split_off(first)).map_err(|error| syntax(&error))?;
-            return Ok(Statement::Change(Change::Optimize(tables)));
+            return Ok(Statement::Change(Box::new(Change::Optimize(tables))));
         }
         Some(token) if is_word(token, "ALTER") => {
             if let Some(reset) = parse_reset(tokens[first..].to_vec()).map_err(|error| syntax(&error))? {
-                return Ok(Statement::Change(reset));
+                return Ok(Statement::Change(Box::new(reset)));
             }
         }
         Some(token) if is_word(token, "TABLE") => select_all(&mut tokens, first),
@@ -85,15 +85,15 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
     let Some(statement) = first else {
         return Err(QueryError::Syntax { message: "the statement is empty".into(), line: 1, column: 1 });
     };
-    let read = match statement {
-        DfStatement::Statement(ast) => match Change::parse(*ast) {
-            Ok(change) => return change.map(Statement::Change),
-            Err(ast) => DfStatement::Statement(Box::new(ast)),
-        },
-        other => other,
-    };
-    check(&read)?;
-    Ok(Statement::Read(read))
+    match statement {
+        DfStatement::Statement(ast) if Change::tag_of(&ast).is_some() => {
+            Change::parse(*ast).map(|change| Statement::Change(Box::new(change)))
+        }
+        read => {
+            check(&read)?;
+            Ok(Statement::Read(read))
+        }
+    }
 }
 
 fn is_word(token: &Token, wanted: &str) -> bool {

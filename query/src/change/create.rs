@@ -47,13 +47,12 @@ pub(super) fn parse(create: CreateTable) -> Result<Change, QueryError> {
             }
         }
     }
-    let (tags, fields) = columns.finish()?;
     let options = match &create.table_options {
         CreateTableOptions::None => TableOptions::default(),
         CreateTableOptions::With(given) => options::set(given)?,
         _ => return Err(unsupported("options without WITH")),
     };
-    let table = NewTable { tags, fields, options };
+    let table = columns.finish(options)?;
     Ok(Change::CreateTable { name: create.name, if_not_exists: create.if_not_exists, table })
 }
 
@@ -154,8 +153,7 @@ impl Columns {
         }
     }
 
-    /// Tags in order of the primary key, and fields.
-    fn finish(self) -> Result<(Vec<Arc<str>>, Vec<(Arc<str>, FieldType)>), QueryError> {
+    fn finish(self, options: TableOptions) -> Result<NewTable, QueryError> {
         if self.declared.is_empty() {
             return Err(QueryError::Plan(format!("a table needs a column beside time: {FORM}")));
         }
@@ -165,9 +163,10 @@ impl Columns {
         let field =
             |(name, data_type): &(String, DataType)| Ok((Arc::from(name.as_str()), types::of_field(data_type)?));
         let fields = fields.map(field).collect::<Result<_, QueryError>>()?;
-        Ok((tags, fields))
+        Ok(NewTable { tags, fields, options })
     }
 
+    /// In order of the primary key.
     fn tags(&self) -> Result<Vec<Arc<str>>, QueryError> {
         let Some(key) = &self.key else { return Ok(Vec::new()) };
         let Some((_, names)) = key.split_last().filter(|(last, _)| **last == TIME) else {

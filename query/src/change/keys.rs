@@ -48,7 +48,7 @@ impl Keys {
         }
         let texts =
             tags.iter().map(|tag| arrow::compute::cast(tag, &DataType::Utf8View)).collect::<Result<Vec<_>, _>>()?;
-        let texts: Vec<&StringViewArray> = texts.iter().map(|texts| texts.as_string_view()).collect();
+        let texts: Vec<&StringViewArray> = texts.iter().map(AsArray::as_string_view).collect();
         let value = |column: &StringViewArray, row: usize| column.is_valid(row).then(|| column.value(row).to_owned());
         let is_same = |a: usize, b: usize| {
             texts.iter().all(|column| column.is_valid(a) == column.is_valid(b) && column.value(a) == column.value(b))
