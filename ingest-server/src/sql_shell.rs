@@ -1,5 +1,6 @@
 //! `eden sql`: statements from the command line, a file or a prompt; rows as a table or for other programs.
 
+mod outcome;
 mod statements;
 mod table;
 
@@ -63,10 +64,18 @@ fn prompt(client: &Client, format: Format) -> Result<(), Failure> {
 
 fn show(client: &Client, statement: &str, format: Format) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
+    if outcome::changes_something(statement) && format != Format::Table {
+        // It has no rows for another program, and the endpoint for those only reads.
+        let answer = client.sql(statement)?;
+        eprint!("{}", outcome::render(statement, &answer));
+        return Ok(());
+    }
     match format {
         Format::Table => {
             let answer = client.sql(statement)?;
-            out.write_all(table::render(&answer).as_bytes()).or_else(closed_pipe)
+            let has_columns = answer["cols"].as_array().is_some_and(|columns| !columns.is_empty());
+            let shown = if has_columns { table::render(&answer) } else { outcome::render(statement, &answer) };
+            out.write_all(shown.as_bytes()).or_else(closed_pipe)
         }
         Format::Json => {
             client.copy_rows(statement, "json", &mut out)?;

@@ -1,7 +1,7 @@
 //! What Eden talks about: readings of series, grouped into batches, ordered by position.
 //!
-//! Owns:     the types that every room shares, the bytes in which they are logged ([`record`]), and times as people
-//!           write them ([`time_text`]).
+//! Owns:     the types that every room shares, the bytes in which they are logged ([`record`]), and times and spans of
+//!           time as people write them ([`time_text`]).
 //! Does not: do I/O, know Arrow, or wait for anything. [`SystemClock`] is the one place that asks the time.
 //!
 //! ```

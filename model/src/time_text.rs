@@ -1,6 +1,7 @@
-//! Microseconds since 1970 as people and protocols write them: ISO 8601, and milliseconds with decimals.
+//! Times and spans of time as people and protocols write them: ISO 8601, milliseconds with decimals, `90d`.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::DAY_US;
 
@@ -49,6 +50,18 @@ pub fn epoch_ms(time_us: i64) -> String {
     text.trim_end_matches('0').to_owned()
 }
 
+/// Milliseconds of the units of a span.
+const UNITS_MS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// A span of time: a whole number and `ms`, `s`, `m`, `h` or `d`, as in configuration files: `90d`. `None` if it is not.
+pub fn span(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = UNITS_MS.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u64>().ok()?.checked_mul(*factor).map(Duration::from_millis)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +105,16 @@ mod tests {
         assert_eq!(epoch_ms(1_780_272_000_001_000), "1780272000001");
         assert_eq!(epoch_ms(-1), "-0.001");
         assert_eq!(epoch_ms(0), "0");
+    }
+    #[test]
+    fn spans_are_whole_numbers_with_a_unit() {
+        for (text, ms) in
+            [("90d", 90 * 86_400_000), ("12 h", 43_200_000), (" 5m", 300_000), ("1s", 1_000), ("250ms", 250)]
+        {
+            assert_eq!(span(text), Some(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "d", "90", "-1d", "1.5h", "1w", "1D", "90 days", "18446744073709551615d", "٣d"] {
+            assert_eq!(span(text), None, "{text}");
+        }
     }
 }

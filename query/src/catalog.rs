@@ -26,8 +26,11 @@ pub(crate) const CATALOG: &str = "eden";
 /// The schema that DataFusion makes itself.
 pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
 
+/// The schema whose tables the server itself writes.
+pub(crate) const SYSTEM: &str = "system";
+
 /// Schemas that are there even while they have no table.
-const SCHEMAS: [&str; 2] = [PUBLIC, "system"];
+const SCHEMAS: [&str; 2] = [PUBLIC, SYSTEM];
 
 /// What users of CrateDB, of InfluxDB and of nothing in particular call [`PUBLIC`].
 const ALIASES: [&str; 3] = ["doc", "iox", ""];

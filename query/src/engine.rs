@@ -65,12 +65,23 @@ pub struct QueryRequest {
     pub sql: String,
     /// Schema of unqualified tables; `None`, "", "doc" and "iox" mean `public`.
     pub default_schema: Option<String>,
+    /// What the statement may do.
+    pub access: Access,
+}
+
+/// What a statement may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read, and flush tables.
+    Read,
+    /// Change tables and their rows too.
+    Change,
 }
 
 impl QueryRequest {
-    /// In schema `public`.
+    /// In schema `public`, only to read.
     pub fn new(sql: impl Into<String>) -> Self {
-        QueryRequest { sql: sql.into(), default_schema: None }
+        QueryRequest { sql: sql.into(), default_schema: None, access: Access::Read }
     }
 }
 
@@ -81,10 +92,10 @@ pub enum QueryResult {
     Rows(Rows),
     /// Something was done.
     Done {
-        /// What: `REFRESH`.
+        /// What: `REFRESH`, `DELETE`.
         statement: &'static str,
-        /// To how many rows or tables.
-        rows: u64,
+        /// To how many rows or tables; `None` where there is nothing to count.
+        rows: Option<u64>,
     },
 }
 

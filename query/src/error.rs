@@ -51,6 +51,18 @@ pub enum QueryError {
         /// Schemas with similar names, as SQL spells them.
         near: Vec<String>,
     },
+    /// There is such a table already.
+    #[error("table {name} exists; CREATE TABLE IF NOT EXISTS leaves it as it is")]
+    TableExists {
+        /// As SQL spells it.
+        name: String,
+    },
+    /// The statement would change something, and who sent it may only read.
+    #[error("{statement} changes tables, and here they are only read; send it to POST /_sql or use `eden sql`")]
+    ReadOnly {
+        /// What would change something: `DELETE`.
+        statement: &'static str,
+    },
     /// SQL, but none that runs here. Says what does.
     #[error("{0}")]
     Unsupported(String),
@@ -103,6 +115,29 @@ pub enum QueryError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A statement ended while storage was carrying it out, which may still succeed.
+    #[error("{cause}; {statement} goes on in the server and may still succeed")]
+    Pending {
+        /// Which: `CREATE TABLE`.
+        statement: &'static str,
+        /// What ended the waiting.
+        cause: Box<QueryError>,
+    },
+    /// A statement ended when it had changed some of its rows. What it did stays done.
+    #[error(
+        "{statement} ended after {} rows: {cause}; what it did stays done, and running it again does the rest",
+        range(*.done_rows, *.begun_rows)
+    )]
+    Unfinished {
+        /// Which: `DELETE`.
+        statement: &'static str,
+        /// Rows that are changed for certain.
+        done_rows: u64,
+        /// Rows that may be changed.
+        begun_rows: u64,
+        /// What ended it.
+        cause: Box<QueryError>,
+    },
     /// Storage failed.
     #[error(transparent)]
     Storage(StorageError),
@@ -119,6 +154,11 @@ fn suggest(near: &[String]) -> String {
     }
 }
 
+/// `10`, or `10 to 20` while nobody knows.
+fn range(at_least: u64, at_most: u64) -> String {
+    if at_least == at_most { at_least.to_string() } else { format!("{at_least} to {at_most}") }
+}
+
 /// The limits that an error names.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -127,10 +167,19 @@ pub(crate) struct Limits {
 }
 
 impl QueryError {
-    /// An error of storage; a corrupt file is one of ours.
+    /// What went wrong, without how far the statement had come.
+    pub fn root(&self) -> &QueryError {
+        match self {
+            QueryError::Pending { cause, .. } | QueryError::Unfinished { cause, .. } => cause.root(),
+            error => error,
+        }
+    }
+
+    /// An error of storage; a corrupt file is one of ours, and so is a statement that asks for what cannot be.
     pub(crate) fn storage(error: StorageError) -> QueryError {
         match error {
             StorageError::Corrupt { path, reason } => QueryError::Corrupt { path, reason },
+            StorageError::Invalid(reason) => QueryError::Plan(reason),
             error => QueryError::Storage(error),
         }
     }

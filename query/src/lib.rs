@@ -22,6 +22,7 @@
 //! ```
 
 mod catalog;
+mod change;
 mod damage;
 mod engine;
 mod error;
@@ -38,6 +39,6 @@ mod session;
 mod statement;
 mod statistics;
 
-pub use engine::{QueryConfig, QueryEngine, QueryRequest, QueryResult, QueryStats};
+pub use engine::{Access, QueryConfig, QueryEngine, QueryRequest, QueryResult, QueryStats};
 pub use error::QueryError;
 pub use rows::Rows;

@@ -16,6 +16,14 @@ const CHAINS: [&str; 8] = ["AND", "OR", "XOR", "UNION", "EXCEPT", "INTERSECT", "
 /// Keywords that are operators.
 const OPERATORS: [&str; 9] = ["IS", "NOT", "COLLATE", "AT", "LIKE", "ILIKE", "BETWEEN", "IN", "SIMILAR"];
 
+/// Keywords that make a type of other types, in brackets behind them.
+const NESTED_TYPES: [&str; 9] =
+    ["ARRAY", "STRUCT", "UNION", "NULLABLE", "LOWCARDINALITY", "MAP", "NESTED", "TUPLE", "TABLE"];
+
+/// The levels that a type in another type counts for. The parser does not bound those, and without optimisation it needs
+/// some 35 kB of stack for each.
+const NESTED_TYPE_LEVELS: usize = 8;
+
 /// What is open at one level of parentheses.
 #[derive(Default)]
 struct Level {
@@ -32,9 +40,20 @@ pub(crate) fn depth(tokens: &[TokenWithSpan]) -> usize {
     let mut outer: Vec<Level> = Vec::new();
     let mut level = Level::default();
     let (mut above, mut deepest) = (0, 0);
+    let mut is_behind_type = false;
     for token in tokens {
+        let is_type = match &token.token {
+            Token::Whitespace(_) => continue,
+            Token::Word(word) => {
+                word.quote_style.is_none() && NESTED_TYPES.iter().any(|name| word.value.eq_ignore_ascii_case(name))
+            }
+            _ => false,
+        };
+        if std::mem::replace(&mut is_behind_type, is_type) && matches!(token.token, Token::LParen | Token::Lt) {
+            level.operators += NESTED_TYPE_LEVELS - 1;
+        }
         match &token.token {
-            Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::Period => {}
+            Token::Number(..) | Token::SingleQuotedString(_) | Token::Period => {}
             Token::LParen => {
                 above += level.chain + level.operators + 1;
                 outer.push(std::mem::take(&mut level));
@@ -95,6 +114,9 @@ mod tests {
             ("SELECT a = b = c IS NULL IS NULL", 4),
             ("VALUES (1, -2), (3, -4), (5, 6)", 2),
             ("SELECT ')' , 1)) + 1", 1),
+            ("SELECT CAST(a AS Nested(b INT, c INT))", 9),
+            ("CREATE TABLE t (a ARRAY<ARRAY <INT>>, b INT, c ARRAY<INT>)", 18),
+            ("SELECT 1 UNION (SELECT 2) UNION (SELECT 3)", 10),
         ] {
             assert_eq!(depth_of(sql), expected, "{sql}");
         }

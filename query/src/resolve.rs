@@ -21,8 +21,10 @@ use datafusion::sql::sqlparser::ast::{
     TableFactor, VisitMut, VisitorMut,
 };
 use model::TableName;
+use model::name::check_name;
+use storage::{Column, TableInfo};
 
-use crate::catalog::{CATALOG, INFORMATION_SCHEMA, Tables, unaliased};
+use crate::catalog::{CATALOG, INFORMATION_SCHEMA, SYSTEM, Tables, unaliased};
 use crate::error::{QueryError, tidy};
 use crate::names;
 
@@ -64,10 +66,68 @@ pub(crate) fn resolve(
 /// # Errors
 /// As [`resolve`].
 pub(crate) fn one(name: &ObjectName, tables: &Tables, default_schema: &str) -> Result<TableName, QueryError> {
+    table_of(&meant(name, tables, default_schema)?, tables, default_schema)
+}
+
+/// The table that a statement which changes it means.
+///
+/// # Errors
+/// As [`resolve`]; [`QueryError::Plan`] for a table that is not the users' to change.
+pub(crate) fn changeable<'a>(
+    name: &ObjectName,
+    tables: &'a Tables,
+    default_schema: &str,
+) -> Result<&'a TableInfo, QueryError> {
+    let reference = meant(name, tables, default_schema)?;
+    check_schema(reference.schema().unwrap_or(default_schema))?;
+    let name = table_of(&reference, tables, default_schema)?;
+    tables.get(&name.schema, &name.table).ok_or_else(|| unknown_table(&name, tables))
+}
+
+/// The name that `CREATE TABLE name` means: of the table that is there in another case of letters, else a new one.
+///
+/// # Errors
+/// [`QueryError::Plan`] for a name that no table of users may have.
+pub(crate) fn new_table(name: &ObjectName, tables: &Tables, default_schema: &str) -> Result<TableName, QueryError> {
+    let reference = meant(name, tables, default_schema)?;
+    if reference.catalog().is_some_and(|catalog| catalog != CATALOG) {
+        return Err(QueryError::Plan(format!("there is one database, {CATALOG}; leave it away: schema.table")));
+    }
+    let schema = reference.schema().unwrap_or(default_schema);
+    check_schema(schema)?;
+    for (what, part) in [("schema", schema), ("table", reference.table())] {
+        check_name(what, part).map_err(|e| QueryError::Plan(e.to_string()))?;
+    }
+    Ok(TableName::new(schema, reference.table()))
+}
+
+/// The column of a table that `column` means.
+///
+/// # Errors
+/// [`QueryError::UnknownColumn`].
+pub(crate) fn column<'a>(column: &Ident, table: &'a TableInfo) -> Result<&'a Column, QueryError> {
+    let wanted = folded(column);
+    let columns = table.schema.columns();
+    let exact = columns.iter().find(|known| *known.name == *wanted);
+    let any_case = || columns.iter().find(|known| column.quote_style.is_none() && known.name.to_lowercase() == wanted);
+    exact.or_else(any_case).ok_or_else(|| {
+        let near = names::close(&wanted, columns.iter().map(|known| &*known.name));
+        QueryError::UnknownColumn { name: names::quoted(&wanted), near: near.into_iter().map(names::quoted).collect() }
+    })
+}
+
+/// Schemas whose tables statements only read.
+fn check_schema(schema: &str) -> Result<(), QueryError> {
+    if [SYSTEM, INFORMATION_SCHEMA].contains(&schema) {
+        return Err(QueryError::Plan(format!("tables of schema {schema} are the server's own and can only be read")));
+    }
+    Ok(())
+}
+
+fn meant(name: &ObjectName, tables: &Tables, default_schema: &str) -> Result<TableReference, QueryError> {
     let (defined, mut name) = (Defined::default(), name.clone());
     Relations { tables, default_schema, defined: &defined }.rename(&mut name);
-    let unknown = || QueryError::UnknownTable { name: name.to_string(), near: Vec::new() };
-    table_of(&reference(&name).ok_or_else(unknown)?, tables, default_schema)
+    reference(&name).ok_or_else(|| QueryError::UnknownTable { name: name.to_string(), near: Vec::new() })
 }
 
 /// A name of one to three parts.
@@ -91,11 +151,12 @@ fn ast(statement: &mut DfStatement) -> Option<&mut Ast> {
 }
 
 /// A name as SQL compares it.
-fn folded(ident: &Ident) -> String {
+pub(crate) fn folded(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
-fn exactly(name: &str) -> Ident {
+/// A name that is taken as it is.
+pub(crate) fn exactly(name: &str) -> Ident {
     Ident::with_quote('"', name)
 }
 

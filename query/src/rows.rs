@@ -60,7 +60,7 @@ impl Stream for Rows {
 #[derive(Debug)]
 pub(crate) enum Started {
     Rows(Incoming),
-    Done { statement: &'static str, rows: u64 },
+    Done { statement: &'static str, rows: Option<u64> },
 }
 
 /// The asking end of a result that has begun.
@@ -100,7 +100,7 @@ impl Reply {
     }
 
     /// Gives a result without rows.
-    pub(crate) fn done(&mut self, statement: &'static str, rows: u64) {
+    pub(crate) fn done(&mut self, statement: &'static str, rows: Option<u64>) {
         self.start(Ok(Started::Done { statement, rows }));
     }
 

@@ -30,8 +30,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Catalog, Tables};
+use crate::change::Progress;
 use crate::damage;
-use crate::engine::QueryRequest;
+use crate::engine::{Access, QueryRequest};
 use crate::error::{Limits, QueryError};
 use crate::provider::ShardTable;
 use crate::reader::{OpenShards, ShardReaders};
@@ -100,8 +101,9 @@ pub(crate) async fn run(
     let _present = Gauge::enter(&shared.counters.present);
     let mut reply = Reply::new(started);
     let open = Arc::new(OpenShards::default());
+    let progress = Progress::default();
     let outcome = {
-        let statement = Run { shared: &shared, open: &open };
+        let statement = Run { shared: &shared, open: &open, progress: &progress };
         let work = async {
             match AssertUnwindSafe(statement.run(request, &mut reply)).catch_unwind().await {
                 Ok(outcome) => outcome,
@@ -116,8 +118,9 @@ pub(crate) async fn run(
             }
         }
     };
+    let outcome = outcome.map_err(|error| progress.explain(error));
     let counters = &shared.counters;
-    match &outcome {
+    match outcome.as_ref().map_err(QueryError::root) {
         Ok(()) => {}
         Err(QueryError::Cancelled) => drop(counters.cancelled.fetch_add(1, Ordering::Relaxed)),
         Err(_) => drop(counters.failed.fetch_add(1, Ordering::Relaxed)),
@@ -133,20 +136,26 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     format!("a panic: {}", text.unwrap_or("without a message"))
 }
 
-struct Run<'a> {
-    shared: &'a Arc<Shared>,
+/// A statement that runs.
+pub(crate) struct Run<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
     open: &'a Arc<OpenShards>,
+    pub(crate) progress: &'a Progress,
 }
 
 impl Run<'_> {
     async fn run(&self, request: QueryRequest, reply: &mut Reply) -> Result<(), QueryError> {
         let statement = statement::parse(&request.sql)?;
+        if let (Statement::Change(change), Access::Read) = (&statement, request.access) {
+            return Err(QueryError::ReadOnly { statement: change.tag() });
+        }
         let _permit = self.admit().await?;
         let tables = Tables::new(self.shared.storage.tables());
         let schema = resolve::default_schema(request.default_schema.as_deref(), &tables);
         match statement {
             Statement::Read(statement) => self.read(statement, tables, &schema, reply).await,
             Statement::Refresh(names) => self.refresh(&names, &tables, &schema, reply).await,
+            Statement::Change(change) => self.change(*change, tables, &schema, reply).await,
         }
     }
 
@@ -172,19 +181,12 @@ impl Run<'_> {
 
     async fn read(
         &self,
-        mut statement: DfStatement,
+        statement: DfStatement,
         tables: Tables,
         schema: &str,
         reply: &mut Reply,
     ) -> Result<(), QueryError> {
-        let names = resolve::resolve(&mut statement, &tables, schema)?;
-        let tables = Arc::new(tables);
-        let snapshots = Arc::new(self.snapshots(names, &tables).await?);
-        let state = session::of_statement(&self.shared.template, Catalog { tables, snapshots }, schema);
-        let mut batches = match start(&state, statement).await {
-            Ok(batches) => batches,
-            Err(error) => return Err(self.explain(error).await),
-        };
+        let mut batches = self.open(statement, tables, schema).await?;
         let sender = reply.rows(batches.schema());
         while let Some(batch) = batches.next().await {
             match batch {
@@ -199,7 +201,24 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn explain(&self, error: DataFusionError) -> QueryError {
+    /// Plans a query and starts it.
+    pub(crate) async fn open(
+        &self,
+        mut statement: DfStatement,
+        tables: Tables,
+        schema: &str,
+    ) -> Result<SendableRecordBatchStream, QueryError> {
+        let names = resolve::resolve(&mut statement, &tables, schema)?;
+        let tables = Arc::new(tables);
+        let snapshots = Arc::new(self.snapshots(names, &tables).await?);
+        let state = session::of_statement(&self.shared.template, Catalog { tables, snapshots }, schema);
+        match start(&state, statement).await {
+            Ok(batches) => Ok(batches),
+            Err(error) => Err(self.explain(error).await),
+        }
+    }
+
+    pub(crate) async fn explain(&self, error: DataFusionError) -> QueryError {
         damage::explain(error, self.shared.limits, &self.shared.shards, self.open).await
     }
 
@@ -240,12 +259,12 @@ impl Run<'_> {
             let storage = Arc::clone(&self.shared.storage);
             self.blocking(move || storage.refresh(&name)).await?;
         }
-        reply.done("REFRESH", refreshed);
+        reply.done("REFRESH", Some(refreshed));
         Ok(())
     }
 
     /// Calls into storage, where that may block.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, storage::StorageError> + Send + 'static,
     ) -> Result<T, QueryError> {

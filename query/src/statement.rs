@@ -1,7 +1,7 @@
 //! What may be said: one statement, of the kinds that run here.
 //!
-//! Owns:     parsing, the list of statements that are allowed, `REFRESH TABLE`.
-//! Does not: know tables or columns (`resolve` does).
+//! Owns:     parsing, the list of statements that are allowed, `REFRESH TABLE` and `OPTIMIZE TABLE`.
+//! Does not: know tables or columns (`resolve` does), or what the statements that change tables may say (`change` does).
 
 use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, ExplainStatement, Statement as DfStatement};
@@ -10,12 +10,14 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
+use crate::change::{self, Change};
 use crate::error::{QueryError, tidy};
 use crate::nesting::{self, DEPTH_MAX};
 
 /// What runs here, for errors that refuse something else.
 const SUPPORTED: &str = "SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW TABLES, SHOW COLUMNS, SHOW <setting>, \
-                         SHOW FUNCTIONS, DESCRIBE and REFRESH TABLE";
+                         SHOW FUNCTIONS, DESCRIBE, CREATE TABLE, ALTER TABLE, DROP TABLE, DELETE FROM, \
+                         UPDATE t SET c = NULL, OPTIMIZE TABLE and REFRESH TABLE";
 
 /// Longest statement.
 const SQL_BYTES_MAX: usize = 4 << 20;
@@ -27,6 +29,8 @@ pub(crate) enum Statement {
     Read(DfStatement),
     /// Flushes tables.
     Refresh(Vec<ObjectName>),
+    /// Changes tables or rows.
+    Change(Box<Change>),
 }
 
 /// Parses and checks `sql`.
@@ -51,7 +55,17 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
     let first = tokens.iter().position(|token| !is_space(token)).unwrap_or(tokens.len());
     match tokens.get(first).map(|token| &token.token) {
         Some(token) if is_word(token, "REFRESH") => {
-            return parse_refresh(tokens.split_off(first)).map(Statement::Refresh).map_err(|error| syntax(&error));
+            let tables = parse_tables("REFRESH", tokens.split_off(first)).map_err(|error| syntax(&error))?;
+            return Ok(Statement::Refresh(tables));
+        }
+        Some(token) if is_word(token, "OPTIMIZE") => {
+            let tables = parse_tables("OPTIMIZE", tokens.split_off(first)).map_err(|error| syntax(&error))?;
+            return Ok(Statement::Change(Box::new(Change::Optimize(tables))));
+        }
+        Some(token) if is_word(token, "ALTER") => {
+            if let Some(reset) = parse_reset(tokens[first..].to_vec()).map_err(|error| syntax(&error))? {
+                return Ok(Statement::Change(Box::new(reset)));
+            }
         }
         Some(token) if is_word(token, "TABLE") => select_all(&mut tokens, first),
         _ => {}
@@ -71,8 +85,15 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
     let Some(statement) = first else {
         return Err(QueryError::Syntax { message: "the statement is empty".into(), line: 1, column: 1 });
     };
-    check(&statement)?;
-    Ok(Statement::Read(statement))
+    match statement {
+        DfStatement::Statement(ast) if Change::tag_of(&ast).is_some() => {
+            Change::parse(*ast).map(|change| Statement::Change(Box::new(change)))
+        }
+        read => {
+            check(&read)?;
+            Ok(Statement::Read(read))
+        }
+    }
 }
 
 fn is_word(token: &Token, wanted: &str) -> bool {
@@ -86,29 +107,59 @@ fn select_all(tokens: &mut Vec<TokenWithSpan>, at: usize) {
     tokens.splice(at..=at, long.map(|token| TokenWithSpan::new(token, span)));
 }
 
-/// The tables of `REFRESH TABLE a[, b]`.
-fn parse_refresh(tokens: Vec<TokenWithSpan>) -> Result<Vec<ObjectName>, ParserError> {
+/// The tables of `REFRESH TABLE a[, b]`, or of another `verb`.
+fn parse_tables(verb: &str, tokens: Vec<TokenWithSpan>) -> Result<Vec<ObjectName>, ParserError> {
     let dialect = GenericDialect {};
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
-    for wanted in ["REFRESH", "TABLE"] {
+    for wanted in [verb, "TABLE"] {
         let token = parser.next_token();
         if !is_word(&token.token, wanted) {
             return parser.expected(wanted, token);
         }
     }
     let tables = parser.parse_comma_separated(|parser| parser.parse_object_name(false))?;
+    expect_end(&mut parser)?;
+    Ok(tables)
+}
+
+/// `ALTER TABLE t RESET (retention)`; `None` for another `ALTER`.
+fn parse_reset(tokens: Vec<TokenWithSpan>) -> Result<Option<Change>, ParserError> {
+    let dialect = GenericDialect {};
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
+    let reset = change::parse_reset(&mut parser)?;
+    if reset.is_some() {
+        expect_end(&mut parser)?;
+    }
+    Ok(reset)
+}
+
+fn expect_end(parser: &mut Parser<'_>) -> Result<(), ParserError> {
     while parser.consume_token(&Token::SemiColon) {}
     let token = parser.next_token();
-    if token.token == Token::EOF { Ok(tables) } else { parser.expected("end of statement", token) }
+    if token.token == Token::EOF { Ok(()) } else { parser.expected("end of statement", token) }
 }
 
 fn check(statement: &DfStatement) -> Result<(), QueryError> {
     match statement {
         DfStatement::Statement(statement) => check_ast(statement),
-        DfStatement::Explain(ExplainStatement { statement, .. }) => check(statement),
+        DfStatement::Explain(ExplainStatement { statement, .. }) => check_explained(statement),
         DfStatement::CreateExternalTable(_) | DfStatement::CopyTo(_) | DfStatement::Reset(_) => {
             Err(refused(&statement.to_string()))
         }
+    }
+}
+
+/// Only queries have plans.
+fn check_explained(statement: &DfStatement) -> Result<(), QueryError> {
+    match statement {
+        DfStatement::Statement(ast) => match Change::tag_of(ast) {
+            Some(tag) => Err(QueryError::Unsupported(format!(
+                "EXPLAIN {tag} is not supported: only queries are explained; EXPLAIN SELECT with the same WHERE shows \
+                 how rows are found"
+            ))),
+            None => check_ast(ast),
+        },
+        other => check(other),
     }
 }
 
@@ -116,6 +167,10 @@ fn check_ast(statement: &Ast) -> Result<(), QueryError> {
     match statement {
         Ast::Query(query) => check_query(query),
         Ast::Explain { statement, .. } => check_ast(statement),
+        Ast::Insert(_) => Err(QueryError::Unsupported(format!(
+            "INSERT INTO is not supported yet; write readings with POST /api/v3/write_lp or `eden write`; supported are \
+             {SUPPORTED}"
+        ))),
         Ast::ExplainTable { .. }
         | Ast::ShowTables { .. }
         | Ast::ShowColumns { .. }
@@ -194,15 +249,13 @@ mod tests {
             ("COPY (SELECT 1) TO '/tmp/x.csv'", "COPY"),
             ("EXPLAIN COPY t TO '/tmp/x.csv'", "COPY"),
             ("INSERT INTO t VALUES (1)", "INSERT INTO"),
+            ("TRUNCATE TABLE t", "TRUNCATE TABLE"),
             ("WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", "INSERT"),
-            ("UPDATE t SET a = 1", "UPDATE"),
-            ("DELETE FROM t", "DELETE FROM"),
             ("SET a = 1", "SET"),
             ("RESET a", "RESET"),
             ("PREPARE p AS SELECT 1", "PREPARE"),
-            ("CREATE TABLE t (a INT)", "CREATE TABLE"),
             ("CREATE VIEW v AS SELECT 1", "CREATE VIEW"),
-            ("DROP TABLE t", "DROP TABLE"),
+            ("DROP VIEW v", "DROP VIEW"),
             ("SELECT 1 INTO t", "SELECT INTO"),
             ("BEGIN", "BEGIN"),
         ] {

@@ -1,4 +1,4 @@
-//! `GET|POST /api/v3/query_sql`: SQL as InfluxDB 3 takes it, rows as JSON, JSON lines or CSV.
+//! `GET|POST /api/v3/query_sql`: SQL as InfluxDB 3 takes it, rows as JSON, JSON lines or CSV. It only reads.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use query::{QueryRequest, QueryResult};
+use query::{Access, QueryRequest, QueryResult};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -94,7 +94,8 @@ async fn answer(app: &App, request: Request) -> Result<Response, SqlError> {
         return Err(SqlError::unsupported("params are not supported yet; write the values into q"));
     }
     let format: Format = request.format.as_deref().unwrap_or("json").parse()?;
-    let body = match engine.execute(QueryRequest { sql: request.q, default_schema: request.db }).await? {
+    let request = QueryRequest { sql: request.q, default_schema: request.db, access: Access::Read };
+    let body = match engine.execute(request).await? {
         QueryResult::Rows(found) => match format {
             Format::Json => rows::body(found, Objects { names: Vec::new(), lines: false }).await?,
             Format::JsonLines => rows::body(found, Objects { names: Vec::new(), lines: true }).await?,

@@ -10,7 +10,7 @@ use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use query::{QueryRequest, QueryResult};
+use query::{Access, QueryRequest, QueryResult};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ async fn answer(app: &Arc<App>, types: bool, headers: &HeaderMap, body: Body) ->
         }
     }
     let default_schema = headers.get("default-schema").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let request = QueryRequest { sql: request.stmt, default_schema };
+    let request = QueryRequest { sql: request.stmt, default_schema, access: Access::Change };
     let clock = Arc::clone(&app.clock);
     let took = move || clock.monotonic().saturating_sub(started);
     let body = match engine.execute(request).await? {
@@ -66,8 +66,9 @@ async fn answer(app: &Arc<App>, types: bool, headers: &HeaderMap, body: Body) ->
         QueryResult::Done { rows, .. } => {
             let col_types = if types { "\"col_types\":[]," } else { "" };
             let duration = milliseconds(took());
-            // CrateDB answers one empty row.
-            Body::from(format!("{{\"cols\":[],{col_types}\"rows\":[[]],\"rowcount\":{rows},\"duration\":{duration}}}"))
+            // CrateDB answers one empty row, and counts -1 where nothing can be counted.
+            let count = rows.map_or_else(|| "-1".to_owned(), |rows| rows.to_string());
+            Body::from(format!("{{\"cols\":[],{col_types}\"rows\":[[]],\"rowcount\":{count},\"duration\":{duration}}}"))
         }
     };
     Ok((StatusCode::OK, [(CONTENT_TYPE, "application/json")], body).into_response())

@@ -74,10 +74,13 @@ impl From<QueryError> for SqlError {
     fn from(error: QueryError) -> Self {
         use StatusCode as S;
         let message = error.to_string();
-        let (kind, code, status) = match &error {
+        let (kind, code, status) = match error.root() {
             QueryError::Syntax { .. } => ("SQLParseException", 4000, S::BAD_REQUEST),
             QueryError::Plan(_) => ("SQLParseException", 4000, S::BAD_REQUEST),
-            QueryError::Unsupported(_) => ("UnsupportedFeatureException", 4004, S::BAD_REQUEST),
+            QueryError::Unsupported(_) | QueryError::ReadOnly { .. } => {
+                ("UnsupportedFeatureException", 4004, S::BAD_REQUEST)
+            }
+            QueryError::TableExists { .. } => ("RelationAlreadyExists", 4093, S::CONFLICT),
             QueryError::UnknownTable { .. } => ("RelationUnknown", 4041, S::NOT_FOUND),
             QueryError::UnknownColumn { .. } => ("ColumnUnknownException", 4043, S::NOT_FOUND),
             QueryError::UnknownSchema { .. } => ("SchemaUnknownException", 4045, S::NOT_FOUND),
@@ -91,14 +94,16 @@ impl From<QueryError> for SqlError {
             QueryError::Storage(StorageError::Closed | StorageError::Busy { .. }) => {
                 ("ServiceUnavailable", 5030, S::SERVICE_UNAVAILABLE)
             }
-            QueryError::Storage(_) | QueryError::Internal(_) => {
-                ("UnhandledServerException", 5000, S::INTERNAL_SERVER_ERROR)
-            }
+            // The last two are no roots.
+            QueryError::Storage(_)
+            | QueryError::Internal(_)
+            | QueryError::Pending { .. }
+            | QueryError::Unfinished { .. } => ("UnhandledServerException", 5000, S::INTERNAL_SERVER_ERROR),
         };
         if status == S::INTERNAL_SERVER_ERROR {
             tracing::warn!(error = %message, code, "a query failed");
         }
-        let retry_after = match &error {
+        let retry_after = match error.root() {
             QueryError::Busy { retry_after, .. } | QueryError::Storage(StorageError::Busy { retry_after, .. }) => {
                 Some(*retry_after)
             }
@@ -131,7 +136,31 @@ mod tests {
                 400,
                 "SQLParseException[expected: a (line 1, column 8)]",
             ),
-            (QueryError::Unsupported("no DROP".into()), 4004, 400, "UnsupportedFeatureException[no DROP]"),
+            (QueryError::Unsupported("no COPY".into()), 4004, 400, "UnsupportedFeatureException[no COPY]"),
+            (
+                QueryError::TableExists { name: "t".into() },
+                4093,
+                409,
+                "RelationAlreadyExists[table t exists; CREATE TABLE IF NOT EXISTS leaves it as it is]",
+            ),
+            (
+                QueryError::Unfinished {
+                    statement: "DELETE",
+                    done_rows: 5,
+                    begun_rows: 9,
+                    cause: Box::new(QueryError::Storage(StorageError::Closed)),
+                },
+                5030,
+                503,
+                "ServiceUnavailable[DELETE ended after 5 to 9 rows: the server is stopping; what it did stays done, \
+                 and running it again does the rest]",
+            ),
+            (
+                QueryError::Pending { statement: "DROP TABLE", cause: Box::new(QueryError::Cancelled) },
+                5005,
+                500,
+                "JobKilledException[the statement was cancelled; DROP TABLE goes on in the server and may still succeed]",
+            ),
             (
                 {
                     let (name, near) = unknown("bmp18");

@@ -20,10 +20,6 @@ pub(super) fn render(answer: &Value) -> String {
     let count = answer["rowcount"].as_i64().unwrap_or_default();
     let names = list(&answer["cols"]);
     let mut out = String::new();
-    if names.is_empty() {
-        let _ = writeln!(out, "ok ({duration:.1} ms)");
-        return out;
-    }
     let types: Vec<u64> = list(&answer["col_types"]).iter().map(|id| id.as_u64().unwrap_or_default()).collect();
     let head: Vec<String> = names.iter().map(|name| name.as_str().unwrap_or_default().to_owned()).collect();
     let rows: Vec<Vec<String>> = list(&answer["rows"])
@@ -106,11 +102,5 @@ mod tests {
             (2 rows, 0.8 ms)
         "#]]
         .assert_eq(&render(&answer));
-    }
-
-    #[test]
-    fn a_statement_without_rows_says_ok() {
-        let answer = serde_json::json!({"cols": [], "rows": [[]], "rowcount": 1, "duration": 2.25});
-        assert_eq!(render(&answer), "ok (2.2 ms)\n");
     }
 }

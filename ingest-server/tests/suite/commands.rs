@@ -53,7 +53,7 @@ fn sql_shows_tables_and_other_formats() {
 
     let script = piped(&eden, &["sql", "--url", &eden.url], "REFRESH TABLE m;\nSELECT count(*)\nFROM m;\n");
     assert_eq!(script.code, Some(0), "{}", script.err);
-    assert!(script.out.starts_with("ok (") && script.out.contains(" 2\n"), "{}", script.out);
+    assert!(script.out.starts_with("REFRESH TABLE (") && script.out.contains(" 2\n"), "{}", script.out);
     for format in ["table", "csv"] {
         let wrong = sql(&["--format", format, "SELECT x FROM m"]);
         assert_eq!(wrong.code, Some(1));

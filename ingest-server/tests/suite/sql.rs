@@ -65,7 +65,10 @@ fn errors_have_codes_statuses_and_close_names() {
         ("SELECT temperatur FROM bmp180", 404, 4043, "did you mean temperature?"),
         ("SELECT * FROM nowhere.bmp180", 404, 4045, "SchemaUnknownException[schema nowhere unknown"),
         ("SELEC 1", 400, 4000, "SQLParseException["),
-        ("DROP TABLE bmp180", 400, 4004, "UnsupportedFeatureException["),
+        ("DROP VIEW bmp180", 400, 4004, "UnsupportedFeatureException["),
+        ("DROP TABLE bmp18", 404, 4041, "RelationUnknown[table bmp18 unknown; did you mean bmp180?]"),
+        ("DELETE FROM system.rejected", 400, 4000, "can only be read"),
+        ("CREATE TABLE bmp180 (x DOUBLE)", 409, 4093, "RelationAlreadyExists[table bmp180 exists"),
     ] {
         let answer = eden.sql(stmt);
         let body = answer.json();
@@ -153,6 +156,30 @@ fn influxdbs_endpoint_answers_json_lines_and_csv() {
     assert_eq!((unknown.status, unknown.json()["error"].as_str().unwrap().contains("bmp180")), (404, true));
     assert_eq!(eden.get("/api/v3/query_sql?q=SELECT+1&format=pdf").status, 400);
     assert_eq!(eden.get("/api/v3/query_sql").status, 400);
+}
+
+#[test]
+fn influxdbs_endpoint_changes_nothing() {
+    let eden = filled();
+    for statement in ["DELETE FROM bmp180 WHERE false", "DROP TABLE IF EXISTS bmp18", "OPTIMIZE TABLE bmp180"] {
+        let got = eden.get(&format!("/api/v3/query_sql?db=public&q={}", statement.replace(' ', "%20")));
+        let posted = json!({ "db": "public", "q": statement }).to_string();
+        let posted = eden.post("/api/v3/query_sql", &[], posted.as_bytes());
+        for answer in [got, posted] {
+            assert_eq!(answer.status, 400, "{answer:?}");
+            assert!(answer.json()["error"].as_str().unwrap().contains("POST /_sql"), "{answer:?}");
+        }
+    }
+    assert_eq!(eden.rows("SELECT count(*) FROM bmp180"), json!([[2]]));
+}
+
+#[test]
+fn a_retention_is_written_as_every_other_span_of_time() {
+    for text in ["90d", "12 h", " 5m", "1s", "250ms", "0s", "", "5", "1w", "1.5h", "-1d", "1D", "18446744073709551615d"]
+    {
+        let period = settings::Period::parse(text).ok().map(|period| period.0);
+        assert_eq!(model::time_text::span(text), period, "{text:?}");
+    }
 }
 
 #[test]

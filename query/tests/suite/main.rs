@@ -3,7 +3,9 @@
 //! Each test has a server of its own: a [`Storage`] in a temporary folder and an engine over it.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod changes;
 mod damage;
+mod ddl;
 mod decimals;
 mod limits;
 mod names;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use model::{SeriesKey, SplitMix64, SystemClock, TableBatch, TableName, Value};
-use query::{QueryConfig, QueryEngine, QueryError, QueryRequest, QueryResult, Rows};
+use query::{Access, QueryConfig, QueryEngine, QueryError, QueryRequest, QueryResult, Rows};
 use storage::{Storage, StorageConfig};
 use tempfile::TempDir;
 use wal::disk::LocalDisk;
@@ -80,8 +82,17 @@ impl Server {
 
     async fn refresh(&self, table: &str) {
         match self.engine.execute(QueryRequest::new(format!("REFRESH TABLE {table}"))).await {
-            Ok(QueryResult::Done { statement: "REFRESH", rows: 1 }) => {}
+            Ok(QueryResult::Done { statement: "REFRESH", rows: Some(1) }) => {}
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a statement that changes something answers.
+    async fn change(&self, sql: &str) -> Result<(&'static str, Option<u64>), QueryError> {
+        let request = QueryRequest { access: Access::Change, ..QueryRequest::new(sql) };
+        match self.engine.execute(request).await? {
+            QueryResult::Done { statement, rows } => Ok((statement, rows)),
+            other @ QueryResult::Rows(_) => panic!("{sql}: {other:?}"),
         }
     }
 

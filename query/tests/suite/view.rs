@@ -1,7 +1,7 @@
 //! One view over shards and memory (P4, P6).
 
 use model::{TableName, Value};
-use query::{QueryRequest, QueryResult};
+use query::{Access, QueryRequest, QueryResult};
 
 use crate::{DAY, HOUR, Server, collect};
 
@@ -122,6 +122,7 @@ async fn tables_of_any_name_and_schema_are_found() {
     let request = |schema: &str| QueryRequest {
         sql: r#"SELECT temp FROM "My/Table%41 ü""#.into(),
         default_schema: Some(schema.into()),
+        access: Access::Read,
     };
     for schema in ["Plant 1", "plant 1"] {
         match server.engine.execute(request(schema)).await {

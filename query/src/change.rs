@@ -1,0 +1,126 @@
+//! The statements that change tables: `CREATE`, `ALTER`, `DROP` and `OPTIMIZE TABLE`, `DELETE`, `UPDATE … SET c = NULL`.
+//!
+//! Owns:     what each of them may say; carrying them out through `storage`.
+//! Does not: parse SQL (`statement` does), or change a byte itself.
+//!
+//! Invariant: whatever a statement says that is not carried out is refused. No clause is passed over.
+
+mod alter;
+mod apply;
+mod create;
+mod keys;
+mod options;
+mod progress;
+mod remove;
+mod types;
+
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::ast::{Ident, ObjectName, ObjectType, Statement as Ast};
+use model::FieldType;
+use storage::TableOptions;
+
+use crate::error::QueryError;
+
+pub(crate) use alter::parse_reset;
+pub(crate) use progress::Progress;
+use remove::Target;
+
+/// A statement that changes something.
+#[derive(Debug)]
+pub(crate) enum Change {
+    CreateTable { name: ObjectName, if_not_exists: bool, table: NewTable },
+    AlterTable { name: ObjectName, if_exists: bool, alteration: Alteration },
+    ResetOptions { name: ObjectName, if_exists: bool, keys: Vec<Ident> },
+    DropTable { name: ObjectName, if_exists: bool },
+    Optimize(Vec<ObjectName>),
+    DeleteRows(Target),
+    RemoveFields { target: Target, columns: Vec<Ident> },
+}
+
+/// What a new table has.
+#[derive(Debug)]
+pub(crate) struct NewTable {
+    tags: Vec<Arc<str>>,
+    fields: Vec<(Arc<str>, FieldType)>,
+    options: TableOptions,
+}
+
+/// What of a table is changed.
+#[derive(Debug)]
+pub(crate) enum Alteration {
+    Options(TableOptions),
+    AddFields(Vec<NewField>),
+    ChangeType { column: Ident, to: FieldType },
+}
+
+/// A field that a table gets.
+#[derive(Debug)]
+pub(crate) struct NewField {
+    name: Arc<str>,
+    field_type: FieldType,
+    if_not_exists: bool,
+}
+
+impl Change {
+    /// The statement's name, as answers and errors say it.
+    pub(crate) fn tag(&self) -> &'static str {
+        match self {
+            Change::CreateTable { .. } => "CREATE TABLE",
+            Change::AlterTable { .. } | Change::ResetOptions { .. } => "ALTER TABLE",
+            Change::DropTable { .. } => "DROP TABLE",
+            Change::Optimize(_) => "OPTIMIZE TABLE",
+            Change::DeleteRows(_) => "DELETE",
+            Change::RemoveFields { .. } => "UPDATE",
+        }
+    }
+
+    /// Understands a statement that has a [`Change::tag_of`].
+    ///
+    /// # Errors
+    /// [`QueryError::Unsupported`] and [`QueryError::Plan`] say what the statement should be.
+    pub(crate) fn parse(statement: Ast) -> Result<Change, QueryError> {
+        match statement {
+            Ast::CreateTable(create) => create::parse(create),
+            Ast::AlterTable(alter) => alter::parse(alter),
+            Ast::Delete(delete) => remove::delete(delete),
+            Ast::Update(update) => remove::update(update),
+            Ast::Drop {
+                object_type: ObjectType::Table,
+                if_exists,
+                names,
+                cascade: _,
+                restrict: _,
+                purge,
+                temporary,
+                table,
+            } => {
+                match <[ObjectName; 1]>::try_from(names) {
+                    // Nothing depends on a table, so CASCADE and RESTRICT are the same.
+                    Ok([name]) if !purge && !temporary && table.is_none() => Ok(Change::DropTable { name, if_exists }),
+                    _ => Err(QueryError::Unsupported(
+                        "this form of DROP TABLE is not supported; it is written DROP TABLE [IF EXISTS] t, one table at \
+                         a time"
+                            .into(),
+                    )),
+                }
+            }
+            _ => Err(QueryError::Internal("a statement that changes nothing is taken for one that does".into())),
+        }
+    }
+
+    /// The name of a statement that [`Change::parse`] understands.
+    pub(crate) fn tag_of(statement: &Ast) -> Option<&'static str> {
+        match statement {
+            Ast::CreateTable(_) => Some("CREATE TABLE"),
+            Ast::AlterTable(_) => Some("ALTER TABLE"),
+            Ast::Drop { object_type: ObjectType::Table, .. } => Some("DROP TABLE"),
+            Ast::Delete(_) => Some("DELETE"),
+            Ast::Update(_) => Some("UPDATE"),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
