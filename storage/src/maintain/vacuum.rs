@@ -118,6 +118,7 @@ impl Shared {
             });
         }
         let first = self.with_wal(Wal::first).ok_or(StorageError::Closed)?;
+        // As it was before: what was found out now counts at the next try.
         if dropped.log_end.is_none_or(|end| first < end) {
             return Ok(());
         }
