@@ -16,11 +16,12 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 use wal::Wal;
-use wal::disk::{DirEntry, Disk, EntryKind};
+use wal::disk::{DirEntry, Disk, EntryKind, Replace};
 
 use super::{Care, Maintenance};
 use crate::StorageError;
@@ -80,6 +81,7 @@ impl Shared {
         }
         for dropped in self.catalog.dropped() {
             if let Err(e) = self.delete_dropped(&dropped, grace) {
+                maintenance.swept = false;
                 tracing::warn!(folder = dropped.prefix, error = %e, "a dropped table's folder stays until the next try");
             }
         }
@@ -94,12 +96,11 @@ impl Shared {
     /// Deletes of a dropped table what may go: first its data, then, when no row of it is in the log, the folder.
     fn delete_dropped(&self, dropped: &Dropped, grace: Duration) -> Result<(), StorageError> {
         let context = &*self.context;
-        let durable = self.with_wal(Wal::durable).ok_or(StorageError::Closed)?;
         self.catalog.change_dropped(dropped.id, |dropped| {
-            // Nobody else has the table, so none of its rows is on its way to the log.
-            if dropped.table.as_ref().is_none_or(|table| std::sync::Arc::strong_count(table) == 1) {
+            // Nobody else has the table, so none of its rows is on its way to the log any more: only then it is asked.
+            if dropped.table.as_ref().is_none_or(|table| Arc::strong_count(table) == 1) {
                 dropped.table = None;
-                dropped.log_end.get_or_insert(durable);
+                dropped.log_end = dropped.log_end.or_else(|| self.with_wal(Wal::durable));
             }
             true
         });
@@ -129,7 +130,11 @@ impl Shared {
             kind: EntryKind::Directory,
         };
         let to = parent.join(&doomed.name);
-        context.disk.rename(&dir, &to, wal::disk::Replace::No).map_err(StorageError::io("rename", &dir))?;
+        match context.disk.rename(&dir, &to, Replace::No) {
+            // An earlier try got as far as this.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StorageError::io("rename", &dir)(e)),
+            _ => {}
+        }
         context.disk.sync_dir(parent).map_err(StorageError::io("sync", parent))?;
         self.catalog.change_dropped(dropped.id, |_| false);
         delete_all(context, parent, &doomed)

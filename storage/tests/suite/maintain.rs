@@ -126,6 +126,8 @@ fn options_are_kept_through_new_columns_and_restarts_and_stand_above_the_default
     write(&storage, "t", &[("a", 1, &[("new", Value::F64(0.0))])]);
     drop(storage);
     let storage = world.reopen();
+    assert_eq!(storage.options(&table()).unwrap().retention, Some(Duration::MAX));
+    assert_eq!(storage.options(&other), Some(TableOptions::default()));
     clock.pass(DAYS(10));
     write(&storage, "t", &[("a", 11 * DAY, &[("x", Value::F64(0.0))])]);
     write(&storage, "other", &[("a", 11 * DAY, &[("x", Value::F64(0.0))])]);
