@@ -27,7 +27,7 @@ use super::{Care, Maintenance};
 use crate::StorageError;
 use crate::catalog::Dropped;
 use crate::context::Context;
-use crate::delta::{DAY_COLUMN, check_checkpoint, checkpoint_version, commit_version};
+use crate::delta::{DAY_COLUMN, TableLog, check_checkpoint, checkpoint_version, commit_version};
 use crate::engine::Shared;
 use crate::table::Table;
 
@@ -155,6 +155,16 @@ impl Shared {
     }
 }
 
+impl Care {
+    /// Takes note of the files that commits have removed since the last call.
+    fn bury(&mut self, log: &mut TableLog, now: Duration) {
+        self.tombstones.extend(log.take_removed().into_iter().map(|removed| {
+            let earlier_ms = if removed.in_this_life { None } else { removed.at_ms };
+            Tombstone { path: removed.path, since: Since { seen: now, earlier_ms } }
+        }));
+    }
+}
+
 impl Table {
     /// Deletes data files that have been in no version for the time of grace.
     fn vacuum(&self, care: &mut Care, grace: Duration) -> Result<(), StorageError> {
@@ -166,10 +176,7 @@ impl Table {
             if log.is_uncertain() {
                 return Ok(());
             }
-            care.tombstones.extend(log.take_removed().into_iter().map(|removed| {
-                let earlier_ms = if removed.in_this_life { None } else { removed.at_ms };
-                Tombstone { path: removed.path, since: Since { seen: now, earlier_ms } }
-            }));
+            care.bury(&mut log, now);
         }
         if care.scanned.is_none_or(|at| now.saturating_sub(at) >= SCAN_PERIOD) {
             self.scan(care, now)?;
@@ -217,12 +224,14 @@ impl Table {
     fn scan(&self, care: &mut Care, now: Duration) -> Result<(), StorageError> {
         let Ok(_compacting) = self.compacting.try_lock() else { return Ok(()) };
         let _flushing = self.flushing.lock().expect("no holder of this lock panics");
-        let log = self.log.lock().expect("no holder of this lock panics");
+        let mut log = self.log.lock().expect("no holder of this lock panics");
         let disk = &*self.context.disk;
         // A commit that failed just now: see above.
         if log.is_uncertain() {
             return Ok(());
         }
+        // Until the locks were taken a flush may have removed more: those are no leftovers, queries may be reading them.
+        care.bury(&mut log, now);
         let named = self.named();
         let mut known: HashMap<&str, &Tombstone> = HashMap::new();
         known.extend(care.tombstones.iter().map(|tombstone| (&*tombstone.path, tombstone)));
