@@ -76,7 +76,7 @@ struct Tables {
 }
 
 /// A table that was dropped and still has a folder.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Dropped {
     pub(crate) id: TableId,
     /// Location below `DATA/tables`.
@@ -199,9 +199,12 @@ impl Catalog {
         self.tables.read().expect("no holder of this lock panics").dropped.iter().any(|dropped| dropped.id == id)
     }
 
-    /// The dropped tables that have still a folder.
+    /// The dropped tables that have still a folder, without the tables themselves: who has those is counted.
     pub(crate) fn dropped(&self) -> Vec<Dropped> {
-        self.tables.read().expect("no holder of this lock panics").dropped.clone()
+        let tables = self.tables.read().expect("no holder of this lock panics");
+        let without_table =
+            |dropped: &Dropped| Dropped { id: dropped.id, prefix: dropped.prefix.clone(), table: None, ..*dropped };
+        tables.dropped.iter().map(without_table).collect()
     }
 
     /// Changes what is known of a dropped table; forgets it if `change` returns false.

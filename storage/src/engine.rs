@@ -344,6 +344,11 @@ impl Storage {
         Ok(())
     }
 
+    /// The options that are set for a table of those on disk.
+    pub fn options(&self, name: &TableName) -> Option<TableOptions> {
+        self.shared.catalog.get(name).map(|table| table.properties().options())
+    }
+
     /// Sets options of a table, durably; they are in force when this returns.
     ///
     /// # Errors

@@ -16,17 +16,20 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 use wal::Wal;
-use wal::disk::{DirEntry, Disk, EntryKind};
+use wal::disk::{DirEntry, Disk, EntryKind, Replace};
 
 use super::{Care, Maintenance};
 use crate::StorageError;
 use crate::catalog::Dropped;
 use crate::context::Context;
-use crate::delta::{DAY_COLUMN, check_checkpoint, checkpoint_side_version, checkpoint_version, commit_version};
+use crate::delta::{
+    DAY_COLUMN, TableLog, check_checkpoint, checkpoint_side_version, checkpoint_version, commit_version,
+};
 use crate::engine::Shared;
 use crate::table::Table;
 
@@ -80,6 +83,7 @@ impl Shared {
         }
         for dropped in self.catalog.dropped() {
             if let Err(e) = self.delete_dropped(&dropped, grace) {
+                maintenance.swept = false;
                 tracing::warn!(folder = dropped.prefix, error = %e, "a dropped table's folder stays until the next try");
             }
         }
@@ -94,12 +98,11 @@ impl Shared {
     /// Deletes of a dropped table what may go: first its data, then, when no row of it is in the log, the folder.
     fn delete_dropped(&self, dropped: &Dropped, grace: Duration) -> Result<(), StorageError> {
         let context = &*self.context;
-        let durable = self.with_wal(Wal::durable).ok_or(StorageError::Closed)?;
         self.catalog.change_dropped(dropped.id, |dropped| {
-            // Nobody else has the table, so none of its rows is on its way to the log.
-            if dropped.table.as_ref().is_none_or(|table| std::sync::Arc::strong_count(table) == 1) {
+            // Nobody else has the table, so none of its rows is on its way to the log any more: only then it is asked.
+            if dropped.table.as_ref().is_none_or(|table| Arc::strong_count(table) == 1) {
                 dropped.table = None;
-                dropped.log_end.get_or_insert(durable);
+                dropped.log_end = dropped.log_end.or_else(|| self.with_wal(Wal::durable));
             }
             true
         });
@@ -118,6 +121,7 @@ impl Shared {
             });
         }
         let first = self.with_wal(Wal::first).ok_or(StorageError::Closed)?;
+        // As it was before: what was found out now counts at the next try.
         if dropped.log_end.is_none_or(|end| first < end) {
             return Ok(());
         }
@@ -128,7 +132,11 @@ impl Shared {
             kind: EntryKind::Directory,
         };
         let to = parent.join(&doomed.name);
-        context.disk.rename(&dir, &to, wal::disk::Replace::No).map_err(StorageError::io("rename", &dir))?;
+        match context.disk.rename(&dir, &to, Replace::No) {
+            // An earlier try got as far as this.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StorageError::io("rename", &dir)(e)),
+            _ => {}
+        }
         context.disk.sync_dir(parent).map_err(StorageError::io("sync", parent))?;
         self.catalog.change_dropped(dropped.id, |_| false);
         delete_all(context, parent, &doomed)
@@ -149,6 +157,16 @@ impl Shared {
     }
 }
 
+impl Care {
+    /// Takes note of the files that commits have removed since the last call.
+    fn bury(&mut self, log: &mut TableLog, now: Duration) {
+        self.tombstones.extend(log.take_removed().into_iter().map(|removed| {
+            let earlier_ms = if removed.in_this_life { None } else { removed.at_ms };
+            Tombstone { path: removed.path, since: Since { seen: now, earlier_ms } }
+        }));
+    }
+}
+
 impl Table {
     /// Deletes data files that have been in no version for the time of grace.
     fn vacuum(&self, care: &mut Care, grace: Duration) -> Result<(), StorageError> {
@@ -160,10 +178,7 @@ impl Table {
             if log.is_uncertain() {
                 return Ok(());
             }
-            care.tombstones.extend(log.take_removed().into_iter().map(|removed| {
-                let earlier_ms = if removed.in_this_life { None } else { removed.at_ms };
-                Tombstone { path: removed.path, since: Since { seen: now, earlier_ms } }
-            }));
+            care.bury(&mut log, now);
         }
         if care.scanned.is_none_or(|at| now.saturating_sub(at) >= SCAN_PERIOD) {
             self.scan(care, now)?;
@@ -212,12 +227,14 @@ impl Table {
     fn scan(&self, care: &mut Care, now: Duration) -> Result<(), StorageError> {
         let Ok(_compacting) = self.compacting.try_lock() else { return Ok(()) };
         let _flushing = self.flushing.lock().expect("no holder of this lock panics");
-        let log = self.log.lock().expect("no holder of this lock panics");
+        let mut log = self.log.lock().expect("no holder of this lock panics");
         let disk = &*self.context.disk;
         // A commit that failed just now: see above.
         if log.is_uncertain() {
             return Ok(());
         }
+        // Until the locks were taken a flush may have removed more: those are no leftovers, queries may be reading them.
+        care.bury(&mut log, now);
         let named = self.named();
         let mut known: HashMap<&str, &Tombstone> = HashMap::new();
         known.extend(care.tombstones.iter().map(|tombstone| (&*tombstone.path, tombstone)));

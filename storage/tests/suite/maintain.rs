@@ -126,6 +126,8 @@ fn options_are_kept_through_new_columns_and_restarts_and_stand_above_the_default
     write(&storage, "t", &[("a", 1, &[("new", Value::F64(0.0))])]);
     drop(storage);
     let storage = world.reopen();
+    assert_eq!(storage.options(&table()).unwrap().retention, Some(Duration::MAX));
+    assert_eq!(storage.options(&other), Some(TableOptions::default()));
     clock.pass(DAYS(10));
     write(&storage, "t", &[("a", 11 * DAY, &[("x", Value::F64(0.0))])]);
     write(&storage, "other", &[("a", 11 * DAY, &[("x", Value::F64(0.0))])]);
@@ -305,6 +307,31 @@ fn what_no_version_names_is_deleted_after_the_time_of_grace_and_nothing_else() {
     assert!(!orphan.exists() && theirs.exists());
     assert_eq!(read(&storage, "t").len(), 3);
     assert_eq!(files(&day, ".parquet").len(), 1);
+}
+
+/// Vacuum looks for leftovers when a flush that is under way lets it: what that flush removed is none.
+#[test]
+fn what_a_flush_removes_while_leftovers_are_looked_for_stays_for_queries() {
+    let (faulty, faults) = FaultDisk::new(Arc::new(SimDisk::new()));
+    let storage = World::on(Arc::new(faulty), "/data".into()).open();
+    write(&storage, "t", &[("a", 1, &[("x", Value::F64(1.0))])]);
+    storage.refresh(&table()).unwrap();
+    let snapshot = storage.snapshot(&table()).unwrap().unwrap();
+    write(&storage, "t", &[("a", 1, &[("x", Value::F64(2.0))])]);
+    faults.hold_syncs_of(|path| path.extension().is_some_and(|extension| extension == "parquet"));
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| storage.refresh(&table()));
+        faults.wait_for_held_sync();
+        let clean = scope.spawn(|| storage.clean());
+        // Nothing shows that it waits for the flush; if it does not yet, there is less to see.
+        let (_never, wait) = std::sync::mpsc::channel::<()>();
+        let _ = wait.recv_timeout(Duration::from_millis(200));
+        faults.release_syncs();
+        flush.join().unwrap().unwrap();
+        clean.join().unwrap();
+    });
+    assert_eq!(read_snapshot(&storage, &snapshot).len(), 1);
+    assert_eq!(read(&storage, "t").len(), 1);
 }
 
 #[test]
