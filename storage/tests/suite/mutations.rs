@@ -81,7 +81,14 @@ fn build_with(commits: usize) -> Folder {
         write(&storage, "many", &[("a", n, &[("x", Value::F64(n as f64))])]);
         refresh(&storage, "many");
     }
-    for _ in 0..commits {
+    let mut storage = storage;
+    for n in 0..commits {
+        if n == 70 {
+            // A checkpoint is of the newest version when it is written: the first one is to be before the second.
+            storage.close(Duration::from_secs(60)).unwrap();
+            drop(storage);
+            storage = open(&disk, 9).unwrap();
+        }
         write(&storage, "many", &[("a", 0, &[("x", Value::F64(0.0))])]);
         refresh(&storage, "many");
     }
