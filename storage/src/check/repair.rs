@@ -130,14 +130,14 @@ impl Plan {
         let mut plan = Plan { name, folder, log, files: moved, removed, lost: Vec::new() };
         let good = plan.checkpoints(disk, &files)?;
         let Some((replay, salvaged)) = plan.commits(&reader, data, &files, good, repaired)? else {
-            return Ok(Some(plan));
+            return Ok(Some(plan.nothing()));
         };
         let state = match replay.finish(files.commit_path(files.last)) {
             Ok(state) => state,
             Err(StorageError::Corrupt { path, reason }) => {
                 let advice = "bring it back from a copy: nothing else tells what the table is".into();
                 repaired.left.push(Finding { severity: Severity::Damage, file: path, what: reason, advice });
-                return Ok(Some(plan));
+                return Ok(Some(plan.nothing()));
             }
             Err(e) => return Err(e),
         };
@@ -169,6 +169,11 @@ impl Plan {
             plan.set_unnamed_aside(disk, &sound, &gone)?;
         }
         Ok(Some(plan))
+    }
+
+    /// Nothing is done to a table that cannot be brought back: what is damaged stays where a copy is to be put.
+    fn nothing(self) -> Plan {
+        Plan { log: Vec::new(), files: Vec::new(), removed: Vec::new(), lost: Vec::new(), ..self }
     }
 
     /// Sets damaged checkpoints aside; returns the version of the newest one that is whole.
@@ -243,7 +248,12 @@ impl Plan {
             }
             let Some(salvaged) = salvage(reader, &self.folder.prefix, &replay, &removed, &bytes) else {
                 let advice = "bring it back from a copy: nothing else tells what the table is".into();
-                repaired.left.push(Finding { severity: Severity::Damage, file: path, what: reason, advice });
+                // Commits behind which a checkpoint stood may have been cleaned away: then that is what is missed.
+                let (file, what) = match files.checkpoints.last() {
+                    Some(newest) => (files.checkpoint_path(*newest), "it and all before it are damaged".into()),
+                    None => (path, reason),
+                };
+                repaired.left.push(Finding { severity: Severity::Damage, file, what, advice });
                 return Ok(None);
             };
             replay.apply_all(salvaged.actions.clone());

@@ -22,18 +22,18 @@ const DAY: i64 = 86_400_000_000;
 const TABLES: [&str; 3] = ["wide", "many", "small"];
 
 /// A data folder that was closed in order, and all that is in it.
-pub(crate) struct Folder {
-    pub(crate) disk: SimDisk,
-    pub(crate) tables: BTreeMap<&'static str, Rows>,
+struct Folder {
+    disk: SimDisk,
+    tables: BTreeMap<&'static str, Rows>,
     /// Shards of the newest versions. Others were replaced, and damage to them changes nothing.
-    pub(crate) shards: BTreeSet<PathBuf>,
+    shards: BTreeSet<PathBuf>,
 }
 
 fn data() -> PathBuf {
     PathBuf::from("/data")
 }
 
-pub(crate) fn open(disk: &SimDisk, seed: u64) -> Result<Arc<Storage>, StorageError> {
+fn open(disk: &SimDisk, seed: u64) -> Result<Arc<Storage>, StorageError> {
     let shared: SharedDisk = Arc::new(disk.clone());
     World::on(shared, data()).with_seed(seed).try_open()
 }
@@ -42,14 +42,21 @@ fn refresh(storage: &Storage, table: &str) {
     storage.refresh(&TableName::public(table)).unwrap();
 }
 
-pub(crate) fn build() -> Folder {
+fn build() -> Folder {
+    let folder = build_with(135);
+    assert_eq!(files(&folder.disk, &["/_delta_log/", ".checkpoint.parquet"]).len(), 2);
+    folder
+}
+
+/// With so many commits that only move the watermark: enough of them make checkpoints.
+fn build_with(commits: usize) -> Folder {
     let disk = SimDisk::new();
     let storage = open(&disk, 1).unwrap();
     let rng = SplitMix64::new(5);
     // Shards of several blocks, in two days, with all types, a correction and a younger column.
     for day in 0..2 {
         let mut rows = batch("wide", &[]);
-        for n in 0..[5000, 300][day as usize] {
+        for n in 0..if commits == 0 { 50 } else { [5000, 300][day as usize] } {
             let text = format!("note {}", rng.below(100));
             let fields = [
                 ("x", Value::F64(rng.next_u64() as f64 / 1e9)),
@@ -70,12 +77,18 @@ pub(crate) fn build() -> Folder {
     write(&storage, "wide", &[("series 1", 1000, &[("x", Value::F64(-1.0)), ("young", Value::F64(2.0))])]);
     write(&storage, "wide", &[("other", 1, &[("young", Value::F64(3.0))])]);
     refresh(&storage, "wide");
-    // Commits enough for two checkpoints; most of them only move the watermark.
     for n in 0..3 {
         write(&storage, "many", &[("a", n, &[("x", Value::F64(n as f64))])]);
         refresh(&storage, "many");
     }
-    for _ in 0..135 {
+    let mut storage = storage;
+    for n in 0..commits {
+        if n == 70 {
+            // A checkpoint is of the newest version when it is written: the first one is to be before the second.
+            storage.close(Duration::from_secs(60)).unwrap();
+            drop(storage);
+            storage = open(&disk, 9).unwrap();
+        }
         write(&storage, "many", &[("a", 0, &[("x", Value::F64(0.0))])]);
         refresh(&storage, "many");
     }
@@ -86,7 +99,6 @@ pub(crate) fn build() -> Folder {
     let shards = snapshots.iter().flat_map(|snapshot| &snapshot.shards);
     let shards = shards.map(|view| data().join("tables").join(&view.shard.path)).collect();
     drop(storage);
-    assert_eq!(files(&disk, &["/_delta_log/", ".checkpoint.parquet"]).len(), 2);
     Folder { disk, tables, shards }
 }
 
@@ -116,7 +128,7 @@ const TARGETS: [&[&str]; 4] = [
     &["/_delta_log/", ".checkpoint.crc32c"],
 ];
 
-pub(crate) fn look(disk: &SimDisk) -> Report {
+fn look(disk: &SimDisk) -> Report {
     let shared: SharedDisk = Arc::new(disk.clone());
     check(&shared, &CheckOptions::new(data()), &mut |_| {}).unwrap()
 }
@@ -318,6 +330,50 @@ fn run_repair(folder: &Folder, seed: u64) -> Result<(), String> {
         return fail("a second repair finds something".into());
     }
     Ok(())
+}
+
+/// Repairs with power going at every step, and again after that.
+fn run_cuts(folder: &Folder, damaged: &SimDisk, file: &Path, missing: usize) -> u64 {
+    for step in 1.. {
+        let disk = damaged.fork();
+        disk.cut_after(step);
+        let first = mend(&disk, Act::Do);
+        let is_through = disk.is_on();
+        let disk = disk.power_cut(step);
+        let again = mend(&disk, Act::Do).unwrap();
+        assert_eq!(again.left, [], "step {step}: {first:?}");
+        let report = look(&disk);
+        assert!(!report.findings.iter().any(|f| f.severity == Severity::Damage), "step {step}: {:#?}", report.findings);
+        let storage = open(&disk, 2).unwrap();
+        let mut gone = 0;
+        for (table, stored) in &folder.tables {
+            let rows = read(&storage, table);
+            assert!(rows.iter().all(|(key, fields)| stored.get(key) == Some(fields)), "step {step}: {table}");
+            gone += stored.len() - rows.len();
+        }
+        assert_eq!(gone, missing, "step {step} of {}", file.display());
+        let told = storage.snapshot(&TableName::new("system", "data_loss")).unwrap();
+        assert!(told.is_some_and(|told| !read_snapshot(&storage, &told).is_empty()), "step {step}: nothing is told");
+        if is_through {
+            return step;
+        }
+    }
+    unreachable!("a repair has an end")
+}
+
+#[test]
+fn a_repair_that_loses_power_at_any_step_is_finished_by_the_next() {
+    let folder = build_with(0);
+    let disk = folder.disk.fork();
+    let shard = folder.shards.iter().find(|shard| is_of(shard, "small")).unwrap();
+    disk.plant(shard, b"short").unwrap();
+    let steps = run_cuts(&folder, &disk, shard, 2);
+    assert!(steps > 15, "{steps} steps");
+    // A commit in which nothing can be read: what it added is set aside, and the log still has those rows.
+    let disk = folder.disk.fork();
+    let commit = Path::new("/data/tables/public/small/_delta_log/00000000000000000001.json");
+    disk.plant(commit, &[0; 700]).unwrap();
+    run_cuts(&folder, &disk, commit, 0);
 }
 
 fn is_of(file: &Path, table: &str) -> bool {
