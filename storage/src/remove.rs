@@ -39,6 +39,7 @@ impl Storage {
         let table = table.ok_or_else(|| StorageError::Invalid(format!("there is no table {}", removal.table)))?;
         shared.wait_for_room()?;
         let pass = shared.enter(vec![removal.table.clone()])?;
+        table.check_live()?;
         check_fields(&removal, &*table.schema_for_writes()?)?;
         // No row has a time that cannot be stored.
         let can_be = |row: usize| (TIME_MIN_US..=TIME_MAX_US).contains(&removal.times_us[row]);

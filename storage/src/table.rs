@@ -244,7 +244,7 @@ impl Table {
         let now = self.context.clock.monotonic();
         let mut state = self.state();
         let mut growth = Growth::default();
-        if position.offset < state.flushed {
+        if position.offset < state.flushed || state.fate == Fate::Dropped {
             return growth;
         }
         let fields: Option<Vec<(Arc<str>, FieldType)>> = removal.fields.as_ref().map(|names| {

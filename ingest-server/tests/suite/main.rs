@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-// `mod changes;` follows when storage makes, alters and drops tables, and removes rows.
+mod changes;
 mod commands;
 mod failing_disk;
 mod life;

@@ -58,7 +58,7 @@ pub(super) fn check_logs(disk: &SharedDisk, data: &Path, tables: &[CheckedTable]
         let what = format!("{rows_of_none} rows are of tables that are dropped, damaged or gone");
         report.find(Severity::Note, &dir, what, "nothing, unless a table is missed");
     }
-    let set_aside = data.join("rejected");
+    let set_aside = data.join("quarantine");
     let looked = look(disk, &set_aside, LogKind::Ring, node, 0, &mut |_| {});
     tell_looked(report, &set_aside, looked);
 }

@@ -364,8 +364,7 @@ impl ColumnSummary {
                 self.unbounded |= range.is_some_and(|(a, b)| !a.is_finite() || !b.is_finite());
                 range.map(|(a, b)| (Bound::Float(a), Bound::Float(b)))
             }
-            ColumnKind::Field(FieldType::Text) => self.text_range(array),
-            ColumnKind::Tag => unreachable!("tags are added by row group"),
+            ColumnKind::Tag | ColumnKind::Field(FieldType::Text) => self.text_range(array),
             ColumnKind::Field(FieldType::Decimal { scale }) => {
                 let values = array.as_primitive::<Decimal128Type>();
                 let bound = |units: i128| {
