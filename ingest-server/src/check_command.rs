@@ -144,7 +144,7 @@ fn write_repaired(repaired: &Repaired, act: Act) -> io::Result<()> {
 }
 
 fn shown(us: i64) -> String {
-    crate::time_text::iso(us)
+    model::time_text::iso(us)
 }
 
 /// How far the work is, on standard error: one line that changes on a terminal, else a line for each tenth.

@@ -82,6 +82,22 @@ section! {
         /// Log on disk above which the tables that hold its oldest part are flushed. A longer log
         /// makes larger shards and a slower start after a crash.
         log_bytes_max: ByteSize = ByteSize(1 << 30),
+        /// How long rows are kept, by their own time, in tables that have no retention of their own
+        /// (`ALTER TABLE t SET (retention = '90d')`). A day goes when all of it is older. 0s: for ever.
+        retention: Period = Period(Duration::ZERO),
+        /// Shards are merged into fewer and larger ones, reading no more than this in a second.
+        compaction_rate: ByteSize = ByteSize(64 << 20),
+        /// How long files that are in no table any more stay, for whoever still reads them. At least
+        /// twice the time that a query may take.
+        vacuum_grace: Period = Period(Duration::from_secs(3_600)),
+        /// All shards are read again and again, so much in a second, and compared with their
+        /// checksums. 0B: not at all.
+        scrub_rate: ByteSize = ByteSize(4 << 20),
+        /// Largest size of the shards that have a column for `ALTER TABLE` to change its type.
+        alter_bytes_max: ByteSize = ByteSize(1 << 30),
+        /// The same for a column of whole numbers that becomes one of floats because a float came;
+        /// beyond it the row goes to `system.quarantine`.
+        widen_bytes_max: ByteSize = ByteSize(64 << 20),
     }
 }
 
@@ -138,6 +154,12 @@ impl Config {
             memory_bytes_max: self.storage.memory.bytes(),
             log_bytes_max: self.storage.log_bytes_max.0,
             max_future: self.ingest.max_future.0,
+            retention_default: Some(self.storage.retention.0).filter(|retention| !retention.is_zero()),
+            compaction_bytes_per_second: self.storage.compaction_rate.0,
+            vacuum_grace: self.storage.vacuum_grace.0.max(self.query.timeout.0 * 2),
+            scrub_bytes_per_second: self.storage.scrub_rate.0,
+            alter_bytes_max: self.storage.alter_bytes_max.0,
+            widen_bytes_max: self.storage.widen_bytes_max.0,
             ..StorageConfig::new(self.storage.data.clone())
         }
     }

@@ -114,6 +114,18 @@ catalogue! {
     Counter STORAGE_SHARD_BYTES = "eden_storage_shard_bytes_written_total";
     /// Shards replaced because a correction met them.
     Counter STORAGE_SHARDS_REWRITTEN = "eden_storage_shards_rewritten_total";
+    /// Merges of shards into fewer.
+    Counter STORAGE_COMPACTIONS = "eden_storage_compactions_total";
+    /// Rows merged, each time counted.
+    Counter STORAGE_COMPACTED_ROWS = "eden_storage_compacted_rows_total";
+    /// Bytes of shards that merges read.
+    Counter STORAGE_COMPACTED_BYTES = "eden_storage_compacted_bytes_total";
+    /// Rows that were removed because they were older than their table's retention.
+    Counter STORAGE_ROWS_EXPIRED = "eden_storage_rows_expired_total";
+    /// Files deleted because no table needed them any more.
+    Counter STORAGE_FILES_DELETED = "eden_storage_files_deleted_total";
+    /// Rows in memory that wait for the shards to be rewritten whose rows they replace.
+    Gauge STORAGE_WAITING_ROWS = "eden_storage_waiting_rows";
     /// Bytes of rows in memory.
     Gauge STORAGE_MEMORY_BYTES = "eden_storage_memory_bytes";
     /// Rows in memory that are not yet in shards.
