@@ -145,8 +145,12 @@ impl Catalog {
                 "a table's log is damaged: it cannot be used until the server is stopped and `eden repair` was run");
             damaged.insert(name.clone(), DamagedTable { name, path, reason });
         }
-        // Of two folders of one name one is a dropped table's.
-        damaged.retain(|name, _| !tables.by_name.contains_key(name));
+        // Of two folders of one name nobody can say which is the table: neither is used.
+        for name in damaged.keys() {
+            if let Some(table) = tables.by_name.remove(name) {
+                tables.by_id.remove(&table.id);
+            }
+        }
         let (tables, creating, held) = (RwLock::new(tables), Mutex::new(()), AtomicU64::new(u64::MAX));
         Ok(Catalog { context, tables, creating, damaged, held })
     }

@@ -48,7 +48,7 @@ fn a_damaged_shard_is_named_by_check_and_query_and_set_aside_by_repair() {
     assert!(code == Some(1) && text.contains(&name), "{text}");
 
     eden.restart();
-    let error = eden.client().sql("SELECT sum(n) FROM air").expect_err("a shard is damaged").to_string();
+    let error = eden.client().sql("SELECT sum(n) FROM air").expect_err("a shard is damaged");
     assert!(error.contains(&name) && error.contains("eden repair"), "{error}");
     assert_eq!(eden.sql("SELECT count(n) FROM air WHERE time < '2026-06-02'").single(), 100);
     assert!(eden.stop().success());

@@ -5,6 +5,7 @@ mod hot_day;
 mod ingest;
 mod mqtt;
 mod report;
+mod storage;
 
 use std::path::{Path, PathBuf};
 
@@ -17,10 +18,12 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     match arguments.first().map(String::as_str) {
         Some("ingest") => ingest::run(),
         Some("hot-day") => hot_day::run(),
+        Some("storage") => storage::run(),
         Some("mqtt") => mqtt::run(&arguments[1..]),
         Some(name) => Err(format!("there is no bench {name:?}")),
         None => {
             println!("cargo xtask bench ingest   10 M rows over HTTP, 5 000 a batch, 4 connections, durable");
+            println!("cargo xtask bench storage  10 M rows: bytes a value, CPU of flush and compaction, writes");
             println!("cargo xtask bench hot-day  8.64 M rows of a day in 200 flushes with retries and corrections");
             println!(
                 "cargo xtask bench mqtt     QoS 1 at 1×1, 100×1, 100×100 and 5 000 idle connections, beside Mosquitto"

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use decode::line_protocol::{self, Precision};
-use model::{SplitMix64, SystemClock, TableName};
+use model::{FieldType, SplitMix64, SystemClock, TableName};
 use serde_json::json;
-use storage::{Storage, StorageConfig};
+use storage::{Storage, StorageConfig, TableOptions, TableSchema};
 use wal::disk::LocalDisk;
 
 /// Line protocol from standard input straight into a storage.
@@ -30,6 +30,9 @@ struct Options {
     /// Bytes of rows in memory at which a table is flushed, in MiB.
     #[arg(long, default_value_t = 64)]
     table_memory_mib: usize,
+    /// Makes the table `env` with its fields as decimals of this many digits behind the point.
+    #[arg(long)]
+    digits: Option<u8>,
 }
 
 fn main() -> ExitCode {
@@ -53,6 +56,12 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         Arc::new(SplitMix64::new(1)),
         &|_| {},
     )?;
+    if let Some(scale) = options.digits {
+        let tags = ["device", "firmware", "site"].map(Into::into);
+        let decimal = |name: &str| (name.into(), FieldType::Decimal { scale });
+        let fields = ["temperature", "pressure", "humidity"].map(decimal);
+        storage.create_table(&TableName::public("env"), &TableSchema::new(&tags, &fields), TableOptions::default())?;
+    }
     let mut input = BufReader::with_capacity(1 << 20, io::stdin().lock());
     let mut body = Vec::new();
     let mut rows = 0_usize;
@@ -92,6 +101,7 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let stats = storage.stats();
     let shards: usize = storage.tables().iter().map(|table| table.shards).sum();
     let shard_bytes: u64 = storage.tables().iter().map(|table| table.shard_bytes).sum();
+    let log_bytes_written = stats.wal.bytes_written;
     storage.close(Duration::from_secs(60))?;
     let result = json!({
         "rows": rows,
@@ -100,6 +110,7 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         "shard_bytes_written": stats.shard_bytes_written_total,
         "shard_rows_written": stats.shard_rows_written_total,
         "shard_bytes_flushed": flushed.shard_bytes_written_total,
+        "log_bytes_written": log_bytes_written,
         "compactions": stats.compactions_total,
         "compaction_rows": stats.compaction_rows_total,
         "compaction_bytes_written": stats.compaction_bytes_written_total,

@@ -17,9 +17,7 @@ use parquet::column::page::{CompressedPage, Page, PageWriter};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{
-    ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder, PageEncodingStats,
-};
+use parquet::file::metadata::{ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder, PageEncodingStats};
 use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
@@ -324,7 +322,7 @@ mod tests {
     use parquet::arrow::arrow_reader::{
         ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
     };
-    use parquet::file::metadata::PageIndexPolicy;
+    use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
     use wal::disk::{LocalDisk, SharedDisk};
 
     use super::*;
@@ -370,13 +368,11 @@ mod tests {
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
         let mut builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), options).unwrap();
         if let Some(ranges) = ranges {
-            builder = builder
-                .with_row_selection(RowSelection::from_consecutive_ranges(ranges.iter().cloned(), rows));
+            builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges.iter().cloned(), rows));
         }
         let batches: Vec<RecordBatch> = builder.build().unwrap().map(Result::unwrap).collect();
-        let text = |array: &dyn Array, row: usize| {
-            array.is_valid(row).then(|| array.as_string::<i32>().value(row).to_owned())
-        };
+        let text =
+            |array: &dyn Array, row: usize| array.is_valid(row).then(|| array.as_string::<i32>().value(row).to_owned());
         let of_batch = |batch: &RecordBatch| -> Tags {
             let (a, b) = (batch.column(0), batch.column(1));
             (0..batch.num_rows()).map(|row| (text(a, row), text(b, row))).collect()
@@ -394,7 +390,8 @@ mod tests {
             let mut rows = 0;
             while rows < 3 * PAGE_ROWS / 2 {
                 let value = |missing: u64| {
-                    (random.next_u64() % missing != 0).then(|| format!("v{}", random.next_u64() % values as u64))
+                    (!random.next_u64().is_multiple_of(missing))
+                        .then(|| format!("v{}", random.next_u64() % values as u64))
                 };
                 let (a, b) = (value([1, 2, 50][seed as usize % 3]), value(7));
                 let len = 1 + below(longest);
@@ -417,7 +414,7 @@ mod tests {
         let bytes = shard(&runs);
         assert!(read(&bytes, None, 0) == expected(&runs));
         let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new()).unwrap();
-        let groups: Vec<i64> = metadata.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
+        let groups: Vec<i64> = metadata.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).collect();
         assert_eq!(groups, [ROW_GROUP_ROWS as i64, ROW_GROUP_ROWS as i64 / 2 - 3]);
     }
 

@@ -180,7 +180,7 @@ impl ShardWriter {
     /// Appends rows, sorted and after all earlier ones: their series, and `columns`, the fields and the time in the
     /// order of the schema.
     pub(crate) fn write_runs(&mut self, runs: &[SeriesRun], columns: &[ArrayRef]) -> Result<(), StorageError> {
-        let rows = columns.last().map_or(0, |times| times.len());
+        let rows = columns.last().map_or(0, Array::len);
         debug_assert_eq!(rows, runs.iter().map(|run| run.rows).sum::<usize>());
         let others = self.schema.columns().iter().zip(&mut self.summaries);
         let others = others.filter(|(column, _)| column.kind != ColumnKind::Tag);
@@ -199,12 +199,7 @@ impl ShardWriter {
         Ok(())
     }
 
-    fn write_in_groups(
-        &mut self,
-        runs: &[SeriesRun],
-        columns: &[ArrayRef],
-        rows: usize,
-    ) -> Result<(), ParquetError> {
+    fn write_in_groups(&mut self, runs: &[SeriesRun], columns: &[ArrayRef], rows: usize) -> Result<(), ParquetError> {
         let mut runs = runs.iter().map(|run| (&*run.key, run.rows));
         // What is left of the run that a full group has cut.
         let mut cut: Option<(&SeriesKey, usize)> = None;

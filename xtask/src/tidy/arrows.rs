@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("faults", &["model", "wal", "storage"]),
     ("iotgen", &[]),
     ("mqttgen", &[]),
+    ("shardbench", &["decode", "model", "storage", "wal"]),
     ("tests", &["decode", "edge-agent", "faults", "ingest-server", "model", "query", "storage", "wal"]),
     ("xtask", &["tests"]),
 ];
