@@ -26,8 +26,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::header::{HOST, ORIGIN};
 use axum::http::{Method, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use futures::FutureExt as _;
 use hyper::body::Incoming;
@@ -171,6 +172,18 @@ impl Connection {
     }
 }
 
+/// Whether a browser sends a request that may change something for a page that came from somewhere else. Browsers send
+/// `Origin` with all such requests (RFC 6454, section 7); other clients hardly ever do.
+fn is_cross_site(request: &Request) -> bool {
+    let Some(origin) = request.headers().get(ORIGIN) else { return false };
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return false;
+    }
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    origin.is_none() || origin != host
+}
+
 async fn handle(
     app: &Arc<App>,
     peer: SocketAddr,
@@ -183,11 +196,15 @@ async fn handle(
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(Peer(peer));
     // The panic hook has counted and logged it; the client is told, the connection lives.
-    let response = AssertUnwindSafe(router.call(request)).catch_unwind().await.unwrap_or_else(|_| {
-        Ok(answer::error(StatusCode::INTERNAL_SERVER_ERROR, "a bug in eden; the server's log says where")
-            .into_response())
-    });
-    let response = response.unwrap_or_else(|never| match never {});
+    let response = if is_cross_site(&request) {
+        let reason = "a page of another site may not change anything here: the header Origin is not this server's";
+        answer::error(StatusCode::FORBIDDEN, reason)
+    } else {
+        let answered = AssertUnwindSafe(router.call(request)).catch_unwind().await.unwrap_or_else(|_| {
+            Ok(answer::error(StatusCode::INTERNAL_SERVER_ERROR, "a bug in eden; the server's log says where"))
+        });
+        answered.unwrap_or_else(|never| match never {})
+    };
     let took = app.clock.monotonic().saturating_sub(started);
     app.metrics.count_request(endpoint, response.status().as_u16(), took);
     Ok(response)

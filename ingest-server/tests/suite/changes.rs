@@ -45,3 +45,17 @@ fn the_command_says_what_was_done() {
     assert_eq!((made.out.as_str(), made.code), ("n\n0\n", Some(0)), "{}", made.err);
     assert!(made.err.starts_with("CREATE TABLE ("), "{}", made.err);
 }
+
+#[test]
+fn a_page_of_another_site_changes_nothing() {
+    let eden = Eden::start();
+    assert_eq!(eden.write("env,sensor=a v=1 1780272000000000").status, 204);
+    let drop = json!({ "stmt": "DROP TABLE env" }).to_string();
+    for origin in ["https://elsewhere.example", "null", "http://127.0.0.1:1"] {
+        let headers = [("Origin", origin), ("Content-Type", "text/plain")];
+        assert_eq!(eden.post("/_sql", &headers, drop.as_bytes()).status, 403, "{origin}");
+        assert_eq!(eden.post("/api/v3/write_lp?db=public", &headers, b"env v=2").status, 403, "{origin}");
+    }
+    assert_eq!(eden.rows("SELECT count(*) FROM env"), json!([[1]]));
+    assert_eq!(eden.post("/_sql", &[("Origin", &eden.url)], drop.as_bytes()).status, 200);
+}
