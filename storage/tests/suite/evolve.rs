@@ -322,7 +322,9 @@ fn rows_of_an_older_type_are_replayed_into_the_new_one() {
         let metadata = first.lines().find(|line| line.contains("metaData")).unwrap();
         let changed = metadata.replace(r#"\"long\""#, r#"\"double\""#).replace("integer", "float");
         assert_ne!(changed, metadata);
-        std::fs::write(log.join("00000000000000000001.json"), changed).unwrap();
+        // As commits began when they had no checksum.
+        let commit = format!("{{\"commitInfo\":{{}}}}\n{changed}\n");
+        std::fs::write(log.join("00000000000000000001.json"), commit).unwrap();
         if fits {
             let storage = world.reopen();
             put(&storage, 2, Value::F64(0.5));

@@ -1,7 +1,8 @@
 //! A day of a fleet whose clocks are off, and every value that must be stored at its end.
 //!
 //! 1 000 devices, 8 640 readings each, one every 9.993 s, so that a clock 30 s off still stays within the UTC day.
-//! Readings arrive in the order of true time; a device stamps them with its own clock.
+//! Readings arrive in the order of true time; a device stamps them with its own clock, which is off by a constant, or by
+//! something else at each reading.
 
 use harness::{Reading, Rng};
 
@@ -12,6 +13,15 @@ pub(super) const ROWS: usize = DEVICES * TICKS;
 const START_US: i64 = 1_780_272_000_000_000 + 30_000_000;
 const INTERVAL_US: i64 = 9_993_000;
 const CLOCK_OFF_US: i64 = 30_000_000;
+
+/// How clocks are off, by up to 30 s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Clocks {
+    /// Each device's by a constant.
+    Off,
+    /// Each reading's by something else.
+    Jitter,
+}
 /// Steps and limits of the walks, in tenths.
 const LIMITS: [(i16, i16); 3] = [(-200, 600), (9_500, 10_500), (0, 1_000)];
 
@@ -22,6 +32,8 @@ struct Device {
 }
 
 pub(super) struct FleetDay {
+    clocks: Clocks,
+    seed: u64,
     rng: Rng,
     devices: Vec<Device>,
     /// Devices in the order of their phases, which is the order of arrival within a tick.
@@ -39,7 +51,7 @@ pub(super) struct Extras {
 }
 
 impl FleetDay {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, clocks: Clocks) -> Self {
         let mut rng = Rng::new(seed);
         let devices: Vec<_> = (0..DEVICES)
             .map(|_| Device {
@@ -50,7 +62,7 @@ impl FleetDay {
             .collect();
         let mut arrival: Vec<_> = (0..DEVICES).collect();
         arrival.sort_by_key(|device| devices[*device].phase_us);
-        FleetDay { rng, devices, arrival, stored: vec![[0; 3]; ROWS], sent: 0 }
+        FleetDay { clocks, seed, rng, devices, arrival, stored: vec![[0; 3]; ROWS], sent: 0 }
     }
 
     /// The next new readings as line protocol, among them 0.1 % retries and 0.1 % corrections of readings of earlier
@@ -91,7 +103,10 @@ impl FleetDay {
 
     /// A device's tag, and its rows as they must be stored, by time: µs and tenths.
     pub(super) fn expected(&self, device: usize) -> impl Iterator<Item = (i64, [i16; 3])> + '_ {
-        (0..TICKS).map(move |tick| (self.time_us(device, tick), self.stored[device * TICKS + tick]))
+        let mut rows: Vec<_> =
+            (0..TICKS).map(|tick| (self.time_us(device, tick), self.stored[device * TICKS + tick])).collect();
+        rows.sort_unstable_by_key(|(time_us, _)| *time_us);
+        rows.into_iter()
     }
 
     /// The sum of all temperatures in tenths.
@@ -106,7 +121,16 @@ impl FleetDay {
 
     fn time_us(&self, device: usize, tick: usize) -> i64 {
         let Device { clock_off_us, phase_us, .. } = self.devices[device];
-        START_US + tick as i64 * INTERVAL_US + phase_us + clock_off_us
+        match self.clocks {
+            Clocks::Off => START_US + tick as i64 * INTERVAL_US + phase_us + clock_off_us,
+            Clocks::Jitter => {
+                let mut rng =
+                    Rng::new(self.seed ^ ((device * TICKS + tick) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                // Only ten ticks are near enough to be stamped alike: the last digit keeps them apart.
+                let tens = rng.below(2 * CLOCK_OFF_US as u64 / 10) as i64 - CLOCK_OFF_US / 10;
+                START_US + (tick as i64 * INTERVAL_US + phase_us) / 10 * 10 + tens * 10 + tick as i64 % 10
+            }
+        }
     }
 
     fn walk(&mut self, device: usize) {
@@ -141,17 +165,20 @@ mod tests {
 
     #[test]
     fn all_readings_lie_in_one_utc_day() {
-        let day = FleetDay::new(1);
         let start = START_US - CLOCK_OFF_US;
-        for device in 0..DEVICES {
-            let (first, last) = (day.time_us(device, 0), day.time_us(device, TICKS - 1));
-            assert!(first >= start && last < start + 86_400_000_000, "{first} {last}");
+        for clocks in [Clocks::Off, Clocks::Jitter] {
+            let day = FleetDay::new(1, clocks);
+            for device in 0..DEVICES {
+                let times: Vec<i64> = day.expected(device).map(|(time_us, _)| time_us).collect();
+                assert!(times[0] >= start && times[TICKS - 1] < start + 86_400_000_000, "{clocks:?}");
+                assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{clocks:?}: a time twice");
+            }
         }
     }
 
     #[test]
     fn a_retry_repeats_a_line_and_a_correction_changes_one() {
-        let mut day = FleetDay::new(1);
+        let mut day = FleetDay::new(1, Clocks::Off);
         let (mut lines, mut seen) = (String::new(), std::collections::HashMap::<String, String>::new());
         let (mut retries, mut corrections) = (0, 0);
         let mut counted = Extras::default();
