@@ -93,14 +93,6 @@ impl FleetDay {
         extras
     }
 
-    /// A run of rows in the order of arrival with the values as they are at the end.
-    pub(super) fn final_rows(&self, from: usize, rows: usize, lines: &mut String) {
-        lines.clear();
-        for row in from..from + rows {
-            self.append(self.arrival[row % DEVICES], row / DEVICES, lines);
-        }
-    }
-
     /// A device's tag, and its rows as they must be stored, by time: µs and tenths.
     pub(super) fn expected(&self, device: usize) -> impl Iterator<Item = (i64, [i16; 3])> + '_ {
         let mut rows: Vec<_> =
