@@ -50,7 +50,7 @@ pub(crate) fn run() -> Outcome {
     steps.run("clippy", clippy)?;
     steps.run("tidy", tidy::run)?;
     let count = steps.run("test", test)?;
-    steps.run("interop", interop::run)?;
+    steps.run("interop", || interop::run(&[]))?;
     steps.run("demo", demo)?;
     println!("\n== all steps passed in {}", steps.summary());
     println!("== tests: {count}");

@@ -3,14 +3,17 @@
 //! Installs what it needs itself, pinned: packages of Python and of Node.js into a folder of the user's cache, programs
 //! from Debian.
 
+mod any_order;
+mod changes;
 mod clients;
+mod expected;
 mod mqtt;
 mod strace;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use harness::{Eden, Reading, Rng};
+use harness::{Eden, Reading, Rng, settings};
 use serde_json::Value;
 
 use crate::command::{exists, run as run_command};
@@ -20,16 +23,37 @@ use clients::Clients;
 /// 2026-06-01T00:00:00Z.
 const START_US: i64 = 1_780_272_000_000_000;
 const TABLE: &str = "air";
+/// Cases of `any_order` in CI; `cargo xtask soak readers` has more.
+const CASES: u64 = 25;
 
-/// All checks.
-pub(crate) fn run() -> Outcome {
+/// A part of the checks, by its name.
+type Part = (&'static str, fn(&Clients) -> Outcome);
+
+const PARTS: &[Part] = &[
+    ("readers", foreign_readers_agree),
+    ("changes", changes::readers_agree_after_each_change),
+    ("order", |clients| any_order::run(clients, settings::seed(), settings::rounds(CASES), |_| {})),
+    ("curl", |_| curl_writes()),
+    ("mqtt", mqtt::stock_clients_publish),
+    ("strace", |_| strace::no_ack_leaves_before_its_sync()),
+];
+
+/// All checks, or the parts that are named.
+pub(crate) fn run(names: &[String]) -> Outcome {
+    if let Some(name) = names.iter().find(|name| !PARTS.iter().any(|(known, _)| known == name)) {
+        let known: Vec<_> = PARTS.iter().map(|(name, _)| *name).collect();
+        return Err(format!("there is no part {name:?}, but {}", known.join(", ")));
+    }
     install("curl", "curl")?;
     install("strace", "strace")?;
     let clients = Clients::install()?;
-    foreign_readers_agree(&clients)?;
-    curl_writes()?;
-    mqtt::stock_clients_publish(&clients)?;
-    strace::no_ack_leaves_before_its_sync()
+    let is_wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    PARTS.iter().filter(|(name, _)| is_wanted(name)).try_for_each(|(_, part)| part(&clients))
+}
+
+/// The random cases, as many as asked for.
+pub(crate) fn any_order(cases: u64, progress: impl FnMut(u64)) -> Outcome {
+    any_order::run(&Clients::install()?, settings::seed(), cases, progress)
 }
 
 /// Installs the Debian package that has a program, if the program is not there.
@@ -40,6 +64,23 @@ pub(crate) fn install(program: &str, package: &str) -> Outcome {
     println!("installing {package} from Debian");
     run_command(Command::new("apt-get").args(["update", "-qq"]))?;
     run_command(Command::new("apt-get").args(["install", "-qq", "--yes", package]))
+}
+
+/// The answer to one statement.
+fn run_sql(eden: &Eden, statement: &str) -> Result<Value, Failure> {
+    eden.client().sql(statement)
+}
+
+/// `eden check` on the folder of a stopped server.
+fn nothing_is_damaged(eden: &Eden) -> Outcome {
+    let data = eden.data();
+    let output = eden.cli(&["check", "--data", &data.to_string_lossy()]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    print!("{said}");
+    if output.status.success() && said.contains("nothing is damaged") {
+        return Ok(());
+    }
+    Err(format!("eden check: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr)))
 }
 
 /// DuckDB, Polars and deltalake see each key once and each value exactly, at every version of the table (P4).

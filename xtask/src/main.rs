@@ -24,9 +24,9 @@ const TASKS: &[Task] = &[
     Task { usage: "tidy", about: "the rules of this repository that a program can check", run: |_| tidy::run() },
     Task { usage: "test", about: "cargo test --workspace", run: |_| ci::test().map(drop) },
     Task {
-        usage: "interop",
+        usage: "interop [PART]",
         about: "readers of Delta tables, MQTT clients, curl and strace against a running eden",
-        run: |_| interop::run(),
+        run: interop::run,
     },
     Task { usage: "soak NAME", about: "the long runs; without NAME, their list", run: soak::run },
     Task {

@@ -5,7 +5,7 @@ use std::io::Write;
 use harness::{scenario, settings, wait};
 
 use crate::command::{cargo, in_root, output, root, run as run_command, shown_output};
-use crate::{Failure, Outcome, bench};
+use crate::{Failure, Outcome, bench, interop};
 
 struct Soak {
     name: &'static str,
@@ -41,6 +41,11 @@ const SOAKS: &[Soak] = &[
         name: "table-damage",
         about: "10 000 mutations of shards, commits and checkpoints (P3, P11)",
         run: table_damage,
+    },
+    Soak {
+        name: "readers",
+        about: "1 000 ways to write one workload, read by DuckDB, Polars and deltalake (P4, P8)",
+        run: readers,
     },
     Soak {
         name: "hot-day",
@@ -109,6 +114,11 @@ fn wal_damage() -> Outcome {
 
 fn table_damage() -> Outcome {
     seeded_tests("storage", "mutations", 10_000)
+}
+
+fn readers() -> Outcome {
+    let cases = settings::rounds(1_000);
+    interop::any_order(cases, |done| show_progress(done, cases))
 }
 
 /// Runs the tests of a package whose names contain `filter` with `EDEN_SEEDS`; none is a failure.
