@@ -19,8 +19,8 @@ mod sealed;
 mod table_log;
 
 pub(crate) use action::{Action, Add, CommitInfo, Format, Metadata, Protocol, Remove, Txn};
-pub(crate) use checkpoint_sum::side_version as checkpoint_side_version;
 pub(crate) use bit::with_one_bit_turned;
+pub(crate) use checkpoint_sum::side_version as checkpoint_side_version;
 pub(crate) use schema_json::{schema_from_json, schema_to_json};
 pub(crate) use table_log::{
     LogFiles, Replay, Sealing, TableLog, TableState, check_checkpoint, checkpoint_version, commit_bytes,

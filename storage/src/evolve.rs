@@ -341,7 +341,8 @@ impl Rewritten<'_> {
         state.flushed = applied;
         let mut days = BTreeSet::new();
         for (old, add, index, _) in self.shards.values() {
-            let shard = shard_from_add(&table.context.shards, &table.prefix, add).expect("an add that was just made reads back");
+            let shard = shard_from_add(&table.context.shards, &table.prefix, add)
+                .expect("an add that was just made reads back");
             table.context.indexes.put(&shard.path, Arc::clone(index));
             table.context.indexes.forget(&old.path);
             let partition = state.partitions.get_mut(&old.day).expect("the table is closed, so the shard is there");

@@ -85,8 +85,7 @@ impl MemtableView {
             };
             let series = kept.values().iter().map(|row| chunk.series[*row as usize]);
             let times = kept.values().iter().map(|row| chunk.times_us[*row as usize]).collect();
-            let field = |slot: Option<usize>, data_type: &DataType| match slot
-                .and_then(|slot| chunk.columns.get(slot))
+            let field = |slot: Option<usize>, data_type: &DataType| match slot.and_then(|slot| chunk.columns.get(slot))
             {
                 Some(column) => gather(Arc::clone(column)),
                 None => new_null_array(data_type, kept.len()),
@@ -154,11 +153,8 @@ impl MemtableView {
         series.sort_unstable();
         let rows = series.iter().flat_map(|(_, id)| &by_series[*id]);
         let order: Vec<u32> = rows.filter(|row| !self.left_out.get(**row) && !without.contains(row)).copied().collect();
-        let slots: Vec<Option<usize>> = schema
-            .columns()
-            .iter()
-            .map(|column| self.slots.iter().position(|slot| slot.name == column.name))
-            .collect();
+        let slots: Vec<Option<usize>> =
+            schema.columns().iter().map(|column| self.slots.iter().position(|slot| slot.name == column.name)).collect();
         let mut start = 0;
         std::iter::from_fn(move || {
             let end = order.len().min(start + SORTED_BATCH_ROWS);

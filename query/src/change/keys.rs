@@ -9,8 +9,8 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::error::ArrowError;
-use model::{SeriesKey, TableName};
 use model::Removal;
+use model::{SeriesKey, TableName};
 
 /// Keys of one removal. A statement waits for each to be durable, so fewer would be slower, and more would hold
 /// the others' writes up.

@@ -17,9 +17,7 @@ use parquet::column::page::{CompressedPage, Page, PageWriter};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{
-    ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder, PageEncodingStats,
-};
+use parquet::file::metadata::{ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder, PageEncodingStats};
 use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
@@ -370,13 +368,11 @@ mod tests {
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
         let mut builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), options).unwrap();
         if let Some(ranges) = ranges {
-            builder = builder
-                .with_row_selection(RowSelection::from_consecutive_ranges(ranges.iter().cloned(), rows));
+            builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges.iter().cloned(), rows));
         }
         let batches: Vec<RecordBatch> = builder.build().unwrap().map(Result::unwrap).collect();
-        let text = |array: &dyn Array, row: usize| {
-            array.is_valid(row).then(|| array.as_string::<i32>().value(row).to_owned())
-        };
+        let text =
+            |array: &dyn Array, row: usize| array.is_valid(row).then(|| array.as_string::<i32>().value(row).to_owned());
         let of_batch = |batch: &RecordBatch| -> Tags {
             let (a, b) = (batch.column(0), batch.column(1));
             (0..batch.num_rows()).map(|row| (text(a, row), text(b, row))).collect()

@@ -199,12 +199,7 @@ impl ShardWriter {
         Ok(())
     }
 
-    fn write_in_groups(
-        &mut self,
-        runs: &[SeriesRun],
-        columns: &[ArrayRef],
-        rows: usize,
-    ) -> Result<(), ParquetError> {
+    fn write_in_groups(&mut self, runs: &[SeriesRun], columns: &[ArrayRef], rows: usize) -> Result<(), ParquetError> {
         let mut runs = runs.iter().map(|run| (&*run.key, run.rows));
         // What is left of the run that a full group has cut.
         let mut cut: Option<(&SeriesKey, usize)> = None;
