@@ -81,6 +81,8 @@ struct State {
     capacity: Option<u64>,
     /// Bytes of files that were made through this disk.
     used: u64,
+    /// Bytes of the room that are taken by somebody else.
+    occupied: u64,
     bug: Option<PlantedBug>,
     syncs: u64,
     wal_dirs: BTreeSet<PathBuf>,
@@ -110,6 +112,13 @@ struct Rule {
     applies: Predicate,
     /// Calls that still succeed; `None` when the rule is used up.
     skip: Option<u64>,
+}
+
+impl State {
+    /// Bytes that files may still grow by.
+    fn room(&self) -> Option<u64> {
+        Some(self.capacity?.saturating_sub(self.used).saturating_sub(self.occupied))
+    }
 }
 
 impl FaultDisk {
@@ -181,6 +190,11 @@ impl Faults {
         self.lock().capacity = Some(bytes);
     }
 
+    /// From now on `bytes` of the room of [`Faults::set_capacity`] are somebody else's.
+    pub fn occupy(&self, bytes: u64) {
+        self.lock().occupied = bytes;
+    }
+
     /// Bytes of the files that were made through this disk and are still there.
     pub fn used(&self) -> u64 {
         self.lock().used
@@ -244,7 +258,7 @@ impl Faults {
     /// Takes room for a file that was `before` bytes long and is to become `after`; how long it may become.
     fn grow(&self, before: u64, after: u64) -> u64 {
         let mut state = self.lock();
-        let room = state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used));
+        let room = state.room().unwrap_or(u64::MAX);
         let grown = after.saturating_sub(before).min(room);
         state.used += grown;
         before + grown
@@ -323,7 +337,7 @@ impl Disk for FaultDisk {
     fn space(&self, path: &Path) -> io::Result<Space> {
         let state = self.faults.lock();
         match state.capacity {
-            Some(total) => Ok(Space { free: total.saturating_sub(state.used), total }),
+            Some(total) => Ok(Space { free: state.room().unwrap_or(total), total }),
             None => self.inner.space(path),
         }
     }
