@@ -71,6 +71,8 @@ impl DiskSpace {
 
     /// Whether `bytes` can be written with as much again, and the reserve, to spare.
     pub(crate) fn has_room_for(&self, bytes: u64) -> bool {
+        // Rarely asked, about much: what was true a moment ago is not enough.
+        self.note_full();
         let space = self.look().space;
         space.free >= self.reserve(space).saturating_add(bytes.saturating_mul(2))
     }
