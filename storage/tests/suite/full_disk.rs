@@ -63,7 +63,7 @@ fn try_write(storage: &Storage, first: i64, text: &str) -> Result<(), StorageErr
 
 fn remove(storage: &Storage, time: i64) -> Result<(), StorageError> {
     let key = SeriesKey::from_tags([("s", "a")]);
-    storage.remove(Removal::of_rows(table(), [(&key, START_US + time)].into_iter()), "test")?.wait()
+    storage.remove(Removal::of_rows(table(), [(&key, START_US + time)]), "test")?.wait()
 }
 
 fn times(storage: &Storage) -> BTreeSet<i64> {
