@@ -93,6 +93,9 @@ section! {
         /// All shards are read again and again, so much in a second, and compared with their
         /// checksums. 0B: not at all.
         scrub_rate: ByteSize = ByteSize(4 << 20),
+        /// With less room than this on the disk (or than a twentieth of a small disk) nothing more is taken
+        /// in until there is again; queries, deletions and whatever frees room go on.
+        disk_reserve: ByteSize = ByteSize(256 << 20),
         /// Largest size of the shards that have a column for `ALTER TABLE` to change its type.
         alter_bytes_max: ByteSize = ByteSize(1 << 30),
         /// The same for a column of whole numbers that becomes one of floats because a float came;
@@ -157,6 +160,7 @@ impl Config {
             retention_default: Some(self.storage.retention.0).filter(|retention| !retention.is_zero()),
             compaction_bytes_per_second: self.storage.compaction_rate.0,
             vacuum_grace: self.storage.vacuum_grace.0.max(self.query.timeout.0 * 2),
+            disk_reserve_bytes: self.storage.disk_reserve.0,
             scrub_bytes_per_second: self.storage.scrub_rate.0,
             alter_bytes_max: self.storage.alter_bytes_max.0,
             widen_bytes_max: self.storage.widen_bytes_max.0,

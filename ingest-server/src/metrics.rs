@@ -124,6 +124,10 @@ catalogue! {
     Counter STORAGE_ROWS_EXPIRED = "eden_storage_rows_expired_total";
     /// Files deleted because no table needed them any more.
     Counter STORAGE_FILES_DELETED = "eden_storage_files_deleted_total";
+    /// Bytes free on the disk of the data folder.
+    Gauge STORAGE_DISK_FREE_BYTES = "eden_storage_disk_free_bytes";
+    /// 1 while writes are refused because the disk is full but for its reserve, else 0.
+    Gauge STORAGE_ADMISSION_STOPPED = "eden_storage_admission_stopped";
     /// Rows in memory that wait for the shards to be rewritten whose rows they replace.
     Gauge STORAGE_WAITING_ROWS = "eden_storage_waiting_rows";
     /// Bytes of rows in memory.

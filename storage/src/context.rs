@@ -12,6 +12,7 @@ use wal::disk::SharedDisk;
 use crate::StorageError;
 use crate::shard::index::IndexCache;
 use crate::shard::{KnownShards, ShardDamage};
+use crate::space::DiskSpace;
 use crate::write::Memory;
 
 /// Disk, time, chance, identity, caches and counters.
@@ -26,6 +27,7 @@ pub(crate) struct Context {
     pub(crate) indexes: IndexCache,
     pub(crate) shards: Arc<KnownShards>,
     pub(crate) memory: Memory,
+    pub(crate) space: DiskSpace,
     /// From the configuration: bytes of rows in memory above which a table is flushed.
     pub(crate) table_memory_bytes_max: usize,
     pub(crate) counters: Counters,

@@ -18,7 +18,7 @@ use std::time::Duration;
 use model::{Clock, NodeId, Rng, TableBatch, TableId, TableName, record};
 use object_store::ObjectStore;
 use wal::disk::{self, DiskLock, SharedDisk};
-use wal::{Group, Loss, Outcome, Wal};
+use wal::{Group, Loss, Outcome, Wal, WalError};
 
 use crate::admit::{TimeLimit, admit};
 use crate::agents::{AgentEvent, Agents, is_agents_table};
@@ -34,6 +34,7 @@ use crate::maintain::{Maintainer, Maintenance, Stop};
 use crate::quarantine::Quarantine;
 use crate::scrub::Scrubber;
 use crate::shard::index::IndexCache;
+use crate::space::DiskSpace;
 use crate::table::Table;
 use crate::write::{Ack, InFlight, Memory, PendingWrite, Subject, Token};
 use crate::{
@@ -127,6 +128,7 @@ impl Storage {
             indexes: IndexCache::default(),
             shards: Arc::default(),
             memory: Memory::new(config.memory_bytes_max),
+            space: DiskSpace::new(Arc::clone(&disk), Arc::clone(&clock), &config.data, config.disk_reserve_bytes),
             table_memory_bytes_max: config.table_memory_bytes_max,
             counters: Counters::default(),
             newest_us: AtomicI64::new(i64::MIN),
@@ -179,7 +181,8 @@ impl Storage {
     }
 
     /// Checks rows against schema and limits, commits new tables and columns, hands the rest to the log.
-    /// Blocks for a Delta commit when a table or column is new, and while memory is full (then `Busy`).
+    /// Blocks for a Delta commit when a table or column is new, and while memory is full (then `Busy`). `Busy` also while
+    /// the disk is full but for its reserve (P9).
     ///
     /// # Errors
     /// Nothing was stored after [`StorageError::Invalid`], `Busy`, `Closed` and `Poisoned`.
@@ -207,8 +210,14 @@ impl Storage {
 
     /// Checks rows against schema and limits, commits new tables and columns, encodes the rest.
     pub(crate) fn admit(&self, batches: Vec<TableBatch>, source: &str) -> Result<Admitted, StorageError> {
+        let space = &self.shared.context.space;
+        self.shared.check_open()?;
+        space.check()?;
+        self.admit_rows(batches, source).map_err(|e| space.busy_if_full(e))
+    }
+
+    fn admit_rows(&self, batches: Vec<TableBatch>, source: &str) -> Result<Admitted, StorageError> {
         let shared = &self.shared;
-        shared.check_open()?;
         shared.wait_for_room()?;
         let limit = self.time_limit();
         self.widen_for(&batches, limit)?;
@@ -370,7 +379,7 @@ impl Storage {
             Err(_) if *name.schema != *SYSTEM && self.shared.catalog.get(name).is_none() => return Ok(false),
             Err(e) => return Err(e),
         };
-        let dropped = self.shared.catalog.drop_table(&table)?;
+        let dropped = self.shared.catalog.drop_table(&table).map_err(|e| self.shared.context.space.busy_if_full(e))?;
         // What is left of the log is not needed for its rows any more.
         if let Err(error) = self.shared.truncate(Pace::Worthwhile) {
             tracing::warn!(%error, "the log stays longer");
@@ -430,6 +439,8 @@ impl Storage {
             compaction_bytes_written_total: counters.compaction_bytes_written.get(),
             rows_expired_total: counters.rows_expired.get(),
             files_deleted_total: counters.files_deleted.get(),
+            disk_free_bytes: self.shared.context.space.free_bytes(),
+            admission_stopped: u64::from(self.shared.context.space.is_short()),
             log_losses_total: self.losses.len() as u64,
             memory_bytes: self.shared.context.memory.bytes() as u64,
             memory_rows: tables.iter().map(|table| table.memory_rows).sum(),
@@ -556,7 +567,16 @@ impl Shared {
             return Ok(());
         }
         let reason = "rows in memory are at their bound ([storage] memory) and the disk does not keep up";
-        Err(StorageError::Busy { reason, retry_after: Duration::from_secs(5) })
+        Err(StorageError::Busy { reason: reason.into(), retry_after: Duration::from_secs(5) })
+    }
+
+    /// What a request is told whose records the log refused.
+    fn refused(&self, error: &WalError) -> StorageError {
+        if error.is_disk_full() {
+            return self.context.space.full();
+        }
+        let reason = format!("the log cannot be made longer just now: {error}");
+        StorageError::Busy { reason: reason.into(), retry_after: Duration::from_secs(5) }
     }
 
     fn is_poisoned(&self) -> bool {
@@ -566,7 +586,7 @@ impl Shared {
     /// Goes inside `tables`, whose columns keep their types until the last share of what is returned is gone.
     pub(crate) fn enter(&self, tables: Vec<TableName>) -> Result<Arc<Pass>, StorageError> {
         let reason = "the type of a column is being changed, which takes long";
-        let busy = StorageError::Busy { reason, retry_after: Duration::from_secs(5) };
+        let busy = StorageError::Busy { reason: reason.into(), retry_after: Duration::from_secs(5) };
         self.gate.enter(tables, ROOM_WAIT).map(Arc::new).ok_or(busy)
     }
 
@@ -584,12 +604,13 @@ impl Shared {
             Some(Err((token, e))) => {
                 drop(token);
                 Err(match e {
-                    wal::WalError::Full { .. } => {
-                        StorageError::Busy { reason: "the log does not keep up", retry_after: Duration::from_secs(1) }
-                    }
-                    wal::WalError::Poisoned => StorageError::Poisoned,
-                    wal::WalError::Closed => StorageError::Closed,
-                    wal::WalError::RecordTooLarge { .. } => StorageError::Invalid(format!("{e}; send smaller batches")),
+                    WalError::Full { .. } => StorageError::Busy {
+                        reason: "the log does not keep up".into(),
+                        retry_after: Duration::from_secs(1),
+                    },
+                    WalError::Poisoned => StorageError::Poisoned,
+                    WalError::Closed => StorageError::Closed,
+                    WalError::RecordTooLarge { .. } => StorageError::Invalid(format!("{e}; send smaller batches")),
                     e => StorageError::Wal(e),
                 })
             }
@@ -656,6 +677,10 @@ fn apply_groups(shared: &Shared, groups: &Receiver<Outcome<Token>>, work: &Work,
                 tracing::error!(%error, "the log failed; nothing is acknowledged until the server is restarted");
                 shared.poisoned.store(true, Ordering::SeqCst);
                 tokens.into_iter().for_each(|token| token.ack.fail(StorageError::Poisoned));
+            }
+            Outcome::Refused { tokens, error } => {
+                tracing::warn!(%error, "the log found no room; it goes on when there is some");
+                tokens.into_iter().for_each(|token| token.ack.fail(shared.refused(&error)));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What can go wrong, by what the caller can do about it.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,11 +10,11 @@ pub enum StorageError {
     /// The request itself cannot be stored; the same request will fail again.
     #[error("{0}")]
     Invalid(String),
-    /// Memory or log is at its bound; nothing was stored. Try again after the time given.
+    /// Memory, log or disk is at its bound; nothing was stored. Try again after the time given.
     #[error("{reason}; try again in {} s", .retry_after.as_secs().max(1))]
     Busy {
         /// What is full.
-        reason: &'static str,
+        reason: Cow<'static, str>,
         /// When it is worth trying again.
         retry_after: Duration,
     },
@@ -63,6 +64,15 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether the disk had no room (P9).
+    pub(crate) fn is_disk_full(&self) -> bool {
+        match self {
+            StorageError::Io { source, .. } => wal::disk::is_full(source),
+            StorageError::Wal(error) => error.is_disk_full(),
+            _ => false,
+        }
+    }
+
     /// An adapter for `map_err`: names what was being done to which file.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StorageError {
         let path = path.to_owned();

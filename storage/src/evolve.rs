@@ -75,7 +75,7 @@ impl Altering {
         let (mut state, waited) = waited.expect("no holder of this lock panics");
         if waited.timed_out() {
             let reason = "the type of a column of the table is being changed";
-            return Err(StorageError::Busy { reason, retry_after: Duration::from_secs(1) });
+            return Err(StorageError::Busy { reason: reason.into(), retry_after: Duration::from_secs(1) });
         }
         state.is_taken = true;
         Ok(Turn(self))
@@ -227,7 +227,7 @@ impl Storage {
 
         let _flushing = table.flushing.lock().expect("no holder of this lock panics");
         let closed = self.shared.gate.close(&table.name, CLOSE_WAIT).ok_or(StorageError::Busy {
-            reason: "requests for the table do not end, so the type of its column cannot be changed",
+            reason: "requests for the table do not end, so the type of its column cannot be changed".into(),
             retry_after: Duration::from_secs(5),
         })?;
         // A record that failed may be found in the log at the next start.
@@ -296,7 +296,7 @@ impl Rewritten<'_> {
             let state = table.state();
             if state.partitions.values().any(|p| p.live.is_some() || p.sealed.is_some()) {
                 let reason = "rows of the table still wait to be flushed, so the type of its column cannot be changed";
-                return Err(StorageError::Busy { reason, retry_after: Duration::from_secs(5) });
+                return Err(StorageError::Busy { reason: reason.into(), retry_after: Duration::from_secs(5) });
             }
             with_type(&state.schema, column, to)
         };

@@ -148,8 +148,10 @@ impl Table {
             let mut days = Vec::with_capacity(part.len());
             let rewritten = self.plan(part, settling)?;
             let written = part.iter().try_for_each(|(day, memtable)| {
-                days.push(self.write_day(*day, memtable, &rewritten, &mut result)?);
-                Ok(())
+                // There before it is written: what is finished of it is discarded with the others.
+                days.push(DayFlush { day: *day, ..DayFlush::default() });
+                let flush = days.last_mut().expect("it was just pushed");
+                self.write_day(memtable, &rewritten, flush, &mut result)
             });
             let watermark = parts.peek().is_none().then(|| self.watermark(to, &days));
             let committed = written.and_then(|()| self.commit_days(&days, watermark));
@@ -223,13 +225,15 @@ impl Table {
     /// these are in shards that are to be `rewritten`.
     fn write_day(
         &self,
-        day: i32,
         sealed: &Mutex<Memtable>,
         rewritten: &HashSet<Arc<str>>,
+        flush: &mut DayFlush,
         result: &mut Flushed,
-    ) -> Result<DayFlush, StorageError> {
+    ) -> Result<(), StorageError> {
+        let day = flush.day;
         if self.first_kept_day().is_some_and(|first| day < first) {
-            return Ok(self.expire_day(day, sealed));
+            *flush = self.expire_day(day, sealed);
+            return Ok(());
         }
         let schema = self.schema();
         let (view, by_series, colliding, replaced, waiting, positions, rows) = {
@@ -242,7 +246,7 @@ impl Table {
             (sealed.view(&[]), sealed.rows_by_series(), colliding, replaced, waiting, sealed.positions(), rows)
         };
         let (oldest, newest) = positions.expect("a sealed memtable has rows");
-        let mut flush = DayFlush { day, waiting, ..DayFlush::default() };
+        flush.waiting = waiting;
         let mut sorted = view.sorted(&schema, &by_series, &colliding).peekable();
         if sorted.peek().is_some() {
             let (path, mut writer) = self.start_shard(day, &schema, rows)?;
@@ -270,7 +274,7 @@ impl Table {
             flush.rewritten_bytes += shard.bytes;
             self.context.counters.shards_rewritten.add(1);
         }
-        Ok(flush)
+        Ok(())
     }
 
     /// Of a day that is older than its table's retention nothing is written, and its shards go in the same commit: without

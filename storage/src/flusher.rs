@@ -4,9 +4,10 @@
 //! Does not: write shards or commits (`flush`).
 //!
 //! A table is flushed when its rows in memory are many or old, when memory is pressing (the largest), when the log
-//! is long (the one that holds its oldest part), after a flush that failed, and when rows that wait for a shard to be
+//! is long (the one that holds its oldest part) or the disk short of room, after a flush that failed, and when rows that wait for a shard to be
 //! rewritten need not or may not wait any longer. A table without rows in memory never holds a segment of the log.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -32,6 +33,12 @@ const LOG_FREED_BY_STATE_BYTES: u64 = 4;
 
 /// How often age, log and failed flushes are looked at.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long flushes wait after one that found no room on the disk (P9).
+const PAUSE_WHEN_FULL: Duration = Duration::from_secs(5);
+
+/// Segments of log that are left when the disk is short of room: the active one, and the next.
+const SEGMENTS_WHEN_SHORT: u64 = 2;
 
 /// Rows do not wait any longer in a table that nobody has written to for so long: the disk is free for them.
 const QUIET: Duration = Duration::from_secs(3);
@@ -84,7 +91,7 @@ impl Flusher {
         let (requests, received) = channel();
         let thread = std::thread::Builder::new()
             .name("flush".into())
-            .spawn(move || Loop { shared, config }.run(&received))
+            .spawn(move || Loop { shared, config, full_until: Cell::default() }.run(&received))
             .expect("the operating system starts a thread");
         Flusher { requests, thread }
     }
@@ -105,6 +112,8 @@ impl Flusher {
 struct Loop {
     shared: Arc<Shared>,
     config: StorageConfig,
+    /// Nothing is flushed until then: the disk was full.
+    full_until: Cell<Duration>,
 }
 
 impl Loop {
@@ -126,6 +135,10 @@ impl Loop {
                     Request::Flush(_) => {}
                 }
             }
+            if self.is_paused() {
+                // What was asked for is found again by its size.
+                continue;
+            }
             let tables: Vec<_> = tables.into_iter().filter_map(|id| self.shared.catalog.by_id(id)).collect();
             for table in tables {
                 // Asked for again while it was being flushed: there may be little left.
@@ -133,7 +146,7 @@ impl Loop {
                     self.flush(&table);
                 }
             }
-            if relieve && self.shared.context.memory.is_pressing() {
+            if (relieve || self.shared.context.memory.is_full()) && self.shared.context.memory.is_pressing() {
                 let largest = self.shared.catalog.all().into_iter().max_by_key(|table| table.memory_bytes());
                 largest.iter().for_each(|table| self.flush(table));
             }
@@ -148,7 +161,7 @@ impl Loop {
             let due = {
                 let state = table.state();
                 let old = state.live_since.is_some_and(|since| now.saturating_sub(since) >= self.config.flush_max_age);
-                old || state.sealed_to.is_some()
+                old || state.sealed_to.is_some() || state.live_bytes >= self.config.table_memory_bytes_max
             };
             if due || self.must_not_wait(&table, now) {
                 self.flush(&table);
@@ -163,7 +176,13 @@ impl Loop {
             self.flush(&Arc::clone(&tables.agents));
         }
         let log_bytes = self.shared.with_wal(Wal::stats).map_or(0, |stats| stats.bytes_on_disk);
-        if log_bytes > self.config.log_bytes_max {
+        // Rows take less room in shards than in the log.
+        let log_bytes_max = if self.shared.context.space.is_short() {
+            self.config.log_bytes_max.min(SEGMENTS_WHEN_SHORT * self.config.log_segment_bytes)
+        } else {
+            self.config.log_bytes_max
+        };
+        if log_bytes > log_bytes_max {
             let tables = self.shared.catalog.all();
             let oldest = tables.iter().filter_map(|table| Some((table.oldest_unflushed()?, table))).min_by_key(|t| t.0);
             // What a damaged table holds cannot be freed by any flush.
@@ -197,9 +216,19 @@ impl Loop {
         }
     }
 
+    fn is_paused(&self) -> bool {
+        self.shared.context.clock.monotonic() < self.full_until.get()
+    }
+
     fn flush(&self, table: &Table) {
+        if self.is_paused() {
+            return;
+        }
         if let Err(e) = self.shared.flush(table, self.settling(table)) {
             self.shared.context.counters.flushes_failed.add(1);
+            if e.is_disk_full() {
+                self.full_until.set(self.shared.context.clock.monotonic() + PAUSE_WHEN_FULL);
+            }
             tracing::error!(table = %table.name, error = %e, "flush failed; it will be tried again");
         }
     }
@@ -218,7 +247,12 @@ impl Shared {
         };
         // The rows of the server's own tables are few, change all the time, and are not in the log as such.
         let settling = if *table.name.schema == *SYSTEM { Settling::Everything } else { settling };
-        let flushed = table.flush(&applied, settling).inspect_err(|e| self.context.note_damage(e))?;
+        let flushed = table.flush(&applied, settling).inspect_err(|e| {
+            self.context.note_damage(e);
+            if e.is_disk_full() {
+                self.context.space.note_full();
+            }
+        })?;
         if let Some(flushed) = &flushed {
             tracing::debug!(table = %table.name, rows = flushed.rows, shards = flushed.shards, "flushed");
         }

@@ -39,6 +39,7 @@ mod scrub;
 mod settle;
 pub mod shard;
 pub mod snapshot;
+mod space;
 mod table;
 mod write;
 
@@ -96,6 +97,9 @@ pub struct StorageConfig {
     /// Bytes of shards that are rewritten without being asked, when a float comes for a column of whole numbers; beyond
     /// it the row is refused. Default 64 MiB.
     pub widen_bytes_max: u64,
+    /// Bytes of the disk that are left free when rows are taken in, for flushes, removals and all else that goes on
+    /// when the disk is full; a twentieth of the disk if that is less. 0 for none. Default 256 MiB.
+    pub disk_reserve_bytes: u64,
 }
 
 impl StorageConfig {
@@ -116,6 +120,7 @@ impl StorageConfig {
             scrub_bytes_per_second: 4 << 20,
             alter_bytes_max: 1 << 30,
             widen_bytes_max: 64 << 20,
+            disk_reserve_bytes: 256 << 20,
         }
     }
 }
@@ -190,6 +195,10 @@ pub struct StorageStats {
     pub rows_expired_total: u64,
     /// Files deleted that nobody needed any more.
     pub files_deleted_total: u64,
+    /// Bytes free on the disk of the data folder.
+    pub disk_free_bytes: u64,
+    /// 1 while nothing is taken in because the disk is full but for its reserve, else 0.
+    pub admission_stopped: u64,
     /// Stretches of the log found missing or damaged at start.
     pub log_losses_total: u64,
     /// Bytes of rows in memory.

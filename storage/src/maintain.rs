@@ -37,6 +37,9 @@ const CLEANING_PERIOD: Duration = Duration::from_secs(60);
 /// How long a table is left alone after a merge of it failed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(300);
 
+/// How long is waited after the disk was full: it may have room again at any time (P9).
+const PAUSE_WHEN_FULL: Duration = Duration::from_secs(10);
+
 /// Merges that [`Storage::compact`] gives up to flushes that were faster.
 const LOST_MAX: usize = 20;
 
@@ -70,6 +73,8 @@ impl Stop {
 pub(crate) struct Maintenance {
     /// For deltalake's async checkpoints; made when first needed.
     runtime: Option<tokio::runtime::Runtime>,
+    /// The disk was full.
+    checkpoints_paused_until: Option<Duration>,
     tables: HashMap<TableId, Care>,
     /// Whether folders that an earlier life was deleting were looked for.
     swept: bool,
@@ -128,6 +133,8 @@ fn run(shared: &Shared, config: &StorageConfig) {
         shared.write_checkpoints();
         shared.compact_in_background(config);
         let now = clock.monotonic();
+        // What is too old goes sooner where its room is wanted.
+        let period = if shared.context.space.is_short() { period.min(PAUSE_WHEN_FULL) } else { period };
         if cleaned.is_none_or(|at| now.saturating_sub(at) >= period) && !shared.stop.is_stopped() {
             cleaned = Some(now);
             shared.clean(config);
@@ -155,13 +162,17 @@ impl Storage {
             let Some((day, inputs)) = days.iter().find_map(|day| Some((day.day, day.plan(When::Now)?))) else {
                 return Ok(());
             };
+            if !self.shared.has_room_for_merge(&inputs) {
+                let reason = "the disk has not clearly room for what would come of merging shards of the table";
+                return Err(StorageError::Busy { reason: reason.into(), retry_after: PAUSE_WHEN_FULL });
+            }
             let mut pace = Pace::new(&self.shared.context, &self.shared.stop, None);
             match table.compact(day, &inputs, &mut pace)? {
                 Compacted::Done => {}
                 Compacted::Lost if lost < LOST_MAX => lost += 1,
                 Compacted::Lost => {
                     let reason = "shards of the table change faster than they are merged";
-                    return Err(StorageError::Busy { reason, retry_after: Duration::from_secs(10) });
+                    return Err(StorageError::Busy { reason: reason.into(), retry_after: Duration::from_secs(10) });
                 }
             }
         }
@@ -248,6 +259,10 @@ impl Shared {
     /// Writes the checkpoints that are due.
     pub(crate) fn write_checkpoints(&self) {
         let mut maintenance = self.maintenance();
+        let now = self.context.clock.monotonic();
+        if maintenance.checkpoints_paused_until.is_some_and(|until| now < until) {
+            return;
+        }
         for table in self.catalog.all() {
             if !table.log.lock().expect("no holder of this lock panics").is_checkpoint_due() {
                 continue;
@@ -261,11 +276,22 @@ impl Shared {
                 Ok(version) => table.log.lock().expect("no holder of this lock panics").checkpointed(version),
                 Err(e) => {
                     tracing::warn!(table = %table.name, error = %e, "no checkpoint; readers go through more commits until the next");
+                    // What failed is not told apart: a disk that is short of room is.
+                    self.context.space.note_full();
+                    if self.context.space.is_short() {
+                        maintenance.checkpoints_paused_until = Some(now + PAUSE_WHEN_FULL);
+                        return;
+                    }
                     // Not again at once: it takes as long each time.
                     table.log.lock().expect("no holder of this lock panics").put_checkpoint_off();
                 }
             }
         }
+    }
+
+    /// A merge frees room only once its inputs are vacuumed.
+    fn has_room_for_merge(&self, inputs: &[Arc<Shard>]) -> bool {
+        self.context.space.has_room_for(inputs.iter().map(|shard| shard.bytes).sum())
     }
 
     /// Merges what is due, each table in its turn, until nothing is.
@@ -285,6 +311,9 @@ impl Shared {
                     care.next_merge(&table, now, config.compaction_wait)
                 };
                 let Some((day, inputs)) = merge else { continue };
+                if !self.has_room_for_merge(&inputs) {
+                    continue;
+                }
                 let mut pace = Pace::new(&self.context, &self.stop, Some(config.compaction_bytes_per_second));
                 match table.compact(day, &inputs, &mut pace) {
                     Ok(Compacted::Done) => any = true,
@@ -295,7 +324,8 @@ impl Shared {
                         tracing::error!(table = %table.name, error = %e, "compaction failed; its shards stay as they are");
                         let mut maintenance = self.maintenance();
                         let care = maintenance.tables.entry(table.id).or_default();
-                        care.paused_until = Some(now + PAUSE_AFTER_FAILURE);
+                        let is_full = e.is_disk_full();
+                        care.paused_until = Some(now + if is_full { PAUSE_WHEN_FULL } else { PAUSE_AFTER_FAILURE });
                     }
                 }
             }

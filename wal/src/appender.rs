@@ -143,6 +143,15 @@ impl Appender {
         Ok((position, end))
     }
 
+    /// Takes back what a write that failed may have left behind the last frame: zeros again, as if it had never been.
+    /// Not synced. Only where segments are filled ahead, and before anything else is written.
+    pub(crate) fn cut_off(&mut self) -> Result<(), WalError> {
+        let active = &self.active;
+        let end = (active.at + self.buffer.frame_bytes()).min(active.bytes_max);
+        let zeros = vec![0; usize::try_from(end - active.at).expect("a frame is in memory")];
+        active.file.write_all_at(&zeros, active.at).context("cut off a frame in", file_name(active.id))
+    }
+
     /// Makes everything written so far durable and says up to which offset that is.
     pub(crate) fn sync(&mut self) -> Result<u64, WalError> {
         self.active.file.sync_data().context("sync segment", file_name(self.active.id))?;

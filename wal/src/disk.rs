@@ -56,6 +56,15 @@ pub struct FileInfo {
     pub kind: EntryKind,
 }
 
+/// How much room a file system has, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What this process may still take.
+    pub free: u64,
+    /// All there is.
+    pub total: u64,
+}
+
 /// A disk. Paths are absolute, or relative to the process's working directory.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Creates a file that must not exist yet, for reading and writing.
@@ -78,6 +87,12 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Size, time and kind of a path; [`io::ErrorKind::NotFound`] if there is none.
     fn info(&self, path: &Path) -> io::Result<FileInfo>;
+    /// The room on the file system that `path`, which exists, is on. A disk without bounds has all there can be: the
+    /// default.
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let _ = path;
+        Ok(Space { free: u64::MAX, total: u64::MAX })
+    }
     /// Takes the lock file at `path`, created if missing, for as long as the result lives;
     /// [`io::ErrorKind::WouldBlock`] if another process has it. `note` is written into it for people to read.
     /// A disk that no other process can reach has nothing to lock: the default.
@@ -111,6 +126,11 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     fn len(&self) -> io::Result<u64>;
     /// Makes the file's bytes and length durable (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
+}
+
+/// Whether an error means that there is no room (P9): on the disk, or for this user.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Fills `buffer` from `offset`.

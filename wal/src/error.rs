@@ -78,6 +78,13 @@ pub enum WalError {
     Config(&'static str),
 }
 
+impl WalError {
+    /// Whether the disk had no room (P9): it may have some later.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, WalError::Io { source, .. } if crate::disk::is_full(source))
+    }
+}
+
 /// Names the action and the file of an [`io::Error`].
 pub(crate) trait Context<T> {
     fn context(self, action: &'static str, file: impl ToString) -> Result<T, WalError>;

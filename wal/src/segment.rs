@@ -147,7 +147,11 @@ pub(crate) fn create(
     }
     named?;
     // Sync the directory too: after power loss the segment's *name* may be missing although its bytes are safe.
-    disk.sync_dir(dir).context("sync directory", dir.display())?;
+    if let Err(e) = disk.sync_dir(dir) {
+        // Best effort, as above: nobody will write to it.
+        let _ = disk.remove_file(&dir.join(&name));
+        return Err(e).context("sync directory", dir.display());
+    }
     Ok(Fresh { file, header, file_bytes })
 }
 

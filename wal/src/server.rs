@@ -8,6 +8,8 @@
 //!  1. A group is written only after the sync of the one before returned, so one frame at most can be torn.
 //!  2. Every token that [`Wal::append`] took comes back through the sink exactly once, in the order of the log.
 //!  3. Once poisoned, a log says nothing is durable any more.
+//!  4. What finds no room on the disk is refused, and the log is what it was before (P9): no sync has failed, so nothing
+//!     is in doubt.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -24,7 +26,7 @@ use crate::frame::{BLOCK_BYTES, NUMBER_MAX, RECORD_BYTES_MAX, Reason, payload_by
 use crate::prepare::Preparer;
 use crate::reader::FrameReader;
 use crate::recovery::{self, Life, Policy, Recovery};
-use crate::segment::{SEGMENT_BYTES_MAX, SegmentHeader, file_name};
+use crate::segment::{Fresh, SEGMENT_BYTES_MAX, SegmentHeader, file_name};
 use crate::stats::{Meters, WalStats};
 
 /// Bytes of a segment of the server's log (64 MiB).
@@ -93,6 +95,14 @@ pub enum Outcome<T> {
     /// They are not known to be durable and must not be acknowledged. After a failed write or sync they may be
     /// found when the log is opened again.
     Failed {
+        /// The tokens of the records, in order.
+        tokens: Vec<T>,
+        /// Why.
+        error: WalError,
+    },
+    /// They are not in the log: there was no room for them. The log goes on, and takes them when there is (P9). Only if
+    /// the process ends before there is may they be found when the log is opened again.
+    Refused {
         /// The tokens of the records, in order.
         tokens: Vec<T>,
         /// Why.
@@ -181,7 +191,15 @@ impl<T: Send + 'static> Wal<T> {
             meters: Meters::default(),
         });
         shared.meters.appended(log.offset());
-        let writer = Writer { shared: Arc::clone(&shared), log, preparer, sink, clock: config.clock };
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            log,
+            preparer,
+            fresh: None,
+            is_torn: false,
+            sink,
+            clock: config.clock,
+        };
         let thread = thread::Builder::new().name("wal-write".to_owned()).spawn(move || writer.run());
         let wal = Wal {
             shared,
@@ -333,6 +351,10 @@ struct Writer<T, S> {
     shared: Arc<Shared<T>>,
     log: Appender,
     preparer: Preparer,
+    /// Taken from the preparer for a rotation that found no room for the end frame.
+    fresh: Option<Fresh>,
+    /// Whether a frame that found no room may be there in part, behind the last one.
+    is_torn: bool,
     sink: S,
     clock: Arc<dyn Clock>,
 }
@@ -390,17 +412,24 @@ impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
     }
 
     fn write(&mut self, records: Vec<(Vec<u8>, T)>) -> Result<(), WalError> {
+        if self.is_torn
+            && let Err(error) = self.cut_off()
+        {
+            return self.refuse_or_poison(records.into_iter().map(|(_, token)| token).collect(), error);
+        }
         let before = self.log.offset();
         let written = self.log.append(records.iter().map(|(record, _)| record.as_slice()));
-        let synced = written.and_then(|(position, end)| {
-            self.shared.meters.appended(end);
-            self.shared.meters.frame(end - before);
-            let durable = self.sync()?;
-            assert_eq!(durable, end, "a group is synced before the next is written");
-            Ok((position, end))
-        });
-        match synced {
-            Ok((position, end)) => {
+        let (position, end) = match written {
+            Ok(written) => written,
+            Err(error) => {
+                return self.undo(records.into_iter().map(|(_, token)| token).collect(), error);
+            }
+        };
+        self.shared.meters.appended(end);
+        self.shared.meters.frame(end - before);
+        match self.sync() {
+            Ok(durable) => {
+                assert_eq!(durable, end, "a group is synced before the next is written");
                 self.shared.meters.records(records.len());
                 (self.sink)(Outcome::Durable(Group { position, end, records }));
                 Ok(())
@@ -410,20 +439,29 @@ impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
     }
 
     fn rotate(&mut self) -> Result<(), WalError> {
-        let fresh = match self.preparer.take() {
+        let fresh = match self.fresh.take().map_or_else(|| self.preparer.take(), Ok) {
             Ok(fresh) => fresh,
             Err(error) => {
                 // Nothing was written, so nothing is in doubt: what waits fails, what comes may find more space (P9).
-                let mut queue = self.shared.lock();
-                let tokens = queue.take_all();
-                drop(queue);
-                self.fail(tokens, error);
+                let waiting = self.shared.lock().take_all();
+                self.refuse(waiting, error);
                 return Ok(());
             }
         };
+        if self.is_torn
+            && let Err(error) = self.cut_off()
+        {
+            self.fresh = Some(fresh);
+            let waiting = self.shared.lock().take_all();
+            return self.refuse_or_poison(waiting, error);
+        }
+        if let Err(error) = self.log.append_end(Reason::Rotated) {
+            self.fresh = Some(fresh);
+            let waiting = self.shared.lock().take_all();
+            return self.undo(waiting, error);
+        }
         // Synced before the new segment gets a frame; so no sync in the hot path but this one.
-        let ended = self.log.append_end(Reason::Rotated).and_then(|_| self.sync());
-        if let Err(error) = ended {
+        if let Err(error) = self.sync() {
             return Err(self.poison(Vec::new(), error));
         }
         self.log.switch_to(fresh);
@@ -452,13 +490,50 @@ impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
         }
     }
 
+    /// After a write that failed: if there was no room, takes back what there is of it and refuses `tokens`.
+    fn undo(&mut self, tokens: Vec<T>, error: WalError) -> Result<(), WalError> {
+        if !error.is_disk_full() {
+            return Err(self.poison(tokens, error));
+        }
+        self.is_torn = true;
+        // Where a write in place of others takes room, too, there is none for zeros: the next write tries again.
+        match self.cut_off() {
+            Ok(()) => self.refuse(tokens, error),
+            Err(error) => return self.refuse_or_poison(tokens, error),
+        }
+        Ok(())
+    }
+
+    fn refuse_or_poison(&mut self, tokens: Vec<T>, error: WalError) -> Result<(), WalError> {
+        if self.is_torn && error.is_disk_full() {
+            self.refuse(tokens, error);
+            return Ok(());
+        }
+        Err(self.poison(tokens, error))
+    }
+
+    /// Takes back, durably, what a write that failed may have left. [`Writer::is_torn`] stays if that could not be
+    /// written; if it could and the sync failed, the log is in doubt.
+    fn cut_off(&mut self) -> Result<(), WalError> {
+        self.log.cut_off()?;
+        self.is_torn = false;
+        self.sync().map(drop)
+    }
+
+    fn refuse(&mut self, tokens: Vec<T>, error: WalError) {
+        if !tokens.is_empty() {
+            (self.sink)(Outcome::Refused { tokens, error });
+        }
+    }
+
     fn finish(&mut self) -> Result<(), WalError> {
-        if let Some(unused) = self.preparer.stop() {
+        for unused in self.fresh.take().into_iter().chain(self.preparer.stop()) {
             // Best effort, to give the space back: the next start removes it too.
             let catalog = self.log.catalog();
             let _ = catalog.disk.remove_file(&catalog.dir.join(file_name(unused.header.segment)));
         }
-        let ended = self.log.append_end(Reason::Clean).and_then(|_| self.sync());
+        let cut = if self.is_torn { self.cut_off() } else { Ok(()) };
+        let ended = cut.and_then(|()| self.log.append_end(Reason::Clean)).and_then(|_| self.sync());
         match ended {
             Ok(_) => self.log.trim(),
             Err(error) => {

@@ -48,6 +48,8 @@ fn rooms(page: &mut Page, parts: &Parts) {
         (&metrics::STORAGE_COMPACTED_BYTES, stats.compaction_bytes_read_total),
         (&metrics::STORAGE_ROWS_EXPIRED, stats.rows_expired_total),
         (&metrics::STORAGE_FILES_DELETED, stats.files_deleted_total),
+        (&metrics::STORAGE_DISK_FREE_BYTES, stats.disk_free_bytes),
+        (&metrics::STORAGE_ADMISSION_STOPPED, stats.admission_stopped),
         (&metrics::STORAGE_WAITING_ROWS, stats.waiting_rows),
         (&metrics::STORAGE_LOG_LOSSES, stats.log_losses_total),
         (&metrics::STORAGE_DAMAGED_SHARDS, stats.damaged_shards),

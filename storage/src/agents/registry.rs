@@ -611,7 +611,7 @@ impl Drop for Pending {
         let waiting = self.agents.lock().take_pending(&self.number, self.crc);
         for ack in waiting {
             let reason = "the batch was on its way already, and that attempt failed";
-            ack.fail(StorageError::Busy { reason, retry_after: RETRY_AFTER });
+            ack.fail(StorageError::Busy { reason: reason.into(), retry_after: RETRY_AFTER });
         }
     }
 }

@@ -85,6 +85,8 @@ pub(crate) struct ShardWriter {
     summaries: Vec<ColumnSummary>,
     rows: u64,
     index: IndexBuilder,
+    /// Last: the file is written to until it is dropped.
+    unfinished: Unfinished,
 }
 
 /// The row group that rows are added to.
@@ -94,6 +96,22 @@ struct RowGroup {
     /// By column of the schema; those of tags stay empty and are not used.
     others: Vec<ArrowColumnWriter>,
     rows: usize,
+}
+
+/// A file that is removed when this is dropped, unless it was finished: on a full disk a half one would take the room
+/// that is needed to write it whole (P9).
+struct Unfinished {
+    disk: SharedDisk,
+    path: Option<PathBuf>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Best effort: vacuum finds what is left.
+            let _ = self.disk.remove_file(path);
+        }
+    }
 }
 
 /// Rows of one series that follow each other.
@@ -137,6 +155,7 @@ impl ShardWriter {
         let folder = path.parent().expect("a shard has a folder");
         disk::create_dir_all(&**disk, folder).map_err(StorageError::io("create", folder))?;
         let file = disk.create_new(path).map_err(StorageError::io("create", path))?;
+        let unfinished = Unfinished { disk: Arc::clone(disk), path: Some(path.to_owned()) };
         let buffered =
             io::BufWriter::with_capacity(WRITE_BYTES, DiskWriter { file, written: 0, summer: Summer::default() });
         let properties = Arc::new(properties(schema, rows));
@@ -154,6 +173,7 @@ impl ShardWriter {
             schema: Arc::clone(schema),
             rows: 0,
             index: IndexBuilder::default(),
+            unfinished,
         })
     }
 
@@ -270,6 +290,7 @@ impl ShardWriter {
         written.file.sync_data().map_err(StorageError::io("sync", path))?;
         let folder = path.parent().expect("a shard has a folder");
         self.disk.sync_dir(folder).map_err(StorageError::io("sync", folder))?;
+        self.unfinished.path = None;
         let mut stats = Stats::default();
         for (column, summary) in self.schema.columns().iter().zip(self.summaries) {
             stats.add(&column.name, summary);
@@ -287,7 +308,16 @@ impl ShardWriter {
     }
 }
 
+/// Names the file. That the disk was full can still be told when the error has come through the Parquet library.
 fn failed(path: &Path, source: io::Error) -> StorageError {
+    let of_disk = source.get_ref().and_then(|e| match e.downcast_ref::<ParquetError>()? {
+        ParquetError::External(e) => e.downcast_ref::<io::Error>().map(io::Error::kind),
+        _ => None,
+    });
+    let source = match of_disk {
+        Some(kind) => io::Error::new(kind, source),
+        None => source,
+    };
     StorageError::io("write", path)(source)
 }
 

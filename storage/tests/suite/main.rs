@@ -9,6 +9,7 @@ mod compact;
 mod correct;
 mod damage;
 mod evolve;
+mod full_disk;
 mod maintain;
 mod maintain_power;
 mod mutations;

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use wal::disk::{DirEntry, Disk, DiskFile, FileInfo, Replace, SharedDisk, read_exact_at};
+use wal::disk::{DirEntry, Disk, DiskFile, FileInfo, Replace, SharedDisk, Space, read_exact_at};
 
 use crate::sim::EIO;
 
@@ -77,6 +77,12 @@ struct State {
     held: u64,
     /// Bytes that can still be written; `None` without a limit.
     space: Option<u64>,
+    /// Bytes of files that there is room for; `None` without a limit.
+    capacity: Option<u64>,
+    /// Bytes of files that were made through this disk.
+    used: u64,
+    /// Bytes of the room that are taken by somebody else.
+    occupied: u64,
     bug: Option<PlantedBug>,
     syncs: u64,
     wal_dirs: BTreeSet<PathBuf>,
@@ -106,6 +112,13 @@ struct Rule {
     applies: Predicate,
     /// Calls that still succeed; `None` when the rule is used up.
     skip: Option<u64>,
+}
+
+impl State {
+    /// Bytes that files may still grow by.
+    fn room(&self) -> Option<u64> {
+        Some(self.capacity?.saturating_sub(self.used).saturating_sub(self.occupied))
+    }
 }
 
 impl FaultDisk {
@@ -170,9 +183,28 @@ impl Faults {
         self.lock().space = Some(bytes);
     }
 
-    /// Takes the limit of [`Faults::fill_after`] away.
+    /// From now on there is room for so many bytes of files in all, as on a disk of that size: what makes a file longer
+    /// than the rest of the room is written as far as it fits and fails with `ENOSPC`; bytes in place of others take no
+    /// room; removed files give theirs back.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.lock().capacity = Some(bytes);
+    }
+
+    /// From now on `bytes` of the room of [`Faults::set_capacity`] are somebody else's.
+    pub fn occupy(&self, bytes: u64) {
+        self.lock().occupied = bytes;
+    }
+
+    /// Bytes of the files that were made through this disk and are still there.
+    pub fn used(&self) -> u64 {
+        self.lock().used
+    }
+
+    /// Takes the limits of [`Faults::fill_after`] and [`Faults::set_capacity`] away.
     pub fn free_space(&self) {
-        self.lock().space = None;
+        let mut state = self.lock();
+        state.space = None;
+        state.capacity = None;
     }
 
     /// Plants `bug`, for as long as the disk lives.
@@ -221,6 +253,20 @@ impl Faults {
         let Some(space) = &mut state.space else { return Ok(()) };
         *space = space.checked_sub(bytes).ok_or_else(|| io::Error::from_raw_os_error(ENOSPC))?;
         Ok(())
+    }
+
+    /// Takes room for a file that was `before` bytes long and is to become `after`; how long it may become.
+    fn grow(&self, before: u64, after: u64) -> u64 {
+        let mut state = self.lock();
+        let room = state.room().unwrap_or(u64::MAX);
+        let grown = after.saturating_sub(before).min(room);
+        state.used += grown;
+        before + grown
+    }
+
+    fn shrink(&self, by: u64) {
+        let mut state = self.lock();
+        state.used = state.used.saturating_sub(by);
     }
 
     /// Hangs while syncs are held.
@@ -274,12 +320,26 @@ impl Disk for FaultDisk {
 
     fn rename(&self, from: &Path, to: &Path, replace: Replace) -> io::Result<()> {
         self.faults.call(Operation::Rename, to)?;
-        self.inner.rename(from, to, replace)
+        let replaced = self.inner.info(to).map_or(0, |info| info.len);
+        self.inner.rename(from, to, replace)?;
+        self.faults.shrink(replaced);
+        Ok(())
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.faults.call(Operation::Remove, path)?;
-        self.inner.remove_file(path)
+        let removed = self.inner.info(path).map_or(0, |info| info.len);
+        self.inner.remove_file(path)?;
+        self.faults.shrink(removed);
+        Ok(())
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let state = self.faults.lock();
+        match state.capacity {
+            Some(total) => Ok(Space { free: state.room().unwrap_or(total), total }),
+            None => self.inner.space(path),
+        }
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
@@ -328,11 +388,25 @@ impl DiskFile for FaultFile {
         if self.path.to_string_lossy().contains(".parquet") {
             self.truncate_before_commit()?;
         }
-        self.inner.write_all_at(bytes, offset)
+        let before = self.inner.len()?;
+        let end = offset + bytes.len() as u64;
+        let fits = self.faults.grow(before, end.max(before));
+        if end <= fits {
+            return self.inner.write_all_at(bytes, offset);
+        }
+        let part = usize::try_from(fits.saturating_sub(offset)).unwrap_or(0);
+        self.inner.write_all_at(&bytes[..part], offset)?;
+        Err(io::Error::from_raw_os_error(ENOSPC))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
+        let before = self.inner.len()?;
+        if self.faults.grow(before, len.max(before)) < len {
+            return Err(io::Error::from_raw_os_error(ENOSPC));
+        }
+        self.inner.set_len(len)?;
+        self.faults.shrink(before.saturating_sub(len));
+        Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {

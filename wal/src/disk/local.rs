@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, statvfs};
 use rustix::io::Errno;
 
-use super::{DirEntry, Disk, DiskFile, DiskLock, EntryKind, FileInfo, Replace};
+use super::{DirEntry, Disk, DiskFile, DiskLock, EntryKind, FileInfo, Replace, Space};
 
 /// The file systems of this machine, as the process sees them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,6 +89,13 @@ impl Disk for LocalDisk {
         let metadata = fs::metadata(path)?;
         let kind = if metadata.is_dir() { EntryKind::Directory } else { EntryKind::File };
         Ok(FileInfo { len: metadata.len(), modified_us: unix_us(metadata.modified()?), kind })
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let found = statvfs(path)?;
+        // Without what is set aside for the superuser.
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
     }
 
     fn lock(&self, path: &Path, note: &str) -> io::Result<Box<dyn DiskLock>> {

@@ -168,8 +168,10 @@ fn take(oracle: &mut Oracle, outcomes: impl Iterator<Item = Outcome<usize>>, all
                     oracle.durable.insert(index, group.end);
                 }
             }
-            Outcome::Failed { error, .. } if all_is_well => return Err(format!("closed well, and yet {error}")),
-            Outcome::Failed { .. } => {}
+            Outcome::Failed { error, .. } | Outcome::Refused { error, .. } if all_is_well => {
+                return Err(format!("closed well, and yet {error}"));
+            }
+            Outcome::Failed { .. } | Outcome::Refused { .. } => {}
         }
     }
     Ok(())

@@ -42,7 +42,7 @@ impl Rig {
         self.wal.append(record.to_vec(), 0).unwrap();
         match self.outcomes.recv().unwrap() {
             Outcome::Durable(group) => group.end,
-            Outcome::Failed { error, .. } => panic!("{error}"),
+            Outcome::Failed { error, .. } | Outcome::Refused { error, .. } => panic!("{error}"),
         }
     }
 

@@ -24,6 +24,7 @@ fn check(operation: Operation, n: u64) {
                 assert!(matches!(error, WalError::Io { .. }), "{error}");
                 break;
             }
+            Outcome::Refused { error, .. } => panic!("{error} is no want of room"),
         }
     }
     assert_eq!(acked as u64, n - 1);
@@ -100,7 +101,7 @@ fn a_sync_that_hangs_acknowledges_nothing_and_a_full_queue_says_so() {
     while failed.len() < waiting {
         match rig.outcomes.recv().unwrap() {
             Outcome::Failed { tokens, .. } => failed.extend(tokens),
-            Outcome::Durable(group) => panic!("{group:?} after a failed sync"),
+            Outcome::Durable(_) | Outcome::Refused { .. } => panic!("after a failed sync"),
         }
     }
     assert!(failed.into_iter().eq(0..waiting));
