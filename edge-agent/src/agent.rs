@@ -338,6 +338,8 @@ impl Collector {
     fn finish(mut self) -> bool {
         self.close_batch();
         self.sync();
+        self.outbox.report_gaps();
+        self.sync();
         loop {
             self.hand_out();
             self.publish_stats();

@@ -116,6 +116,29 @@ fn a_clean_stop_leaves_no_gap_and_an_unclean_one_skips_one_seq() {
 }
 
 #[test]
+fn a_gap_that_no_batch_reports_is_reported_before_a_clean_stop() {
+    let (disk, clock) = (sim(), Arc::default());
+    let bytes = 4 * SEGMENT_BYTES;
+    let mut outbox = start(&disk, &clock, 1, config(bytes));
+    while outbox.stats().gap_readings == 0 {
+        put(&mut outbox, 1);
+    }
+    let (made, lost) = (outbox.stats().readings, outbox.stats().gap_readings);
+    outbox.report_gaps();
+    outbox.sync().unwrap();
+    let bodies = drain(&mut outbox);
+    let (first, last, readings, reason) = gaps(bodies.last().unwrap())[0].clone();
+    assert_eq!((first, last - first + 1, readings, &*reason), (1, lost, Some(lost), "outbox_full"));
+    assert_eq!(bodies.len() as u64 - 1 + lost, made);
+    outbox.report_gaps();
+    assert!(!outbox.needs_sync(), "nothing is left to report");
+    outbox.close().unwrap();
+    let mut outbox = start(&disk.kill(), &clock, 1, config(bytes));
+    put(&mut outbox, 1);
+    assert_eq!(gaps(drain(&mut outbox).last().unwrap()), []);
+}
+
+#[test]
 fn fewer_than_128_acknowledged_batches_come_again_after_a_crash_at_any_time_of_a_long_drain() {
     let mut most = 0;
     for crash_after in (1..500).step_by(11) {

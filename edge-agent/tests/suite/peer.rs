@@ -297,9 +297,10 @@ fn serve(stream: TcpStream, connection: usize, statuses: &[u16], answered: &mut 
             422 => "x-eden-refused: 1\r\ncontent-length: 2\r\n\r\nno",
             _ => "content-length: 2\r\n\r\nno",
         };
-        let _ = write!(writer, "HTTP/1.1 {status} x\r\n{content}");
+        // Before the answer: whoever knows of the answer finds the post here.
         if posts.send(Post { path, body: text(&body, encoding), connection }).is_err() {
             return;
         }
+        let _ = write!(writer, "HTTP/1.1 {status} x\r\n{content}");
     }
 }
