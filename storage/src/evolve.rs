@@ -30,7 +30,8 @@ use crate::convert::{convert_array, convert_values};
 use crate::delta::{Action, Add, Remove, Txn, shard_from_add};
 use crate::flush::{Flushed, Settling};
 use crate::shard::index::ShardIndex;
-use crate::shard::read::{ShardReader, time_column};
+use crate::shard::read::{STREAM_ROWS, ShardReader, time_column};
+use crate::shard::write::ShardWriter;
 use crate::table::Table;
 use crate::{ColumnKind, Shard, Storage, StorageError, TableOptions, TableSchema};
 
@@ -392,30 +393,12 @@ impl Change<'_> {
     }
 
     /// Copies a shard, the column in its new type.
-    fn rewrite(&self, shard: &Shard) -> Result<(Add, Arc<ShardIndex>, u64), StorageError> {
+    fn rewrite(&self, shard: &Arc<Shard>) -> Result<(Add, Arc<ShardIndex>, u64), StorageError> {
         let table = self.table;
         let old = Arc::clone(&table.state().schema);
         let new = Arc::new(with_type(&old, self.column, self.to));
-        let place = old.columns().iter().position(|c| *c.name == *self.column).expect("columns do not go");
         let (path, mut writer) = table.start_shard(shard.day, &new, shard.rows)?;
-        let reader = ShardReader { disk: &*table.context.disk, root: &table.context.tables_dir };
-        let written = reader.for_each(shard, &old, &mut |batch| {
-            let mut columns = batch.columns().to_vec();
-            columns[place] = convert_array(&batch.column(place), self.from, self.to).map_err(|row| {
-                let times = time_column(&batch).expect("every table has a time");
-                StorageError::Invalid(format!(
-                    "column {:?} of table {} cannot become {}: its value {} at time {} µs would be another number; \
-                     correct or delete it first",
-                    self.column,
-                    table.name,
-                    self.to,
-                    crate::columns::value_at(&**batch.column(place), self.from, row).map_or_else(String::new, shown),
-                    times.value(row),
-                ))
-            })?;
-            let batch = RecordBatch::try_new(Arc::clone(new.arrow()), columns).expect("columns of that schema");
-            writer.write(&batch)
-        });
+        let written = self.copy(shard, &old, &new, &mut writer);
         let range = (shard.position_min.to_string(), shard.position_max.to_string());
         let finished =
             written.and_then(|()| table.finish_shard(shard.day, &path, writer, range, &mut Flushed::default()));
@@ -426,6 +409,38 @@ impl Change<'_> {
                 Err(e)
             }
         }
+    }
+
+    /// Writes the rows of a shard, the column in its new type.
+    fn copy(
+        &self,
+        shard: &Arc<Shard>,
+        old: &Arc<TableSchema>,
+        new: &Arc<TableSchema>,
+        writer: &mut ShardWriter,
+    ) -> Result<(), StorageError> {
+        let context = &self.table.context;
+        let place = old.columns().iter().position(|c| *c.name == *self.column).expect("columns do not go");
+        let reader = ShardReader { disk: &*context.disk, root: &context.tables_dir };
+        for batch in reader.stream(Arc::clone(shard), Arc::clone(old), STREAM_ROWS)? {
+            let batch = batch?;
+            let mut columns = batch.columns().to_vec();
+            columns[place] = convert_array(&batch.column(place), self.from, self.to).map_err(|row| {
+                let times = time_column(&batch).expect("every table has a time");
+                let value = crate::columns::value_at(&**batch.column(place), self.from, row);
+                StorageError::Invalid(format!(
+                    "column {:?} of table {} cannot become {}: its value {} at time {} µs would be another number; \
+                     correct or delete it first",
+                    self.column,
+                    self.table.name,
+                    self.to,
+                    value.map_or_else(String::new, shown),
+                    times.value(row),
+                ))
+            })?;
+            writer.write(&RecordBatch::try_new(Arc::clone(new.arrow()), columns).expect("columns of that schema"))?;
+        }
+        Ok(())
     }
 }
 

@@ -31,7 +31,7 @@ use arrow::compute::interleave;
 use crate::delta::{Action, Add, CommitInfo, DAY_COLUMN, Remove, Txn, format_day, shard_from_add};
 use crate::memtable::{Memtable, MemtableView, Waiting};
 use crate::shard::index::ShardIndex;
-use crate::shard::read::ShardReader;
+use crate::shard::read::{STREAM_ROWS, ShardReader};
 use crate::shard::write::ShardWriter;
 use crate::table::{Table, Younger, lock};
 use crate::{Shard, StorageError, TableSchema};
@@ -292,7 +292,7 @@ impl Table {
     /// Copies `shard`, with the rows at `rows` (ordinal → row of `view`) replaced, or left out.
     fn rewrite(
         &self,
-        shard: &Shard,
+        shard: &Arc<Shard>,
         schema: &Arc<TableSchema>,
         view: &MemtableView,
         rows: &BTreeMap<u32, Option<u32>>,
@@ -300,7 +300,8 @@ impl Table {
     ) -> Result<(), StorageError> {
         let reader = ShardReader { disk: &*self.context.disk, root: &self.context.tables_dir };
         let mut first = 0_u32;
-        for batch in reader.rows(shard, schema, None)? {
+        for batch in reader.stream(Arc::clone(shard), Arc::clone(schema), STREAM_ROWS)? {
+            let batch = batch?;
             let end = first + batch.num_rows() as u32;
             let here: Vec<(u32, Option<u32>)> =
                 rows.range(first..end).map(|(ordinal, row)| (ordinal - first, *row)).collect();

@@ -20,27 +20,15 @@ use crate::{ColumnKind, Shard, StorageError, TableSchema};
 pub(crate) type Outputs = Vec<(Add, Arc<ShardIndex>)>;
 
 impl Table {
-    /// Replaces `inputs`, shards of `day`, by `outputs`, durably. `operation` is for people who read the history.
-    /// Returns false, and deletes the outputs, if an input is no longer in the table.
+    /// Replaces `inputs`, shards of `day`, by `outputs`, written in `schema`, durably. `operation` is for people who read
+    /// the history. Returns false, and deletes the outputs, if an input is no longer in the table, or a column of `schema`
+    /// has changed its type since.
     ///
     /// # Errors
     /// The table is as it was, and the outputs are deleted; after a commit that may or may not stand they are kept.
-    #[allow(dead_code, reason = "settling in the background is its first caller beside compaction")]
     pub(crate) fn replace_shards(
         &self,
-        day: i32,
-        inputs: &[Arc<Shard>],
-        outputs: Outputs,
-        operation: &'static str,
-    ) -> Result<bool, StorageError> {
-        self.replace_shards_of(None, day, inputs, outputs, operation)
-    }
-
-    /// As [`Table::replace_shards`], and also false if a column of `schema`, in which the outputs were written, has
-    /// changed its type since or is gone.
-    pub(crate) fn replace_shards_of(
-        &self,
-        schema: Option<&TableSchema>,
+        schema: &TableSchema,
         day: i32,
         inputs: &[Arc<Shard>],
         outputs: Outputs,
@@ -50,7 +38,7 @@ impl Table {
         let committed = {
             // Held from the look at the schema to the commit: columns change under it only.
             let mut log = self.log.lock().expect("no holder of this lock panics");
-            if !self.has_shards(day, inputs) || !schema.is_none_or(|schema| still_holds(&self.schema(), schema)) {
+            if !self.has_shards(day, inputs) || !still_holds(&self.schema(), schema) {
                 Ok(false)
             } else {
                 let data_change = outputs.is_empty() || outputs.iter().any(|(add, _)| add.data_change);

@@ -333,17 +333,20 @@ fn about_agent(seed: u64) -> Record {
     }
 }
 
+fn reads_back_and_every_cut_is_an_error(record: Record, seed: u64) {
+    let mut bytes = again(&record);
+    assert_eq!(decode(&bytes), Ok(record), "seed {seed}");
+    for len in 0..bytes.len() {
+        assert!(matches!(decode(&bytes[..len]), Err(RecordError::Malformed { .. })), "{seed}: cut to {len} bytes");
+    }
+    bytes.push(0);
+    assert!(matches!(decode(&bytes), Err(RecordError::Malformed { what: "bytes after the last field", .. })));
+}
+
 #[test]
 fn what_is_logged_of_agents_reads_back_and_every_cut_of_it_is_an_error() {
     for seed in 0..300 {
-        let record = about_agent(seed);
-        let mut bytes = again(&record);
-        assert_eq!(decode(&bytes), Ok(record), "seed {seed}");
-        for len in 0..bytes.len() {
-            assert!(matches!(decode(&bytes[..len]), Err(RecordError::Malformed { .. })), "{seed}: cut to {len} bytes");
-        }
-        bytes.push(0);
-        assert!(matches!(decode(&bytes), Err(RecordError::Malformed { what: "bytes after the last field", .. })));
+        reads_back_and_every_cut_is_an_error(about_agent(seed), seed);
     }
 }
 
@@ -493,14 +496,7 @@ fn removal(seed: u64) -> Record {
 #[test]
 fn a_removal_reads_back_and_every_cut_of_it_is_an_error() {
     for seed in 0..200 {
-        let record = removal(seed);
-        let mut bytes = again(&record);
-        assert_eq!(decode(&bytes), Ok(record), "seed {seed}");
-        for len in 0..bytes.len() {
-            assert!(matches!(decode(&bytes[..len]), Err(RecordError::Malformed { .. })), "{seed}: cut to {len} bytes");
-        }
-        bytes.push(0);
-        assert!(matches!(decode(&bytes), Err(RecordError::Malformed { what: "bytes after the last field", .. })));
+        reads_back_and_every_cut_is_an_error(removal(seed), seed);
     }
 }
 

@@ -6,11 +6,8 @@
 //! At most [`SHARDS_AT_ONCE`] shards are open at once. Of more, every two halves of that many are merged, so that each
 //! shard meets each other.
 
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
-
 use super::rows::{Keys, SeriesConverter};
-use crate::shard::read::ShardReader;
+use crate::shard::read::{ShardReader, ShardRows};
 use crate::{ColumnKind, Shard, StorageError, TableSchema};
 
 /// What bounds the memory: pages of so many shards.
@@ -72,7 +69,7 @@ fn overlapping<'a>(shards: &[&'a Shard]) -> Vec<Vec<&'a Shard>> {
 /// A place in a shard.
 struct Cursor<'a> {
     shard: &'a Shard,
-    batches: ParquetRecordBatchReader,
+    batches: ShardRows,
     keys: Keys,
     /// The rows of one series, from the next one on.
     row: usize,
@@ -86,10 +83,8 @@ impl<'a> Cursor<'a> {
         converter: &SeriesConverter,
         shard: &'a Shard,
     ) -> Result<Option<Cursor<'a>>, StorageError> {
-        let builder = reader.open(shard)?.with_batch_size(BATCH_ROWS);
         let names = schema.columns().iter().filter(|c| !matches!(c.kind, ColumnKind::Field(_))).map(|c| &*c.name);
-        let mask = ProjectionMask::columns(builder.parquet_schema(), names);
-        let mut batches = builder.with_projection(mask).build().map_err(|e| reader.failed(shard, e))?;
+        let mut batches = reader.open(shard)?.project(names).batches(BATCH_ROWS)?;
         let keys = next_keys(reader, converter, shard, &mut batches)?;
         Ok(keys.map(|keys| Cursor { shard, batches, row: 0, run_end: keys.run_end(0), keys }))
     }
@@ -124,10 +119,10 @@ fn next_keys(
     reader: &ShardReader<'_>,
     converter: &SeriesConverter,
     shard: &Shard,
-    batches: &mut ParquetRecordBatchReader,
+    batches: &mut ShardRows,
 ) -> Result<Option<Keys>, StorageError> {
     for batch in batches {
-        let batch = batch.map_err(|e| reader.failed(shard, e))?;
+        let batch = batch?;
         let corrupt = |reason| StorageError::Corrupt { path: reader.root.join(&shard.path), reason };
         let keys = converter.keys(&batch).map_err(corrupt)?;
         if keys.len() > 0 {

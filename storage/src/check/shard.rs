@@ -63,13 +63,13 @@ pub(super) fn examine(
 
 fn examine_rows(reader: &ShardReader<'_>, schema: &TableSchema, shard: &Shard, add: &Add) -> Result<(), StorageError> {
     let corrupt = |reason: String| StorageError::Corrupt { path: reader.root.join(&shard.path), reason };
-    let batches = reader.open(shard)?.with_batch_size(BATCH_ROWS).build().map_err(|e| reader.failed(shard, e))?;
+    let batches = reader.open(shard)?.batches(BATCH_ROWS)?;
     let converter = SeriesConverter::new(schema).map_err(corrupt)?;
     let mut summaries: Vec<(Arc<str>, ColumnSummary)> = Vec::new();
     let mut last: Option<(Vec<u8>, i64)> = None;
     let mut rows = 0;
     for batch in batches {
-        let batch = batch.map_err(|e| reader.failed(shard, e))?;
+        let batch = batch?;
         let keys = converter.keys(&batch).map_err(corrupt)?;
         in_order(&keys, shard.day, rows, &mut last).map_err(corrupt)?;
         summarize(&batch, schema, &mut summaries).map_err(corrupt)?;

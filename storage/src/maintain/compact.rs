@@ -115,7 +115,7 @@ impl Table {
         let bytes_written: i64 = outputs.iter().map(|(add, _)| add.size).sum();
         // From here on replacing deletes them, or a commit that may stand names them.
         unnamed.paths.clear();
-        if !self.replace_shards_of(Some(&schema), day, inputs, outputs, "OPTIMIZE")? {
+        if !self.replace_shards(&schema, day, inputs, outputs, "OPTIMIZE")? {
             return Ok(Compacted::Lost);
         }
         let counters = &self.context.counters;

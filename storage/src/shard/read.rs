@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::compute::concat_batches;
@@ -12,7 +12,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use bytes::Bytes;
 use model::SeriesKey;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use wal::disk::Disk;
@@ -29,11 +29,26 @@ pub(crate) struct ShardChunks {
     file: Arc<ShardFile>,
     /// The block that was read last: headers of pages are read a few bytes at a time.
     last: Arc<Mutex<(u64, Bytes)>>,
+    refusal: Refusal,
 }
+
+/// What the disk said, by its number, when it did not give a shard's bytes. The reader of batches hands on no more than the
+/// text of an error, in which the disk's cannot be told from damage.
+type Refusal = Arc<OnceLock<i32>>;
 
 impl ShardChunks {
     fn new(file: ShardFile) -> ShardChunks {
-        ShardChunks { file: Arc::new(file), last: Arc::default() }
+        ShardChunks { file: Arc::new(file), last: Arc::default(), refusal: Arc::default() }
+    }
+
+    fn read(&self, range: Range<u64>) -> Result<Bytes, ReadError> {
+        self.file.read(range).inspect_err(|e| {
+            if let ReadError::Io(e) = e
+                && let Some(code) = e.raw_os_error()
+            {
+                self.refusal.get_or_init(|| code);
+            }
+        })
     }
 
     /// The rest of the block from byte `at` on; empty behind the end.
@@ -46,7 +61,7 @@ impl ShardChunks {
             if at >= to {
                 return Ok(Bytes::new());
             }
-            *last = (from, self.file.read(from..to)?);
+            *last = (from, self.read(from..to)?);
         }
         Ok(last.1.slice((at - last.0) as usize..))
     }
@@ -81,9 +96,15 @@ impl ChunkReader for ShardChunks {
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
         let end = start.checked_add(length as u64).filter(|end| *end <= self.file.len());
         let end = end.ok_or_else(|| ParquetError::EOF(format!("bytes {start}+{length} of {}", self.file.len())))?;
-        Ok(self.file.read(start..end)?)
+        Ok(self.read(start..end)?)
     }
 }
+
+/// Rows of a batch of those who read a shard through.
+pub(crate) const STREAM_ROWS: usize = 1 << 16;
+
+/// The same, of those who read only a few columns.
+const SCAN_ROWS: usize = 1 << 14;
 
 /// Opens shards below `DATA/tables`.
 #[derive(Clone, Copy)]
@@ -93,8 +114,71 @@ pub(crate) struct ShardReader<'a> {
     pub(crate) root: &'a Path,
 }
 
+/// A shard whose footer has been read.
+pub(crate) struct OpenShard {
+    builder: ParquetRecordBatchReaderBuilder<ShardChunks>,
+    origin: Origin,
+}
+
+/// The rows of an open shard, batch by batch.
+pub(crate) struct ShardRows {
+    reader: ParquetRecordBatchReader,
+    origin: Origin,
+}
+
+/// Where rows come from, for errors.
+struct Origin {
+    path: PathBuf,
+    refusal: Refusal,
+}
+
+impl Origin {
+    /// An error of the Parquet reader: the disk's, or what is wrong with the file.
+    fn failed(&self, error: impl Error + 'static) -> StorageError {
+        if let Some(code) = self.refusal.get() {
+            return StorageError::io("read", &self.path)(io::Error::from_raw_os_error(*code));
+        }
+        let reason = find::<ShardDamage>(&error).map_or_else(|| error.to_string(), |damage| damage.reason.clone());
+        StorageError::Corrupt { path: self.path.clone(), reason }
+    }
+}
+
+impl OpenShard {
+    /// Only the columns of these names.
+    pub(crate) fn project<'n>(mut self, names: impl IntoIterator<Item = &'n str>) -> OpenShard {
+        let mask = ProjectionMask::columns(self.builder.parquet_schema(), names);
+        self.builder = self.builder.with_projection(mask);
+        self
+    }
+
+    /// Only the rows at `ranges`, ascending and apart.
+    fn select(mut self, ranges: &[Range<usize>]) -> OpenShard {
+        let rows = self.builder.metadata().file_metadata().num_rows();
+        let rows = usize::try_from(rows).expect("a shard has fewer rows than memory has bytes");
+        let selection = RowSelection::from_consecutive_ranges(ranges.iter().cloned(), rows);
+        self.builder = self.builder.with_row_selection(selection);
+        self
+    }
+
+    /// The rows, so many at a time.
+    pub(crate) fn batches(self, batch_rows: usize) -> Result<ShardRows, StorageError> {
+        let OpenShard { builder, origin } = self;
+        let reader = builder.with_batch_size(batch_rows).build().map_err(|e| origin.failed(e))?;
+        Ok(ShardRows { reader, origin })
+    }
+}
+
+impl Iterator for ShardRows {
+    type Item = Result<RecordBatch, StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.reader.next()?.map_err(|e| self.origin.failed(e)))
+    }
+}
+
 impl ShardReader<'_> {
-    pub(crate) fn open(&self, shard: &Shard) -> Result<ParquetRecordBatchReaderBuilder<ShardChunks>, StorageError> {
+    /// Opens a shard and reads its footer.
+    pub(crate) fn open(&self, shard: &Shard) -> Result<OpenShard, StorageError> {
         let path = self.root.join(&shard.path);
         let corrupt = |reason: String| StorageError::Corrupt { path: path.clone(), reason };
         let file = ShardFile::open(self.disk, &path, &shard.path, shard.checksums.clone()).map_err(|e| match e {
@@ -105,113 +189,59 @@ impl ShardReader<'_> {
         if len != shard.bytes {
             return Err(corrupt(format!("it has {len} bytes; the Delta log says {}", shard.bytes)));
         }
-        let builder =
-            ParquetRecordBatchReaderBuilder::try_new(ShardChunks::new(file)).map_err(|e| self.failed(shard, e))?;
+        let chunks = ShardChunks::new(file);
+        let origin = Origin { path: path.clone(), refusal: Arc::clone(&chunks.refusal) };
+        let builder = ParquetRecordBatchReaderBuilder::try_new(chunks).map_err(|e| origin.failed(e))?;
         let rows = builder.metadata().file_metadata().num_rows();
         if u64::try_from(rows) != Ok(shard.rows) {
             return Err(corrupt(format!("it has {rows} rows; the Delta log says {}", shard.rows)));
         }
-        Ok(builder)
+        Ok(OpenShard { builder, origin })
     }
 
     fn corrupt(&self, shard: &Shard, reason: impl ToString) -> StorageError {
         StorageError::Corrupt { path: self.root.join(&shard.path), reason: reason.to_string() }
     }
 
-    /// An error of the Parquet reader: the disk's, or what is wrong with the file.
-    pub(crate) fn failed(&self, shard: &Shard, error: impl Error + 'static) -> StorageError {
-        if let Some(damage) = find::<ShardDamage>(&error) {
-            return self.corrupt(shard, &damage.reason);
-        }
-        // The reader makes errors of its own of this kind; what the system says has a number.
-        match find::<io::Error>(&error).and_then(io::Error::raw_os_error) {
-            Some(code) => StorageError::io("read", &self.root.join(&shard.path))(io::Error::from_raw_os_error(code)),
-            None => self.corrupt(shard, error),
-        }
-    }
-
-    /// The rows at `ranges` (ascending, apart), or all of them, in the columns of `schema`, batch by batch.
-    pub(crate) fn rows(
-        &self,
-        shard: &Shard,
-        schema: &TableSchema,
-        ranges: Option<&[Range<usize>]>,
-    ) -> Result<Vec<RecordBatch>, StorageError> {
-        let mut builder = self.open(shard)?.with_batch_size(1 << 16);
-        if let Some(ranges) = ranges {
-            let rows = usize::try_from(shard.rows).expect("a shard has fewer rows than memory has bytes");
-            builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges.iter().cloned(), rows));
-        }
-        let reader = builder.build().map_err(|e| self.failed(shard, e))?;
-        let mut batches = Vec::new();
-        for batch in reader {
-            batches.push(in_schema(&batch.map_err(|e| self.failed(shard, e))?, schema));
-        }
-        Ok(batches)
-    }
-
-    /// All rows in the columns of `schema`, of which no more than a batch of `batch_rows` is in memory at a time.
+    /// All rows in the columns of `schema`, in order, of which no more than a batch of `batch_rows` is in memory at a time.
     pub(crate) fn stream(
         self,
         shard: Arc<Shard>,
         schema: Arc<TableSchema>,
         batch_rows: usize,
     ) -> Result<impl Iterator<Item = Result<RecordBatch, StorageError>>, StorageError> {
-        let reader = self.open(&shard)?.with_batch_size(batch_rows).build().map_err(|e| self.corrupt(&shard, e))?;
-        let path = self.root.join(&shard.path);
-        Ok(reader.map(move |batch| match batch {
-            Ok(batch) => Ok(in_schema(&batch, &schema)),
-            Err(e) => Err(StorageError::Corrupt { path: path.clone(), reason: e.to_string() }),
-        }))
+        let batches = self.open(&shard)?.batches(batch_rows)?;
+        Ok(batches.map(move |batch| Ok(in_schema(&batch?, &schema))))
     }
 
     /// Calls `each` with all times of a shard, in its order, batch by batch.
     pub(crate) fn all_times(&self, shard: &Shard, each: &mut dyn FnMut(&[i64])) -> Result<(), StorageError> {
-        let builder = self.open(shard)?.with_batch_size(1 << 14);
-        let mask = ProjectionMask::columns(builder.parquet_schema(), ["time"]);
-        let reader = builder.with_projection(mask).build().map_err(|e| self.corrupt(shard, e))?;
-        for batch in reader {
-            let batch = batch.map_err(|e| self.corrupt(shard, e))?;
+        for batch in self.open(shard)?.project(["time"]).batches(SCAN_ROWS)? {
+            let batch = batch?;
             each(time_column(&batch).ok_or_else(|| self.corrupt(shard, "it has no column time"))?.values());
         }
         Ok(())
     }
 
-    /// Hands all rows to `work` in the columns of `schema`, batch by batch, in order.
-    pub(crate) fn for_each(
-        &self,
-        shard: &Shard,
-        schema: &TableSchema,
-        work: &mut dyn FnMut(RecordBatch) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        let builder = self.open(shard)?.with_batch_size(1 << 16);
-        for batch in builder.build().map_err(|e| self.corrupt(shard, e))? {
-            work(in_schema(&batch.map_err(|e| self.corrupt(shard, e))?, schema))?;
-        }
-        Ok(())
-    }
-
-    /// As [`ShardReader::rows`], in one batch.
+    /// The rows at `ranges` (ascending, apart) in the columns of `schema`, in one batch.
     pub(crate) fn rows_in_one(
         &self,
         shard: &Shard,
         schema: &TableSchema,
         ranges: &[Range<usize>],
     ) -> Result<RecordBatch, StorageError> {
-        let batches = self.rows(shard, schema, Some(ranges))?;
+        let mut batches = Vec::new();
+        for batch in self.open(shard)?.select(ranges).batches(STREAM_ROWS)? {
+            batches.push(in_schema(&batch?, schema));
+        }
         concat_batches(schema.arrow(), &batches).map_err(|e| self.corrupt(shard, e))
     }
 
     /// The times at `ranges` (ascending, apart), and nothing else of the shard.
     pub(crate) fn times(&self, shard: &Shard, ranges: &[Range<usize>]) -> Result<Vec<i64>, StorageError> {
-        let builder = self.open(shard)?.with_batch_size(1 << 16);
-        let mask = ProjectionMask::columns(builder.parquet_schema(), ["time"]);
-        let rows = usize::try_from(shard.rows).expect("a shard has fewer rows than memory has bytes");
-        let selection = RowSelection::from_consecutive_ranges(ranges.iter().cloned(), rows);
-        let reader = builder.with_projection(mask).with_row_selection(selection).build();
         let mut times = Vec::with_capacity(ranges.iter().map(ExactSizeIterator::len).sum());
-        for batch in reader.map_err(|e| self.corrupt(shard, e))? {
-            let batch = batch.map_err(|e| self.corrupt(shard, e))?;
+        for batch in self.open(shard)?.project(["time"]).select(ranges).batches(STREAM_ROWS)? {
+            let batch = batch?;
             let column = time_column(&batch).ok_or_else(|| self.corrupt(shard, "it has no column time"))?;
             times.extend_from_slice(column.values());
         }
@@ -220,14 +250,10 @@ impl ShardReader<'_> {
 
     /// Builds the index of a shard from its tags and times.
     pub(crate) fn index(&self, shard: &Shard, schema: &TableSchema) -> Result<ShardIndex, StorageError> {
-        let builder = self.open(shard)?.with_batch_size(1 << 14);
-        let names: Vec<&str> =
-            schema.columns().iter().filter(|c| !matches!(c.kind, ColumnKind::Field(_))).map(|c| &*c.name).collect();
-        let mask = ProjectionMask::columns(builder.parquet_schema(), names);
-        let reader = builder.with_projection(mask).build().map_err(|e| self.failed(shard, e))?;
+        let keys = schema.columns().iter().filter(|c| !matches!(c.kind, ColumnKind::Field(_))).map(|c| &*c.name);
         let mut index = IndexBuilder::default();
-        for batch in reader {
-            let batch = batch.map_err(|e| self.failed(shard, e))?;
+        for batch in self.open(shard)?.project(keys).batches(SCAN_ROWS)? {
+            let batch = batch?;
             let tags = tag_columns(&batch, schema);
             let times = time_column(&batch).ok_or_else(|| self.corrupt(shard, "it has no column time"))?;
             let mut start = 0;

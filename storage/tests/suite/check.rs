@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::UInt32Array;
 use arrow::compute::take_record_batch;
 use bytes::Bytes;
-use faults::SimDisk;
+use faults::{FaultDisk, Operation, SimDisk};
 use model::{TableName, Value};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -36,9 +36,12 @@ fn build() -> SimDisk {
     disk
 }
 
-/// What is found, and that no checksum is to blame.
 fn findings(disk: &SimDisk) -> Vec<String> {
-    let shared: SharedDisk = Arc::new(disk.clone());
+    findings_on(Arc::new(disk.clone()))
+}
+
+/// What is found, each with the name of the file.
+fn findings_on(shared: SharedDisk) -> Vec<String> {
     let report = check(&shared, &CheckOptions::new(PathBuf::from("/data")), &mut |_| {}).unwrap();
     let found = report.findings.into_iter().filter(|finding| finding.severity > Severity::Note);
     found.map(|finding| format!("{}: {}", finding.file.display(), finding.what)).collect()
@@ -126,6 +129,23 @@ fn what_no_checksum_shows_is_found() {
     check("the commit is missing", &|disk| {
         wal::disk::Disk::remove_file(disk, &Path::new(COMMIT).with_file_name("00000000000000000001.json")).unwrap();
     });
+}
+
+/// Whatever a disk does not give, nothing is called damaged that may be sound.
+#[test]
+fn a_shard_that_cannot_be_read_is_not_called_damaged() {
+    let mut failures = 0;
+    for nth in 1..60 {
+        let (faulty, faults) = FaultDisk::new(Arc::new(build()));
+        faults.fail(Operation::Read, nth, |path| path.extension().is_some_and(|ending| ending == "parquet"));
+        let found = findings_on(Arc::new(faulty));
+        assert!(found.iter().all(|finding| finding.contains("Input/output error")), "read {nth}: {found:#?}");
+        if found.is_empty() {
+            break;
+        }
+        failures += 1;
+    }
+    assert!(failures >= 6, "only {failures} reads failed");
 }
 
 fn newest_shard(disk: &SimDisk) -> Bytes {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use faults::SimDisk;
+use faults::{FaultDisk, Operation, SimDisk};
 use model::{FieldType, Rng, SeriesKey, SplitMix64, TableBatch, TableName, Value};
 use storage::{Storage, StorageError};
 use url::Url;
@@ -303,4 +303,37 @@ fn a_damaged_shard_is_named_and_nothing_changes() {
 fn compacting_what_is_not_there_is_refused() {
     let storage = World::local().open();
     assert!(matches!(storage.compact(&table()), Err(StorageError::Invalid(_))));
+}
+
+/// A disk that fails a read has not damaged a shard: nothing is set down as damaged, and the next try goes through.
+#[test]
+fn a_read_that_fails_once_is_the_disks_error_and_no_damage() {
+    let mut failures = 0;
+    for nth in 1..=24 {
+        let (faulty, faults) = FaultDisk::new(Arc::new(SimDisk::new()));
+        let world = World::on(Arc::new(faulty), "/data".into());
+        let storage = world.open();
+        for n in 0..3 {
+            write(&storage, "t", &[("a", n, &[("x", Value::I64(n))]), ("b", n, &[("x", Value::I64(-n))])]);
+            storage.refresh(&table()).unwrap();
+        }
+        let expected = read(&storage, "t");
+        let is_shard = |path: &Path| path.extension().is_some_and(|ending| ending == "parquet");
+        faults.fail(Operation::Read, nth, is_shard);
+        let done = if nth % 2 == 0 {
+            storage.compact(&table())
+        } else {
+            storage.alter_column(&table(), "x", FieldType::F64).map(drop)
+        };
+        match done {
+            Ok(()) => {}
+            Err(StorageError::Io { .. }) => failures += 1,
+            Err(e) => panic!("read {nth}: {e}"),
+        }
+        assert_eq!(storage.damaged_shards(), [], "read {nth}");
+        // The failure may still be to come.
+        storage.compact(&table()).or_else(|_| storage.compact(&table())).unwrap();
+        assert!(read(&storage, "t") == expected, "read {nth}");
+    }
+    assert!(failures >= 10, "only {failures} reads failed");
 }
