@@ -29,14 +29,21 @@ pub enum FieldType {
     Bool,
     /// UTF-8 text.
     Text,
-    /// Whole units of 10^-`scale`, of at most 18 digits ([`crate::decimal`]). Declared, never guessed from values.
+    /// Whole units of 10^-`scale` ([`crate::decimal`]). Declared, never guessed from values.
     Decimal {
-        /// Digits behind the point, at most [`crate::decimal::SCALE_MAX`].
+        /// Digits that the units have at most, 1 to [`decimal::DIGITS_MAX`]; up to 9 take less room than more do.
+        digits: u8,
+        /// Those of them behind the point, at most [`crate::decimal::SCALE_MAX`].
         scale: u8,
     },
 }
 
 impl FieldType {
+    /// The decimal with the most digits, so many of them behind the point.
+    pub const fn decimal(scale: u8) -> FieldType {
+        FieldType::Decimal { digits: decimal::DIGITS_MAX, scale }
+    }
+
     /// The name used in messages: `float`, `integer`, `unsigned`, `boolean`, `string`, `decimal`.
     pub fn name(self) -> &'static str {
         match self {
@@ -50,11 +57,13 @@ impl FieldType {
     }
 }
 
-/// The name, and for a decimal its resolution: `decimal of resolution 0.1`.
+/// The name, and for a decimal its resolution: `decimal of 9 digits with resolution 0.1`.
 impl fmt::Display for FieldType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FieldType::Decimal { scale } => write!(f, "decimal of resolution {}", decimal::resolution(*scale)),
+            FieldType::Decimal { digits, scale } => {
+                write!(f, "decimal of {digits} digits with resolution {}", decimal::resolution(*scale))
+            }
             other => f.write_str(other.name()),
         }
     }
@@ -91,7 +100,7 @@ impl Value<'_> {
             Value::U64(_) => FieldType::U64,
             Value::Bool(_) => FieldType::Bool,
             Value::Text(_) => FieldType::Text,
-            Value::Decimal { scale, .. } => FieldType::Decimal { scale: *scale },
+            Value::Decimal { scale, .. } => FieldType::decimal(*scale),
         }
     }
 }
@@ -181,8 +190,10 @@ pub enum FieldValues {
     Text(TextColumn),
     /// See [`FieldType::Decimal`].
     Decimal {
-        /// Units of 10^-`scale`, below [`decimal::UNITS_END`] on both sides of zero.
+        /// Units of 10^-`scale`.
         units: Vec<i64>,
+        /// Digits that they have at most.
+        digits: u8,
         /// Digits behind the point.
         scale: u8,
     },
@@ -197,7 +208,7 @@ impl FieldValues {
             FieldType::U64 => FieldValues::U64(Vec::new()),
             FieldType::Bool => FieldValues::Bool(Vec::new()),
             FieldType::Text => FieldValues::Text(TextColumn::default()),
-            FieldType::Decimal { scale } => FieldValues::Decimal { units: Vec::new(), scale },
+            FieldType::Decimal { digits, scale } => FieldValues::Decimal { units: Vec::new(), digits, scale },
         }
     }
 
@@ -209,7 +220,7 @@ impl FieldValues {
             FieldValues::U64(_) => FieldType::U64,
             FieldValues::Bool(_) => FieldType::Bool,
             FieldValues::Text(_) => FieldType::Text,
-            FieldValues::Decimal { scale, .. } => FieldType::Decimal { scale: *scale },
+            FieldValues::Decimal { digits, scale, .. } => FieldType::Decimal { digits: *digits, scale: *scale },
         }
     }
 
@@ -241,7 +252,7 @@ impl FieldValues {
             FieldValues::U64(values) => Value::U64(values[row]),
             FieldValues::Bool(values) => Value::Bool(values[row]),
             FieldValues::Text(texts) => Value::Text(texts.get(row)),
-            FieldValues::Decimal { units, scale } => Value::Decimal { units: units[row], scale: *scale },
+            FieldValues::Decimal { units, scale, .. } => Value::Decimal { units: units[row], scale: *scale },
         }
     }
 
@@ -266,7 +277,9 @@ impl FieldValues {
             (FieldValues::U64(values), Value::U64(value)) => values.push(value),
             (FieldValues::Bool(values), Value::Bool(value)) => values.push(value),
             (FieldValues::Text(texts), Value::Text(text)) => texts.push(text),
-            (FieldValues::Decimal { units: values, scale: of }, Value::Decimal { units, scale }) if *of == scale => {
+            (FieldValues::Decimal { units: values, scale: of, .. }, Value::Decimal { units, scale })
+                if *of == scale =>
+            {
                 values.push(units);
             }
             (column, value) => panic!("a {} in a column of {}", value.field_type().name(), column.field_type().name()),

@@ -9,10 +9,10 @@
 use std::fmt;
 
 /// Digits that a decimal has at most; so the units of any fit an i64, and a Parquet INT64.
-pub const DIGITS_MAX: u32 = 18;
+pub const DIGITS_MAX: u8 = 18;
 
 /// Units are below this on both sides of zero.
-pub const UNITS_END: i64 = 10_i64.pow(DIGITS_MAX);
+pub const UNITS_END: i64 = units_end(DIGITS_MAX);
 
 /// Digits behind the point that a decimal may have.
 pub const SCALE_MAX: u8 = 18;
@@ -26,6 +26,15 @@ const FAST_UNITS_MAX: f64 = 9e14;
 
 /// Adding and subtracting it rounds a double of less than 2^51 to a whole number.
 const ROUNDING: f64 = 6_755_399_441_055_744.0;
+
+/// Units of at most `digits` digits are below this on both sides of zero.
+///
+/// # Panics
+/// If `digits` is above [`DIGITS_MAX`].
+pub const fn units_end(digits: u8) -> i64 {
+    assert!(digits <= DIGITS_MAX);
+    10_i64.pow(digits as u32)
+}
 
 /// Whole units of 10^-`scale`, if `units` has at most [`DIGITS_MAX`] digits.
 pub fn checked(units: i64) -> Option<i64> {

@@ -121,8 +121,8 @@ pub fn encode_batch(table: TableId, source: &str, batch: &TableBatch, out: &mut 
     for field in &batch.fields {
         put_text(out, &field.name);
         out.push(type_code(field.values.field_type()));
-        if let FieldValues::Decimal { scale, .. } = &field.values {
-            out.push(*scale);
+        if let FieldValues::Decimal { digits, scale, .. } = &field.values {
+            out.extend_from_slice(&[*digits, *scale]);
         }
         if field.valid.absent_count() == 0 {
             out.push(ALL_VALID);
@@ -217,12 +217,13 @@ fn decode_batch(reader: &mut Reader<'_>) -> Result<Record, RecordError> {
                 texts.check().map_err(|what| reader.malformed(what))?;
                 FieldValues::Text(texts)
             }
-            FieldType::Decimal { scale } => {
+            FieldType::Decimal { digits, scale } => {
                 let units: Vec<i64> = reader.array(rows, i64::from_le_bytes)?;
-                if units.iter().any(|units| decimal::checked(*units).is_none()) {
-                    return Err(reader.malformed("a decimal of more than 18 digits"));
+                let end = decimal::units_end(digits);
+                if units.iter().any(|units| *units <= -end || *units >= end) {
+                    return Err(reader.malformed("a decimal of more digits than its type has"));
                 }
-                FieldValues::Decimal { units, scale }
+                FieldValues::Decimal { units, digits, scale }
             }
         };
         if !names.insert((name, values.field_type())) {
@@ -355,8 +356,12 @@ impl<'a> Reader<'a> {
             4 => FieldType::Bool,
             5 => FieldType::Text,
             6 => match self.chunk()? {
-                [scale @ 0..=decimal::SCALE_MAX] => FieldType::Decimal { scale },
-                _ => return Err(self.malformed("a decimal of more than 18 digits behind the point")),
+                [digits @ 1..=decimal::DIGITS_MAX, scale] if scale <= digits => FieldType::Decimal { digits, scale },
+                _ => {
+                    return Err(
+                        self.malformed("a decimal of no digits, or of more than 18, or of more behind the point")
+                    );
+                }
             },
             _ => return Err(self.malformed("unknown field type")),
         })

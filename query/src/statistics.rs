@@ -86,7 +86,9 @@ pub(crate) fn range(shard: &Shard, column: &Column) -> Option<ValueRange> {
         ColumnKind::Field(FieldType::F64) => from_log(&float, false),
         ColumnKind::Field(FieldType::I64) => from_log(&|json: &Value, _: End| Some(json.as_i64()?.into()), true),
         ColumnKind::Field(FieldType::U64) => from_log(&unsigned, true),
-        ColumnKind::Field(FieldType::Decimal { scale }) => from_log(&|json, _| decimal(json, scale), true),
+        ColumnKind::Field(FieldType::Decimal { digits, scale }) => {
+            from_log(&|json, _| decimal(json, digits, scale), true)
+        }
         ColumnKind::Field(FieldType::Bool) => from_log(&|json: &Value, _: End| Some(json.as_bool()?.into()), true),
     }
 }
@@ -124,9 +126,9 @@ fn unsigned(json: &Value, _: End) -> Option<ScalarValue> {
 }
 
 /// Storage writes only such as a double of fifteen digits holds, which `serde_json` reads right: no step is needed.
-fn decimal(json: &Value, scale: u8) -> Option<ScalarValue> {
+fn decimal(json: &Value, digits: u8, scale: u8) -> Option<ScalarValue> {
     let units = decimal::units_of_f64(json.as_f64()?, scale)?;
-    Some(ScalarValue::Decimal128(Some(units.into()), decimal::DIGITS_MAX as u8, scale as i8))
+    Some(ScalarValue::Decimal128(Some(units.into()), digits, scale as i8))
 }
 
 /// Statistics of a scan of all of `shards`.
@@ -182,7 +184,7 @@ pub(crate) mod tests {
                 field("u", FieldType::U64),
                 field("b", FieldType::Bool),
                 field("s", FieldType::Text),
-                field("d", FieldType::Decimal { scale: 1 }),
+                field("d", FieldType::decimal(1)),
             ],
         )
     }

@@ -407,19 +407,18 @@ impl Fit {
 
 /// Why `value` is not stored in a field of type `is`, and what would help.
 fn inexact(table: &TableName, field: &str, is: FieldType, value: Value<'_>) -> String {
-    let FieldType::Decimal { .. } = is else {
+    let FieldType::Decimal { digits, scale } = is else {
         return format!("field {field:?} is {is} in this table, and this line's value cannot be held exactly by it");
     };
-    let finer =
-        (0..=decimal::SCALE_MAX).map(|scale| FieldType::Decimal { scale }).find(|t| convert(value, *t).is_some());
-    let alter = alter_statement(table, field, finer.unwrap_or(FieldType::F64));
+    // As fine as it is, then finer.
+    let wider = (scale..=decimal::SCALE_MAX).map(FieldType::decimal).find(|wider| convert(value, *wider).is_some());
+    let alter = alter_statement(table, field, wider.unwrap_or(FieldType::F64));
     let value = shown(value);
-    match finer {
-        Some(_) => format!(
-            "field {field:?} is {is} in this table, and {value} is finer; values are not rounded. To take it: {alter}"
-        ),
-        None => format!("field {field:?} is {is} in this table, and {value} has too many digits. To take it: {alter}"),
-    }
+    let what = match wider {
+        Some(FieldType::Decimal { scale: finer, .. }) if finer > scale => "is finer; values are not rounded".to_owned(),
+        _ => format!("has more than {digits} digits"),
+    };
+    format!("field {field:?} is {is} in this table, and {value} {what}. To take it: {alter}")
 }
 
 fn too_many(column: &str) -> String {

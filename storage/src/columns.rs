@@ -11,9 +11,6 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{Decimal128Type, Float64Type, Int64Type};
 use model::{FieldType, FieldValues, Validity, Value};
 
-/// Digits of every decimal column, whatever its scale: what Parquet holds in 64 bits.
-pub(crate) const DECIMAL_DIGITS: u8 = model::decimal::DIGITS_MAX as u8;
-
 /// Appends rows `range` of `from` to `to`; both of one type.
 pub(crate) fn extend_values(to: &mut FieldValues, from: &FieldValues, range: Range<usize>) {
     match (to, from) {
@@ -22,7 +19,9 @@ pub(crate) fn extend_values(to: &mut FieldValues, from: &FieldValues, range: Ran
         (FieldValues::U64(to), FieldValues::U64(from)) => to.extend_from_slice(&from[range]),
         (FieldValues::Bool(to), FieldValues::Bool(from)) => to.extend_from_slice(&from[range]),
         (FieldValues::Text(to), FieldValues::Text(from)) => range.for_each(|row| to.push(from.get(row))),
-        (FieldValues::Decimal { units: to, scale: a }, FieldValues::Decimal { units: from, scale: b }) if a == b => {
+        (FieldValues::Decimal { units: to, scale: a, .. }, FieldValues::Decimal { units: from, scale: b, .. })
+            if a == b =>
+        {
             to.extend_from_slice(&from[range]);
         }
         (to, from) => panic!("a {} column takes no {}", to.field_type(), from.field_type()),
@@ -42,7 +41,7 @@ pub(crate) fn push_value(to: &mut FieldValues, value: Option<Value<'_>>) {
         (FieldValues::Bool(to), None) => to.push(false),
         (FieldValues::Text(to), Some(Value::Text(value))) => to.push(value),
         (FieldValues::Text(to), None) => to.push(""),
-        (FieldValues::Decimal { units: to, scale: of }, Some(Value::Decimal { units, scale })) if *of == scale => {
+        (FieldValues::Decimal { units: to, scale: of, .. }, Some(Value::Decimal { units, scale })) if *of == scale => {
             to.push(units);
         }
         (FieldValues::Decimal { units: to, .. }, None) => to.push(0),
@@ -89,10 +88,10 @@ pub(crate) fn to_array(values: FieldValues, valid: &Validity) -> ArrayRef {
             let array = Decimal128Array::new(values.into(), nulls);
             Arc::new(array.with_precision_and_scale(20, 0).expect("20 digits hold any u64"))
         }
-        FieldValues::Decimal { units, scale } => {
+        FieldValues::Decimal { units, digits, scale } => {
             let values: Vec<i128> = units.into_iter().map(i128::from).collect();
             let array = Decimal128Array::new(values.into(), nulls);
-            Arc::new(array.with_precision_and_scale(DECIMAL_DIGITS, scale as i8).expect("a scale is at most 18"))
+            Arc::new(array.with_precision_and_scale(digits, scale as i8).expect("a scale is at most the digits"))
         }
         FieldValues::Bool(values) => Arc::new(BooleanArray::new(values.into(), nulls)),
         FieldValues::Text(texts) => {
@@ -119,7 +118,7 @@ pub(crate) fn value_at(array: &dyn Array, field_type: FieldType, row: usize) -> 
         }
         FieldType::Bool => Value::Bool(array.as_boolean().value(row)),
         FieldType::Text => Value::Text(text_at(array, row)),
-        FieldType::Decimal { scale } => {
+        FieldType::Decimal { scale, .. } => {
             let units = array.as_primitive::<Decimal128Type>().value(row);
             Value::Decimal { units: i64::try_from(units).expect("a decimal has at most 18 digits"), scale }
         }

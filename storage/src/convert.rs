@@ -27,15 +27,21 @@ pub(crate) fn may_hold(from: FieldType, to: FieldType) -> bool {
 
 /// The value in another type, if it is the same number there.
 pub(crate) fn convert(value: Value<'_>, to: FieldType) -> Option<Value<'_>> {
-    let units_of = |units: Option<i64>, scale| units.map(|units| Value::Decimal { units, scale });
+    let units_of = |units: Option<i64>, digits, scale| {
+        units.filter(|units| units.abs() < decimal::units_end(digits)).map(|units| Value::Decimal { units, scale })
+    };
     match (value, to) {
-        (Value::F64(v), FieldType::Decimal { scale }) => units_of(decimal::units_of_f64(v, scale), scale),
-        (Value::I64(v), FieldType::Decimal { scale }) => units_of(decimal::rescaled(v, 0, scale), scale),
-        (Value::U64(v), FieldType::Decimal { scale }) => {
-            units_of(i64::try_from(v).ok().and_then(|v| decimal::rescaled(v, 0, scale)), scale)
+        (Value::F64(v), FieldType::Decimal { digits, scale }) => {
+            units_of(decimal::units_of_f64(v, scale), digits, scale)
         }
-        (Value::Decimal { units, scale: from }, FieldType::Decimal { scale }) => {
-            units_of(decimal::rescaled(units, from, scale), scale)
+        (Value::I64(v), FieldType::Decimal { digits, scale }) => {
+            units_of(decimal::rescaled(v, 0, scale), digits, scale)
+        }
+        (Value::U64(v), FieldType::Decimal { digits, scale }) => {
+            units_of(i64::try_from(v).ok().and_then(|v| decimal::rescaled(v, 0, scale)), digits, scale)
+        }
+        (Value::Decimal { units, scale: from }, FieldType::Decimal { digits, scale }) => {
+            units_of(decimal::rescaled(units, from, scale), digits, scale)
         }
         (Value::Decimal { units, scale }, FieldType::F64) => {
             let double = decimal::to_f64(units, scale);
@@ -56,16 +62,17 @@ pub(crate) fn convert(value: Value<'_>, to: FieldType) -> Option<Value<'_>> {
 /// A whole column in another type; else the first row whose value is no such number.
 pub(crate) fn convert_values(values: &FieldValues, valid: &Validity, to: FieldType) -> Result<FieldValues, usize> {
     // What a column of measurements with a declared resolution comes as: worth a loop of its own.
-    if let (FieldValues::F64(doubles), FieldType::Decimal { scale }) = (values, to) {
+    if let (FieldValues::F64(doubles), FieldType::Decimal { digits, scale }) = (values, to) {
+        let end = decimal::units_end(digits);
         let mut units = Vec::with_capacity(doubles.len());
         for (row, double) in doubles.iter().enumerate() {
             units.push(match decimal::units_of_f64(*double, scale) {
-                Some(units) => units,
-                None if valid.get(row) => return Err(row),
-                None => 0,
+                Some(units) if units.abs() < end => units,
+                _ if valid.get(row) => return Err(row),
+                _ => 0,
             });
         }
-        return Ok(FieldValues::Decimal { units, scale });
+        return Ok(FieldValues::Decimal { units, digits, scale });
     }
     let mut converted = FieldValues::new(to);
     for row in 0..values.len() {
@@ -99,14 +106,15 @@ mod tests {
 
     use super::*;
 
-    const TYPES: [FieldType; 7] = [
+    const TYPES: [FieldType; 8] = [
         FieldType::F64,
         FieldType::I64,
         FieldType::U64,
-        FieldType::Decimal { scale: 0 },
-        FieldType::Decimal { scale: 1 },
-        FieldType::Decimal { scale: 3 },
-        FieldType::Decimal { scale: 18 },
+        FieldType::decimal(0),
+        FieldType::decimal(1),
+        FieldType::decimal(3),
+        FieldType::Decimal { digits: 9, scale: 1 },
+        FieldType::decimal(18),
     ];
 
     /// A number exactly: text without trailing zeros.
@@ -129,7 +137,9 @@ mod tests {
             FieldType::F64 => Value::F64((random >> 1) as f64 / 10_f64.powi(rng.below(6) as i32)),
             FieldType::I64 => Value::I64(random as i64),
             FieldType::U64 => Value::U64(random),
-            FieldType::Decimal { scale } => Value::Decimal { units: random as i64 % decimal::UNITS_END, scale },
+            FieldType::Decimal { digits, scale } => {
+                Value::Decimal { units: random as i64 % decimal::units_end(digits), scale }
+            }
             FieldType::Bool | FieldType::Text => unreachable!("numbers only"),
         }
     }
@@ -157,16 +167,16 @@ mod tests {
         let (values, mut valid) = (FieldValues::F64(vec![1.5, 0.0, -2.0]), Validity::present(1));
         valid.push(false);
         valid.push(true);
-        let to = FieldType::Decimal { scale: 1 };
-        let converted = FieldValues::Decimal { units: vec![15, 0, -20], scale: 1 };
+        let to = FieldType::decimal(1);
+        let converted = FieldValues::Decimal { units: vec![15, 0, -20], digits: decimal::DIGITS_MAX, scale: 1 };
         assert_eq!(convert_values(&values, &valid, to), Ok(converted.clone()));
-        assert_eq!(convert_values(&values, &valid, FieldType::Decimal { scale: 0 }), Err(0));
+        assert_eq!(convert_values(&values, &valid, FieldType::decimal(0)), Err(0));
         assert_eq!(convert_values(&FieldValues::F64(vec![0.1, 0.0, 0.1 + 0.2]), &valid, to), Err(2));
         let ints = FieldValues::I64(vec![1, 0, 1 << 60]);
         assert_eq!(convert_values(&ints, &valid, FieldType::F64), Err(2));
         let array = to_array(values, &valid);
         let whole = convert_array(&*array, FieldType::F64, to).unwrap();
         assert_eq!(&whole, &to_array(converted, &valid));
-        assert_eq!(convert_array(&*array, FieldType::F64, FieldType::Decimal { scale: 0 }), Err(0));
+        assert_eq!(convert_array(&*array, FieldType::F64, FieldType::decimal(0)), Err(0));
     }
 }

@@ -463,7 +463,7 @@ fn may_become(from: FieldType, to: FieldType) -> bool {
     use FieldType::{Decimal, F64, I64, U64};
     match (from, to) {
         (I64 | U64 | Decimal { .. }, F64) | (I64 | U64 | F64, Decimal { .. }) => true,
-        (Decimal { scale: from }, Decimal { scale: to }) => to > from,
+        (Decimal { scale: from, .. }, Decimal { scale: to, .. }) => to >= from,
         _ => false,
     }
 }
@@ -505,11 +505,13 @@ fn grown(
     let wanted = new_tags.iter().map(|name| (name, ColumnKind::Tag));
     let wanted = wanted.chain(new_fields.iter().map(|(name, t)| (name, ColumnKind::Field(*t))));
     for (name, kind) in wanted {
-        if let ColumnKind::Field(FieldType::Decimal { scale }) = kind
-            && scale > decimal::SCALE_MAX
+        if let ColumnKind::Field(FieldType::Decimal { digits, scale }) = kind
+            && (scale > digits || !(1..=decimal::DIGITS_MAX).contains(&digits))
         {
-            let most = decimal::SCALE_MAX;
-            return invalid(format!("column {name:?}: a decimal has at most {most} digits behind the point"));
+            let most = decimal::DIGITS_MAX;
+            return invalid(format!(
+                "column {name:?}: a decimal has 1 to {most} digits, and at most as many behind the point"
+            ));
         }
         match known.insert(name.to_lowercase(), (Arc::clone(name), kind)) {
             Some((other, as_kind)) if other == *name && as_kind == kind => continue,
@@ -586,7 +588,7 @@ pub(crate) fn alter_statement(table: &TableName, column: &str, to: FieldType) ->
     let schema = if *table.schema == *model::name::PUBLIC { String::new() } else { quoted(&table.schema) + "." };
     let sql_type = match to {
         FieldType::F64 => "DOUBLE".to_owned(),
-        FieldType::Decimal { scale } => format!("DECIMAL({}, {scale})", decimal::DIGITS_MAX),
+        FieldType::Decimal { digits, scale } => format!("DECIMAL({digits}, {scale})"),
         FieldType::I64 => "BIGINT".to_owned(),
         FieldType::U64 => "BIGINT UNSIGNED".to_owned(),
         FieldType::Bool => "BOOLEAN".to_owned(),

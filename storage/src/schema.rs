@@ -6,8 +6,6 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use model::FieldType;
 
-use crate::columns::DECIMAL_DIGITS;
-
 /// What a column is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnKind {
@@ -36,7 +34,7 @@ impl Column {
             ColumnKind::Field(FieldType::F64) => DataType::Float64,
             ColumnKind::Field(FieldType::I64) => DataType::Int64,
             ColumnKind::Field(FieldType::U64) => DataType::Decimal128(20, 0),
-            ColumnKind::Field(FieldType::Decimal { scale }) => DataType::Decimal128(DECIMAL_DIGITS, scale as i8),
+            ColumnKind::Field(FieldType::Decimal { digits, scale }) => DataType::Decimal128(digits, scale as i8),
             ColumnKind::Field(FieldType::Bool) => DataType::Boolean,
             ColumnKind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         }

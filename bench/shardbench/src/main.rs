@@ -30,7 +30,7 @@ struct Options {
     /// Bytes of rows in memory at which a table is flushed, in MiB.
     #[arg(long, default_value_t = 64)]
     table_memory_mib: usize,
-    /// Makes the table `env` with its fields as decimals of this many digits behind the point.
+    /// Makes the table `env` with its fields as DECIMAL(18,1), or of as many digits as this says.
     #[arg(long)]
     digits: Option<u8>,
 }
@@ -56,9 +56,9 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         Arc::new(SplitMix64::new(1)),
         &|_| {},
     )?;
-    if let Some(scale) = options.digits {
+    if let Some(digits) = options.digits {
         let tags = ["device", "firmware", "site"].map(Into::into);
-        let decimal = |name: &str| (name.into(), FieldType::Decimal { scale });
+        let decimal = |name: &str| (name.into(), FieldType::Decimal { digits, scale: 1 });
         let fields = ["temperature", "pressure", "humidity"].map(decimal);
         storage.create_table(&TableName::public("env"), &TableSchema::new(&tags, &fields), TableOptions::default())?;
     }

@@ -11,7 +11,7 @@ use model::time_text::{epoch_ms, iso, iso_day};
 use serde_json::{Value, json};
 
 /// Digits of the decimals that fields are declared as.
-const DIGITS_MAX: u8 = model::decimal::DIGITS_MAX as u8;
+const DIGITS_MAX: u8 = model::decimal::DIGITS_MAX;
 
 /// Digits that a double holds, whatever the number.
 const DOUBLE_DIGITS: usize = 15;

@@ -66,7 +66,7 @@ fn counts(payloads: u64, replayed: u64, lines: u64, refused: u64, not_replayable
 fn after_an_alter_a_replay_stores_exactly_the_lines_that_were_refused() {
     let setup = Setup::start();
     let (storage, table) = (setup.storage(), TableName::public("air"));
-    let schema = TableSchema::new(&["room".into()], &[("t".into(), FieldType::Decimal { scale: 1 })]);
+    let schema = TableSchema::new(&["room".into()], &[("t".into(), FieldType::decimal(1))]);
     storage.create_table(&table, &schema, TableOptions::default()).unwrap();
     let answer = setup.write(
         "air,room=a t=21.5 1780272000\nair,room=b t=21.55 1780272001\nair,room=c t=\"x\ny\" 1780272002\n\
@@ -82,7 +82,7 @@ fn after_an_alter_a_replay_stores_exactly_the_lines_that_were_refused() {
     assert_eq!(setup.rows(kept), json!([b, c, entry("air,room=d t=21.25"), entry("bad")]));
 
     assert_eq!(setup.replay(&json!({})), counts(4, 0, 0, 4, 0), "nothing has changed");
-    storage.alter_column(&table, "t", FieldType::Decimal { scale: 2 }).unwrap();
+    storage.alter_column(&table, "t", FieldType::decimal(2)).unwrap();
     assert_eq!(setup.replay(&json!({"ids": []})), counts(0, 0, 0, 0, 0));
     let ids = setup.rows("SELECT id FROM system.quarantine WHERE payload LIKE 'air,room=d%'");
     assert_eq!(setup.replay(&json!({"ids": [ids[0][0]]})), counts(1, 1, 1, 0, 0));

@@ -28,11 +28,23 @@ fn seeded(seed: u64) -> TableBatch {
                 1 => Value::I64(rng.next_u64() as i64),
                 2 => Value::U64(rng.next_u64()),
                 3 => Value::Bool(rng.below(2) == 1),
-                4 => Value::Decimal { units: rng.next_u64() as i64 % decimal::UNITS_END, scale: (seed % 19) as u8 },
+                4 => {
+                    let digits = if seed.is_multiple_of(4) { 9 } else { decimal::DIGITS_MAX };
+                    Value::Decimal {
+                        units: rng.next_u64() as i64 % decimal::units_end(digits),
+                        scale: (seed % 19) as u8,
+                    }
+                }
                 _ => Value::Text(pick(&rng, &texts)),
             };
             let name = names[(column + seed / 5) as usize % 5];
-            let column = batch.field_column(name, value.field_type());
+            let field_type = match value {
+                Value::Decimal { units, scale } if decimal::units_end(9) > units.abs() && scale <= 9 => {
+                    FieldType::Decimal { digits: 9, scale }
+                }
+                value => value.field_type(),
+            };
+            let column = batch.field_column(name, field_type);
             batch.set(column, value);
         }
     }
@@ -115,12 +127,12 @@ fn the_layout_is_the_documented_one() {
 fn the_layout_of_decimals_is_the_documented_one() {
     let mut batch = BatchBuilder::new(TableName::public("env"));
     let series = batch.intern_series(SeriesKey::from_tags([] as [(&str, &str); 0]));
-    let column = batch.field_column("t", FieldType::Decimal { scale: 1 });
+    let column = batch.field_column("t", FieldType::Decimal { digits: 9, scale: 1 });
     batch.start_row(series, 1, 1);
     batch.set(column, Value::Decimal { units: -215, scale: 1 });
     let mut bytes = Vec::new();
     encode_batch(TABLE, "s", &batch.finish(), &mut bytes);
-    let field = [&[1, 0, 0, 0, 1, 0, 0, 0, b't', 6, 1, 1][..], &[0x29, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]];
+    let field = [&[1, 0, 0, 0, 1, 0, 0, 0, b't', 6, 9, 1, 1][..], &[0x29, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]];
     assert!(bytes.ends_with(&field.concat()), "{bytes:x?}");
 }
 
@@ -184,11 +196,14 @@ fn each_broken_invariant_is_named() {
         fields.iter().for_each(|field| bytes.extend_from_slice(field));
         check(keys, [8, 16], [0, 1], &bytes, expected);
     };
-    check(&[b"\x01\0\0\0x\x06\x12\x01\xff\xff\x63\xa7\xb3\xb6\xe0\x0d\0\0\0\0\0\0\0\0"], "ok");
-    let finer = "a decimal of more than 18 digits behind the point";
-    check(&[b"\x01\0\0\0x\x06\x13\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"], finer);
-    let long = "a decimal of more than 18 digits";
-    check(&[b"\x01\0\0\0x\x06\x12\x01\0\0\x64\xa7\xb3\xb6\xe0\x0d\0\0\0\0\0\0\0\0"], long);
+    check(&[b"\x01\0\0\0x\x06\x12\x12\x01\xff\xff\x63\xa7\xb3\xb6\xe0\x0d\0\0\0\0\0\0\0\0"], "ok");
+    let finer = "a decimal of no digits, or of more than 18, or of more behind the point";
+    for digits in [b"\x13\x01", b"\0\0", b"\x03\x04"] {
+        check(&[&[&b"\x01\0\0\0x\x06"[..], digits, b"\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"].concat()], finer);
+    }
+    let long = "a decimal of more digits than its type has";
+    check(&[b"\x01\0\0\0x\x06\x09\x01\x01\0\xca\x9a\x3b\0\0\0\0\xff\xc9\x9a\x3b\0\0\0\0"], long);
+    check(&[b"\x01\0\0\0x\x06\x12\x12\x01\0\0\x64\xa7\xb3\xb6\xe0\x0d\0\0\0\0\0\0\0\0"], long);
     let boolean = b"\x01\0\0\0x\x04\x01\x03\0\0\0\0\0\0\0".as_slice();
     check(&[boolean], "ok");
     check(&[boolean, boolean], "two fields have the same name and type");

@@ -6,16 +6,13 @@
 //! Numbers are kept in 64 bits: REAL is a DOUBLE and INTEGER a BIGINT, since what they promise holds for those too.
 
 use datafusion::sql::sqlparser::ast::{DataType, ExactNumberInfo, ObjectName};
-use model::FieldType;
+use model::{FieldType, decimal};
 
 use crate::error::QueryError;
 use crate::resolve::folded;
 
 /// What there is, for errors.
-const TYPES: &str = "TEXT, DOUBLE, BIGINT, DECIMAL(18,s), NUMERIC(20,0), BOOLEAN, and TIMESTAMP for the column time";
-
-/// Digits of a decimal.
-const DECIMAL_DIGITS_MAX: u64 = 18;
+const TYPES: &str = "TEXT, DOUBLE, BIGINT, DECIMAL(p,s), NUMERIC(20,0), BOOLEAN, and TIMESTAMP for the column time";
 
 /// Digits of NUMERIC(20,0), as unsigned integers of 64 bits are shown.
 const UNSIGNED_DIGITS: u64 = 20;
@@ -88,13 +85,14 @@ fn number(data_type: &DataType, digits: &ExactNumberInfo) -> Result<FieldType, Q
     if (precision, scale) == (UNSIGNED_DIGITS, 0) {
         return Ok(FieldType::U64);
     }
-    match (u8::try_from(scale), u64::try_from(scale)) {
-        (Ok(scale), Ok(digits)) if digits <= precision && (1..=DECIMAL_DIGITS_MAX).contains(&precision) => {
-            Ok(FieldType::Decimal { scale })
+    match (u8::try_from(precision), u8::try_from(scale)) {
+        (Ok(digits @ 1..=decimal::DIGITS_MAX), Ok(scale)) if scale <= digits => {
+            Ok(FieldType::Decimal { digits, scale })
         }
         _ => Err(QueryError::Unsupported(format!(
-            "type {data_type} is not supported: a decimal has 1 to {DECIMAL_DIGITS_MAX} digits, and at most as many \
-             behind the point: DECIMAL(18,1); NUMERIC(20,0) is an unsigned integer of 64 bits"
+            "type {data_type} is not supported: a decimal has 1 to {} digits, and at most as many \
+             behind the point: DECIMAL(18,1); NUMERIC(20,0) is an unsigned integer of 64 bits",
+            decimal::DIGITS_MAX
         ))),
     }
 }
@@ -192,14 +190,17 @@ mod tests {
     }
 
     #[test]
-    fn the_digits_behind_the_point_are_the_resolution() {
-        for (name, scale) in
-            [("DECIMAL(18,1)", 1), ("NUMERIC(18,18)", 18), ("DEC(5,2)", 2), ("DECIMAL(10)", 0), ("NUMERIC(19,0)", 255)]
-        {
-            let found = of_field(&data_type(name));
-            let is_decimal = matches!(found, Ok(FieldType::Decimal { scale: found }) if found == scale);
-            assert_eq!(is_decimal, scale != 255, "{name}: {found:?}");
+    fn the_digits_are_the_declared_ones() {
+        for (name, digits, scale) in [
+            ("DECIMAL(18,1)", 18, 1),
+            ("NUMERIC(18,18)", 18, 18),
+            ("DEC(5,2)", 5, 2),
+            ("DECIMAL(10)", 10, 0),
+            ("DECIMAL(1)", 1, 0),
+        ] {
+            assert_eq!(of_field(&data_type(name)).ok(), Some(FieldType::Decimal { digits, scale }), "{name}");
         }
+        assert!(of_field(&data_type("NUMERIC(19,0)")).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ fn temp(value: f64) -> [(&'static str, Value<'static>); 1] {
 async fn decimals_are_compared_counted_and_summed_in_memory_in_shards_and_after_a_change() {
     let server = Server::start();
     let env = TableName::public("env");
-    let fields = [("temp".into(), FieldType::Decimal { scale: 1 })];
+    let fields = [("temp".into(), FieldType::decimal(1))];
     let schema = TableSchema::new(&["sensor".into()], &fields);
     server.storage.create_table(&env, &schema, TableOptions::default()).unwrap();
     let readings = [("a", DAY, &temp(20.5)[..]), ("a", DAY + HOUR, &temp(-3.0)), ("b", DAY, &temp(0.1))];
@@ -25,7 +25,7 @@ async fn decimals_are_compared_counted_and_summed_in_memory_in_shards_and_after_
         }
         if step == "changed" {
             let (storage, env) = (std::sync::Arc::clone(&server.storage), env.clone());
-            let alter = move || storage.alter_column(&env, "temp", FieldType::Decimal { scale: 3 });
+            let alter = move || storage.alter_column(&env, "temp", FieldType::decimal(3));
             assert!(tokio::task::spawn_blocking(alter).await.unwrap().unwrap());
         }
         let number = |value: f64| format!("{value:.digits$}");

@@ -6,7 +6,6 @@ use model::{FieldType, decimal};
 use serde_json::{Value, json};
 
 use super::DAY_COLUMN;
-use crate::columns::DECIMAL_DIGITS;
 use crate::{ColumnKind, TableSchema};
 
 /// The `schemaString` of `schema`, the partition column last.
@@ -22,7 +21,7 @@ pub(crate) fn schema_to_json(schema: &TableSchema) -> String {
             };
             // u64 has no Delta type of its own, so the field's type is named too.
             let metadata = match column.kind {
-                ColumnKind::Field(field_type @ FieldType::Decimal { scale }) => json!({
+                ColumnKind::Field(field_type @ FieldType::Decimal { scale, .. }) => json!({
                     "eden.kind": kind, "eden.type": field_type.name(), "eden.resolution": decimal::resolution(scale),
                 }),
                 ColumnKind::Field(field_type) => json!({"eden.kind": kind, "eden.type": field_type.name()}),
@@ -42,7 +41,7 @@ fn delta_type(field_type: FieldType) -> String {
         FieldType::U64 => "decimal(20,0)".into(),
         FieldType::Bool => "boolean".into(),
         FieldType::Text => "string".into(),
-        FieldType::Decimal { scale } => format!("decimal({DECIMAL_DIGITS},{scale})"),
+        FieldType::Decimal { digits, scale } => format!("decimal({digits},{scale})"),
     }
 }
 
@@ -63,10 +62,12 @@ pub(crate) fn schema_from_json(text: &str) -> Result<TableSchema, String> {
             (Some("time"), _) => {}
             (Some("field"), Some(type_name)) => {
                 let scale = metadata["eden.resolution"].as_str().and_then(decimal::scale_of_resolution);
-                let decimal = scale.map(|scale| FieldType::Decimal { scale });
+                let decimals = scale.into_iter().flat_map(|scale| {
+                    (scale.max(1)..=decimal::DIGITS_MAX).map(move |digits| FieldType::Decimal { digits, scale })
+                });
                 let all = [FieldType::F64, FieldType::I64, FieldType::U64, FieldType::Bool, FieldType::Text];
                 let found =
-                    all.into_iter().chain(decimal).find(|t| t.name() == type_name && field["type"] == delta_type(*t));
+                    all.into_iter().chain(decimals).find(|t| t.name() == type_name && field["type"] == delta_type(*t));
                 let field_type = found.ok_or_else(|| format!("column {name:?} has type {}", field["type"]))?;
                 values.push((name.into(), field_type));
             }
@@ -83,7 +84,8 @@ mod tests {
 
     #[test]
     fn every_type_reads_back() {
-        let decimals = (0..=decimal::SCALE_MAX).map(|scale| FieldType::Decimal { scale });
+        let digits = 1..=decimal::DIGITS_MAX;
+        let decimals = digits.flat_map(|digits| (0..=digits).map(move |scale| FieldType::Decimal { digits, scale }));
         let fields: Vec<(Arc<str>, FieldType)> =
             [FieldType::F64, FieldType::I64, FieldType::U64, FieldType::Bool, FieldType::Text]
                 .into_iter()
@@ -106,7 +108,7 @@ mod tests {
             schema_from_json(&json!({"type": "struct", "fields": [column]}).to_string())
         };
         let found = read("decimal(18,2)", "0.25").unwrap();
-        assert_eq!(found.columns()[0].kind, ColumnKind::Field(FieldType::Decimal { scale: 2 }));
+        assert_eq!(found.columns()[0].kind, ColumnKind::Field(FieldType::decimal(2)));
         for (data_type, resolution) in [("decimal(18,1)", "0.25"), ("decimal(18,2)", "two"), ("decimal(19,2)", "0.01")]
         {
             assert!(read(data_type, resolution).unwrap_err().contains("\"x\""), "{data_type} {resolution}");

@@ -390,7 +390,7 @@ impl ColumnSummary {
                 range.map(|(a, b)| (Bound::Float(a), Bound::Float(b)))
             }
             ColumnKind::Tag | ColumnKind::Field(FieldType::Text) => self.text_range(array),
-            ColumnKind::Field(FieldType::Decimal { scale }) => {
+            ColumnKind::Field(FieldType::Decimal { scale, .. }) => {
                 let values = array.as_primitive::<Decimal128Type>();
                 let bound = |units: i128| {
                     let units = i64::try_from(units).expect("a decimal has at most 18 digits");

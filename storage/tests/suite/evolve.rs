@@ -14,7 +14,7 @@ use crate::power::read_as_others;
 use crate::world::{START_US, World, batch, files, read, read_snapshot, write};
 
 const DAY: i64 = 86_400_000_000;
-const TENTHS: FieldType = FieldType::Decimal { scale: 1 };
+const TENTHS: FieldType = FieldType::decimal(1);
 
 fn t() -> TableName {
     TableName::public("t")
@@ -70,6 +70,30 @@ fn invalid<R: std::fmt::Debug>(result: Result<R, StorageError>) -> String {
 }
 
 #[test]
+fn a_decimal_takes_as_many_digits_as_were_declared_and_can_be_given_more() {
+    let mut world = World::local();
+    let storage = world.open();
+    let of_digits = |digits| FieldType::Decimal { digits, scale: 1 };
+    create(&storage, &[("x", of_digits(3))]);
+    put(&storage, 1, Value::F64(99.9));
+    put(&storage, 2, Value::I64(-99));
+    let many = "more than 3 digits";
+    for (value, said) in [(Value::F64(100.0), many), (Value::I64(-100), many), (Value::F64(0.25), "is finer")] {
+        let reason = refused(&storage, value);
+        assert!(reason.contains(said) && reason.contains("TYPE DECIMAL(18, "), "{reason}");
+    }
+    storage.refresh(&t()).unwrap();
+    assert!(invalid(storage.alter_column(&t(), "x", of_digits(2))).contains("99.9"));
+    assert!(storage.alter_column(&t(), "x", of_digits(4)).unwrap());
+    put(&storage, 3, Value::F64(100.0));
+    drop(storage);
+    let storage = world.reopen();
+    assert_eq!(type_of(&storage, "x"), of_digits(4));
+    let expected = [(1, "99.9"), (2, "-99"), (3, "100")].map(|(time, number)| (time, number.to_owned()));
+    assert_eq!(numbers(&storage), expected.into());
+}
+
+#[test]
 fn a_declared_resolution_takes_its_multiples_of_any_type_and_nothing_finer() {
     let mut world = World::local();
     let storage = world.open();
@@ -97,7 +121,7 @@ fn a_declared_resolution_takes_its_multiples_of_any_type_and_nothing_finer() {
     let alter = r#"ALTER TABLE "t" ALTER COLUMN "x" TYPE DECIMAL(18, 2)"#;
     assert!(reason.contains("resolution 0.1") && reason.contains("21.55") && reason.contains(alter), "{reason}");
     let reason = refused(&storage, Value::F64(1e18));
-    assert!(reason.contains("too many digits") && reason.contains("TYPE DOUBLE"), "{reason}");
+    assert!(reason.contains("more than 18 digits") && reason.contains("TYPE DOUBLE"), "{reason}");
     refused(&storage, Value::F64(0.1 + 0.2));
     refused(&storage, Value::Text("21.5"));
     let mut corrected = expected;
@@ -157,7 +181,7 @@ fn tables_are_declared_once_and_columns_added() {
         (&[], &[("Room", TENTHS)], "only by case"),
         (&["a", "a"], &[("A", TENTHS)], "only by case"),
         (&["time"], &[], "reserved"),
-        (&[], &[("z", FieldType::Decimal { scale: 19 })], "at most 18 digits"),
+        (&[], &[("z", FieldType::decimal(19))], "1 to 18 digits"),
     ] {
         let tags: Vec<Arc<str>> = tags.iter().map(|tag| (*tag).into()).collect();
         let fields: Vec<(Arc<str>, FieldType)> = fields.iter().map(|(name, t)| ((*name).into(), *t)).collect();
@@ -181,7 +205,7 @@ fn tables_are_declared_once_and_columns_added() {
 
 #[test]
 fn a_table_that_changes_several_times_keeps_its_numbers_in_shards_memory_and_log() {
-    use FieldType::{Decimal, F64, I64};
+    use FieldType::{F64, I64};
     let mut world = World::local();
     let mut storage = world.open();
     write(&storage, "t", &[("a", 1, &[("x", Value::I64(4)), ("other", Value::Text("kept"))])]);
@@ -191,7 +215,9 @@ fn a_table_that_changes_several_times_keeps_its_numbers_in_shards_memory_and_log
     let old = storage.snapshot(&t()).unwrap().unwrap();
     let mut expected: BTreeMap<i64, String> =
         [(1, "4"), (2, "6"), (DAY, "-5")].map(|(time, number)| (time, number.to_owned())).into();
-    let steps = [Decimal { scale: 0 }, Decimal { scale: 1 }, Decimal { scale: 3 }, F64, Decimal { scale: 2 }, F64];
+    let narrow = |scale| FieldType::Decimal { digits: 9, scale };
+    let decimal = FieldType::decimal;
+    let steps = [decimal(0), narrow(1), decimal(1), decimal(3), narrow(3), F64, decimal(2), F64];
     for (n, to) in (3..).zip(steps) {
         assert!(storage.alter_column(&t(), "x", to).unwrap());
         assert!(!storage.alter_column(&t(), "x", to).unwrap());
@@ -227,12 +253,12 @@ fn a_table_that_changes_several_times_keeps_its_numbers_in_shards_memory_and_log
 fn a_value_that_the_new_type_does_not_hold_ends_the_change_and_is_named() {
     for (value, to) in [
         (Value::I64((1 << 53) + 1), FieldType::F64),
-        (Value::I64(i64::MAX), FieldType::Decimal { scale: 0 }),
+        (Value::I64(i64::MAX), FieldType::decimal(0)),
         (Value::F64(0.25), TENTHS),
         (Value::F64(1e300), TENTHS),
         (Value::U64(u64::MAX), FieldType::F64),
         (Value::Decimal { units: 999_999_999_999_999_999, scale: 1 }, FieldType::F64),
-        (Value::Decimal { units: 999_999_999_999_999_999, scale: 1 }, FieldType::Decimal { scale: 2 }),
+        (Value::Decimal { units: 999_999_999_999_999_999, scale: 1 }, FieldType::decimal(2)),
     ] {
         let world = World::local();
         let storage = world.open();
@@ -360,7 +386,7 @@ fn rows_that_are_written_while_a_type_changes_are_all_there() {
                 }
             });
         }
-        for to in [FieldType::Decimal { scale: 0 }, TENTHS, FieldType::F64, FieldType::Decimal { scale: 3 }] {
+        for to in [FieldType::decimal(0), TENTHS, FieldType::F64, FieldType::decimal(3)] {
             std::thread::yield_now();
             let before = next.load(Ordering::SeqCst);
             while next.load(Ordering::SeqCst) < before + 20 {
@@ -430,11 +456,9 @@ fn a_change_of_type_that_loses_power_anywhere_has_happened_or_has_not() {
                         1 | 2 => {
                             let from = *types.last().unwrap();
                             let to = match (from, rng.below(2)) {
-                                (FieldType::Decimal { scale }, 0) if scale < 6 => {
-                                    FieldType::Decimal { scale: scale + 1 }
-                                }
+                                (FieldType::Decimal { scale, .. }, 0) if scale < 6 => FieldType::decimal(scale + 1),
                                 (FieldType::Decimal { .. } | FieldType::I64, _) => FieldType::F64,
-                                _ => FieldType::Decimal { scale: 1 + rng.below(2) as u8 },
+                                _ => FieldType::decimal(1 + rng.below(2) as u8),
                             };
                             types.push(to);
                             let altered = storage.alter_column(&t(), "x", to);

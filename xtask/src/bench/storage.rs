@@ -20,9 +20,10 @@ struct Layout {
     arguments: &'static [&'static str],
 }
 
-const LAYOUTS: [Layout; 3] = [
+const LAYOUTS: [Layout; 4] = [
     Layout { name: "floats", key: "floats", arguments: &[] },
-    Layout { name: "decimals, 0.1", key: "decimals", arguments: &["--digits", "1"] },
+    Layout { name: "DECIMAL(9,1)", key: "decimals", arguments: &["--digits", "9"] },
+    Layout { name: "DECIMAL(18,1)", key: "decimals_18", arguments: &["--digits", "18"] },
     Layout { name: "floats, flushed at 8 MiB", key: "small_flushes", arguments: &["--table-memory-mib", "8"] },
 ];
 

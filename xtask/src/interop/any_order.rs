@@ -285,7 +285,7 @@ fn interleaved(table: &str, mut histories: Vec<VecDeque<Step>>, rng: &mut Rng) -
 
 fn declaration(table: &str) -> String {
     format!(
-        "CREATE TABLE {table} (device TEXT, floor TEXT, t DECIMAL(18,1), n BIGINT, u NUMERIC(20,0), ok BOOLEAN, \
+        "CREATE TABLE {table} (device TEXT, floor TEXT, t DECIMAL(9,1), n BIGINT, u NUMERIC(20,0), ok BOOLEAN, \
          note TEXT, PRIMARY KEY (device, floor, time))"
     )
 }
