@@ -23,13 +23,22 @@ pub fn time_of(pid: u32) -> Duration {
 /// # Panics
 /// When the process is gone.
 pub fn fine_time_of(pid: u32) -> Duration {
+    time_by_thread(pid).into_iter().map(|(_, time)| time).sum()
+}
+
+/// Name of each living thread of a process, and how long it has run, to the nanosecond.
+///
+/// # Panics
+/// When the process is gone.
+pub fn time_by_thread(pid: u32) -> Vec<(String, Duration)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("list the process's threads");
-    let on_cpu = tasks.filter_map(|task| {
-        // A thread that ended meanwhile is not counted.
-        let schedstat = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        schedstat.split(' ').next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(on_cpu.sum())
+    // A thread that ended meanwhile is not counted.
+    let time = |task: fs::DirEntry| {
+        let name = fs::read_to_string(task.path().join("comm")).ok()?;
+        let schedstat = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        Some((name.trim().to_string(), Duration::from_nanos(schedstat.split(' ').next()?.parse().ok()?)))
+    };
+    tasks.filter_map(|task| time(task.ok()?)).collect()
 }
 
 /// The largest resident memory so far, in bytes.

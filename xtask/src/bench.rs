@@ -3,13 +3,17 @@
 mod fleet_day;
 mod hot_day;
 mod ingest;
+mod many_tables;
 mod mqtt;
 mod report;
 mod storage;
+mod year;
 
 use std::path::{Path, PathBuf};
 
-use crate::Outcome;
+use harness::Eden;
+
+use crate::{Failure, Outcome};
 
 pub(crate) use hot_day::run as hot_day;
 
@@ -19,15 +23,21 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         Some("ingest") => ingest::run(),
         Some("hot-day") => hot_day::run(),
         Some("storage") => storage::run(),
+        Some("many-tables") => many_tables::run(),
+        Some("year") => year::run(),
         Some("mqtt") => mqtt::run(&arguments[1..]),
         Some(name) => Err(format!("there is no bench {name:?}")),
         None => {
-            println!("cargo xtask bench ingest   10 M rows over HTTP, 5 000 a batch, 4 connections, durable");
-            println!("cargo xtask bench storage  10 M rows: bytes a value, CPU of flush and compaction, writes");
-            println!("cargo xtask bench hot-day  8.64 M rows of a day in 200 flushes with retries and corrections");
-            println!(
-                "cargo xtask bench mqtt     QoS 1 at 1×1, 100×1, 100×100 and 5 000 idle connections, beside Mosquitto"
-            );
+            for (name, about) in [
+                ("ingest", "10 M rows over HTTP, 5 000 a batch, 4 connections, durable"),
+                ("storage", "10 M rows: bytes a value, CPU of flush and compaction, writes"),
+                ("hot-day", "8.64 M rows of a day in 200 flushes with retries and corrections"),
+                ("many-tables", "1 000 tables, each with a row a second, for 10 min, twice"),
+                ("year", "52.6 M rows of a year in random order of its days"),
+                ("mqtt", "QoS 1 at 1×1, 100×1, 100×100 and 5 000 idle connections, beside Mosquitto"),
+            ] {
+                println!("cargo xtask bench {name:<12} {about}");
+            }
             Ok(())
         }
     }
@@ -54,6 +64,13 @@ impl Drop for Scratch {
             eprintln!("remove {}: {error}", self.0.display());
         }
     }
+}
+
+/// A metric without labels.
+fn metric(eden: &Eden, name: &str) -> Result<f64, Failure> {
+    let page = eden.client().request("GET", "/metrics", &[], &[]).map_err(|error| format!("{error:?}"))?.text();
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).ok_or_else(|| format!("there is no metric {name}"))
 }
 
 /// Bytes of all files below a folder whose names end so.

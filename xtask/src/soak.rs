@@ -1,5 +1,7 @@
 //! The long runs: the same scenarios as in `cargo test`, with more seeds, and what takes too long for it.
 
+mod full_disk;
+
 use std::io::Write;
 
 use harness::{scenario, settings, wait};
@@ -46,6 +48,14 @@ const SOAKS: &[Soak] = &[
         name: "readers",
         about: "1 000 ways to write one workload, read by DuckDB, Polars and deltalake (P4, P8)",
         run: readers,
+    },
+    Soak {
+        name: "full-disk",
+        about: "50 rounds of filling and freeing a disk of 256 MiB under writes and queries (P9; needs root)",
+        run: || {
+            let rounds = settings::rounds(50);
+            full_disk::run(settings::seed(), rounds, |done| show_progress(done, rounds))
+        },
     },
     Soak {
         name: "hot-day",

@@ -7,9 +7,9 @@ use std::time::Duration;
 use harness::delta_log::DeltaLog;
 use harness::{Client, Eden, Outcome as WriteOutcome, cpu, wait};
 
-use super::Scratch;
 use super::fleet_day::{Clocks, DEVICES, Extras, FleetDay, ROWS, TICKS, name};
 use super::report::Report;
+use super::{Scratch, metric};
 use crate::{Failure, Outcome};
 
 const FLUSHES: usize = 200;
@@ -101,13 +101,6 @@ fn load(eden: &Eden, day: &mut FleetDay) -> Result<Extras, Failure> {
         }
     }
     Ok(total)
-}
-
-/// A metric without labels.
-fn metric(eden: &Eden, name: &str) -> Result<f64, Failure> {
-    let page = eden.client().request("GET", "/metrics", &[], &[]).map_err(|error| format!("{error:?}"))?.text();
-    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.and_then(|value| value.parse().ok()).ok_or_else(|| format!("there is no metric {name}"))
 }
 
 fn write(client: &mut Client, lines: &str) -> Outcome {
