@@ -40,8 +40,7 @@ pub(super) fn run(seed: u64, rounds: u64, mut progress: impl FnMut(u64)) -> Outc
     let disk = Tmpfs::mount()?;
     let mut rng = Rng::new(seed);
     let mut report = Report::default();
-    let mut eden =
-        Eden::options("full-disk").setting("EDEN_STORAGE_TABLE_MEMORY", "4MiB").folder(&disk.path.join("eden")).start();
+    let mut eden = Eden::options("full-disk").release().folder(&disk.path.join("eden")).start();
     for round in 0..rounds {
         let left = LEFT_MIB[rng.below(LEFT_MIB.len() as u64) as usize];
         fill_and_free(&disk, &mut eden, &mut rng, round, left, &mut report)
