@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -228,26 +230,50 @@ pub(crate) struct Post {
     pub(crate) body: String,
     /// On which connection, counted from 0.
     pub(crate) connection: usize,
+    /// What it was answered.
+    pub(crate) status: u16,
 }
 
 /// Answers POSTs with one status after the other, the last one for ever.
 pub(crate) struct HttpPeer {
     addr: SocketAddr,
     posts: Receiver<Post>,
+    is_failing: Arc<AtomicBool>,
 }
 
 impl HttpPeer {
     pub(crate) fn new(statuses: &'static [u16]) -> Self {
+        HttpPeer::start(statuses, Arc::default())
+    }
+
+    /// Answers 503 until it recovers, and 204 from then on.
+    pub(crate) fn failing() -> Self {
+        HttpPeer::start(&[204], Arc::new(AtomicBool::new(true)))
+    }
+
+    pub(crate) fn recover(&self) {
+        self.is_failing.store(false, Ordering::SeqCst);
+    }
+
+    fn start(statuses: &'static [u16], is_failing: Arc<AtomicBool>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, posts) = channel();
+        let failing = Arc::clone(&is_failing);
         std::thread::spawn(move || {
             let mut answered = 0;
+            let mut status = || {
+                if failing.load(Ordering::SeqCst) {
+                    return 503;
+                }
+                answered += 1;
+                statuses[answered.min(statuses.len()) - 1]
+            };
             for (number, stream) in listener.incoming().enumerate() {
-                serve(stream.unwrap(), number, statuses, &mut answered, &sender);
+                serve(stream.unwrap(), number, &mut status, &sender);
             }
         });
-        HttpPeer { addr, posts }
+        HttpPeer { addr, posts, is_failing }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -264,7 +290,7 @@ impl HttpPeer {
     }
 }
 
-fn serve(stream: TcpStream, connection: usize, statuses: &[u16], answered: &mut usize, posts: &Sender<Post>) {
+fn serve(stream: TcpStream, connection: usize, status: &mut dyn FnMut() -> u16, posts: &Sender<Post>) {
     let mut writer = stream.try_clone().unwrap();
     let mut reader = BufReader::new(stream);
     loop {
@@ -290,15 +316,14 @@ fn serve(stream: TcpStream, connection: usize, statuses: &[u16], answered: &mut 
         }
         let mut body = vec![0; len];
         reader.read_exact(&mut body).unwrap();
-        let status = statuses[(*answered).min(statuses.len() - 1)];
-        *answered += 1;
+        let status = status();
         let content = match status {
             204 => "\r\n",
             422 => "x-eden-refused: 1\r\ncontent-length: 2\r\n\r\nno",
             _ => "content-length: 2\r\n\r\nno",
         };
         // Before the answer: whoever knows of the answer finds the post here.
-        if posts.send(Post { path, body: text(&body, encoding), connection }).is_err() {
+        if posts.send(Post { path, body: text(&body, encoding), connection, status }).is_err() {
             return;
         }
         let _ = write!(writer, "HTTP/1.1 {status} x\r\n{content}");

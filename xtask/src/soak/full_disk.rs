@@ -19,8 +19,8 @@ const WRITERS: u64 = 4;
 const ROWS: u64 = 200;
 /// 2026-06-01T00:00:00Z.
 const START_US: i64 = 1_780_272_000_000_000;
-/// The server asks for a twentieth of the disk to be left.
-const LEFT_MIB: [u64; 5] = [0, 2, 12, 16, 48];
+/// The server stops taking rows in when less than a twentieth of the disk is left.
+const LEFT_MIB: [u64; 6] = [0, 2, 8, 12, 14, 20];
 const FULL_WITHIN: Duration = Duration::from_secs(120);
 const FULL_FOR: Duration = Duration::from_secs(1);
 const RESUMED_WITHIN: Duration = Duration::from_secs(30);
@@ -77,40 +77,35 @@ fn fill_and_free(
         return Err(format!("the first batch was not acknowledged: {outcome:?}"));
     }
     disk.leave(left_mib)?;
-    let (stop, stuck) = (AtomicBool::new(false), AtomicU64::new(0));
+    let stop = AtomicBool::new(false);
+    // Writers that were refused since the disk was filled, or that were acknowledged since it was freed: one bit each.
+    let (was_freed, refused, resumed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let address = eden.address().to_owned();
     let resumed = std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for writer in 0..WRITERS {
             let mut rng = Rng::new(rng.below(u64::MAX));
-            let (address, table, oracle, stop, stuck, report) = (&address, &table, &oracle, &stop, &stuck, &*report);
+            let (address, table, oracle, stop, report) = (&address, &table, &oracle, &stop, &*report);
+            let (was_freed, refused, resumed) = (&was_freed, &refused, &resumed);
             threads.push(scope.spawn(move || {
                 let mut client = Client::new(address);
-                let mut was_full = false;
                 let mut number = 1;
                 while !stop.load(Ordering::SeqCst) {
                     let readings = batch(table, writer, number, &mut rng);
+                    let is_freed = was_freed.load(Ordering::SeqCst);
                     let outcome = client.write(&readings);
                     oracle.lock().expect("a writer panicked").record(&readings, &outcome);
-                    let is_full = match outcome {
+                    match outcome {
                         WriteOutcome::Acked => {
                             report.acked.fetch_add(1, Ordering::SeqCst);
                             number += 1;
-                            false
+                            resumed.fetch_or(u64::from(is_freed) << writer, Ordering::SeqCst);
                         }
                         WriteOutcome::Refused(503, _) => {
                             report.refused.fetch_add(1, Ordering::SeqCst);
-                            true
+                            refused.fetch_or(1 << writer, Ordering::SeqCst);
                         }
                         other => return Err(format!("a write ended with {other:?}")),
-                    };
-                    if is_full != was_full {
-                        let _ = if is_full {
-                            stuck.fetch_add(1, Ordering::SeqCst)
-                        } else {
-                            stuck.fetch_sub(1, Ordering::SeqCst)
-                        };
-                        was_full = is_full;
                     }
                 }
                 Ok(())
@@ -127,15 +122,15 @@ fn fill_and_free(
                 Ok::<(), Failure>(())
             })
         };
-        let all_stuck = || (stuck.load(Ordering::SeqCst) == WRITERS).then_some(());
-        let full = wait::until(FULL_WITHIN, all_stuck).ok_or_else(|| "the disk does not get full".to_owned());
+        let all = |writers: &AtomicU64| (writers.load(Ordering::SeqCst) == (1 << WRITERS) - 1).then_some(());
+        let full = wait::until(FULL_WITHIN, || all(&refused)).ok_or_else(|| "the disk does not get full".to_owned());
         if full.is_ok() {
             wait::until(FULL_FOR, || None::<()>);
         }
         let freed = disk.free();
         let start = wait::now();
-        let none_stuck = || (stuck.load(Ordering::SeqCst) == 0).then(|| start.elapsed());
-        let resumed = wait::until(RESUMED_WITHIN, none_stuck);
+        was_freed.store(true, Ordering::SeqCst);
+        let resumed = wait::until(RESUMED_WITHIN, || all(&resumed)).map(|()| start.elapsed());
         stop.store(true, Ordering::SeqCst);
         for thread in threads {
             thread.join().map_err(|_| "a writer panicked")??;
@@ -143,7 +138,7 @@ fn fill_and_free(
         asking.join().map_err(|_| "the queries panicked")??;
         full?;
         freed?;
-        resumed.ok_or_else(|| format!("writes are refused {RESUMED_WITHIN:?} after there is room"))
+        resumed.ok_or_else(|| format!("not every writer is acknowledged {RESUMED_WITHIN:?} after there is room"))
     });
     report.slowest = report.slowest.max(resumed?);
     if rng.below(5) == 0 {
