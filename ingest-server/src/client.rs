@@ -12,7 +12,7 @@ use ureq::http::Response;
 use crate::addresses::Addresses;
 use crate::cli::Target;
 use crate::failure::Failure;
-use crate::http::write_lp::REFUSED_HEADER;
+use crate::http::influx::REFUSED_HEADER;
 
 /// Where a server listens unless told otherwise.
 const DEFAULT_URL: &str = "http://127.0.0.1:4200";
