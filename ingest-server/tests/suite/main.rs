@@ -5,6 +5,7 @@
 mod changes;
 mod commands;
 mod failing_disk;
+mod influx;
 mod life;
 mod mqtt;
 mod process;

@@ -134,7 +134,7 @@ mod tests {
             ("db=x&q=SHOW%20DATABASES", Some("SHOW DATABASES")),
             ("", None),
             ("db=x", None),
-            ("q=%ff", None),
+            ("q=%ff", Some("\u{fffd}")),
             ("\0 not a form", None),
         ] {
             assert_eq!(in_form(form.as_bytes()).as_deref(), q, "{form}");
