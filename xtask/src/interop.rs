@@ -7,6 +7,7 @@ mod any_order;
 mod changes;
 mod clients;
 mod expected;
+mod influx;
 mod mqtt;
 mod strace;
 
@@ -34,6 +35,7 @@ const PARTS: &[Part] = &[
     ("changes", changes::readers_agree_after_each_change),
     ("order", |clients| any_order::run(clients, settings::seed(), settings::rounds(CASES), |_| {})),
     ("curl", |_| curl_writes()),
+    ("influx", influx::stock_clients_write),
     ("mqtt", mqtt::stock_clients_publish),
     ("strace", |_| strace::no_ack_leaves_before_its_sync()),
 ];
