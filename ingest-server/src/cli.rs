@@ -151,6 +151,9 @@ struct SqlArgs {
     /// How rows are shown.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// Go on without damaged shards, and say which.
+    #[arg(long)]
+    skip_damaged: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -230,7 +233,7 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve(args),
         Command::Demo(args) => demo(args),
-        Command::Sql(args) => sql_shell::run(args.query.as_deref(), args.format, &args.target),
+        Command::Sql(args) => sql_shell::run(args.query.as_deref(), args.format, args.skip_damaged, &args.target),
         Command::Write(args) => {
             let options = write_command::Options { file: args.file, db: args.db, precision: args.precision };
             write_command::run(&options, &args.target)

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod body;
 pub mod cells;
 pub mod influx;
+pub mod left_out;
 pub mod metrics_page;
 pub mod quarantine;
 pub mod query_sql;

@@ -15,8 +15,8 @@ use statements::Splitter;
 ///
 /// # Errors
 /// The first statement's that fails; at a prompt none, they are shown there.
-pub fn run(query: Option<&str>, format: Format, target: &Target) -> Result<(), Failure> {
-    let client = Client::find(target)?;
+pub fn run(query: Option<&str>, format: Format, skip_damaged: bool, target: &Target) -> Result<(), Failure> {
+    let client = Client::find(target)?.skipping_damaged(skip_damaged);
     match query {
         Some(query) => {
             let mut splitter = Splitter::default();
