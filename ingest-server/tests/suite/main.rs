@@ -4,6 +4,7 @@
 
 mod changes;
 mod commands;
+mod damaged;
 mod failing_disk;
 mod influx;
 mod life;
