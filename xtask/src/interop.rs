@@ -146,7 +146,7 @@ fn reading(n: i64, rng: &mut Rng) -> Reading {
         .field("on", random.is_multiple_of(3));
     match n % 4 {
         0 => reading.field("note", "ok, \"söft\" \\"),
-        1 => reading.field("note", &*"long ".repeat(20 + n as usize % 3)),
+        1 => reading.field("note", &*"zone ".repeat(20 + n as usize % 3)),
         _ => reading,
     }
 }
