@@ -20,7 +20,7 @@ const NAMED_MAX: usize = 20;
 
 /// Whether a query shall go on without damaged shards.
 pub(super) fn is_wanted(headers: &HeaderMap) -> Result<bool, SqlError> {
-    let value = headers.get(SKIP_DAMAGED_HEADER).map(HeaderValue::as_bytes).unwrap_or(b"false");
+    let value = headers.get(SKIP_DAMAGED_HEADER).map_or(&b"false"[..], HeaderValue::as_bytes);
     match value {
         b"true" | b"1" => Ok(true),
         b"false" | b"0" => Ok(false),
