@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use storage::check::repair::Act;
 
+use crate::client::Client;
 use crate::config::{self, Config, Period};
 use crate::failure::Failure;
 use crate::serve::Surroundings;
@@ -151,6 +152,9 @@ struct SqlArgs {
     /// How rows are shown.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// Go on without damaged shards, and say which.
+    #[arg(long)]
+    skip_damaged: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -230,7 +234,10 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve(args),
         Command::Demo(args) => demo(args),
-        Command::Sql(args) => sql_shell::run(args.query.as_deref(), args.format, &args.target),
+        Command::Sql(args) => Client::find(&args.target).and_then(|client| {
+            let client = client.skipping_damaged(args.skip_damaged);
+            sql_shell::run(&client, args.query.as_deref(), args.format)
+        }),
         Command::Write(args) => {
             let options = write_command::Options { file: args.file, db: args.db, precision: args.precision };
             write_command::run(&options, &args.target)

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 use ureq::Agent;
-use ureq::http::Response;
+use ureq::http::{HeaderMap, Response};
 
 use crate::addresses::Addresses;
 use crate::cli::Target;
 use crate::failure::Failure;
-use crate::http::write_lp::REFUSED_HEADER;
+use crate::http::influx::REFUSED_HEADER;
+use crate::http::left_out::{NAMES_HEADER, ROWS_HEADER, SHARDS_HEADER, SKIP_DAMAGED_HEADER};
 
 /// Where a server listens unless told otherwise.
 const DEFAULT_URL: &str = "http://127.0.0.1:4200";
@@ -26,6 +27,8 @@ const PING_TIME_MAX: Duration = Duration::from_secs(5);
 pub struct Client {
     agent: Agent,
     url: String,
+    /// Queries go on without damaged shards.
+    skip_damaged: bool,
 }
 
 /// An answer's status and body.
@@ -37,6 +40,8 @@ pub struct Answer {
     pub retry_after: Option<u64>,
     /// Lines that a write refused.
     pub refused: Option<u64>,
+    /// What a query went on without, in a sentence.
+    pub left_out: Option<String>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -67,7 +72,12 @@ impl Client {
             .user_agent(concat!("eden/", env!("CARGO_PKG_VERSION")))
             .build()
             .into();
-        Client { agent, url: url.trim_end_matches('/').to_owned() }
+        Client { agent, url: url.trim_end_matches('/').to_owned(), skip_damaged: false }
+    }
+
+    /// With queries that go on without damaged shards, if `skip_damaged`, and warn of it.
+    pub fn skipping_damaged(self, skip_damaged: bool) -> Self {
+        Client { skip_damaged, ..self }
     }
 
     /// Finds the server that `target` means and makes sure that it is one of ours.
@@ -131,9 +141,11 @@ impl Client {
     /// # Errors
     /// If the server cannot be reached or goes away while answering.
     pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Result<Answer, ureq::Error> {
-        let response =
-            self.agent.post(format!("{}{path}", self.url)).header("content-type", content_type).send(body)?;
-        read(response)
+        let mut request = self.agent.post(format!("{}{path}", self.url)).header("content-type", content_type);
+        if self.skip_damaged {
+            request = request.header(SKIP_DAMAGED_HEADER, "true");
+        }
+        read(request.send(body)?)
     }
 
     /// Gets `path`, which begins with a slash.
@@ -144,28 +156,34 @@ impl Client {
         read(self.agent.get(format!("{}{path}", self.url)).call()?)
     }
 
-    /// Asks `/_sql`; the answer has the types of its columns.
+    /// Asks `/_sql`; the answer has the types of its columns. What it went on without is told on standard error.
     ///
     /// # Errors
     /// What the server says is wrong, or that it went away.
     pub fn sql(&self, statement: &str) -> Result<Value, Failure> {
         let body = serde_json::json!({ "stmt": statement }).to_string();
         let answer = self.post("/_sql?types=true", "application/json", body.as_bytes()).map_err(|e| self.lost(&e))?;
+        warn(answer.left_out.as_deref());
         if answer.status == 200 { Ok(answer.json()) } else { Err(Failure::work(answer.error())) }
     }
 
-    /// Asks `/api/v3/query_sql` and copies the answer to `out` while it comes.
+    /// Asks `/api/v3/query_sql` and copies the answer to `out` while it comes. What it went on without is told on
+    /// standard error.
     ///
     /// # Errors
     /// What the server says is wrong, that it went away, or that `out` failed.
     pub fn copy_rows(&self, statement: &str, format: &str, out: &mut impl std::io::Write) -> Result<(), Failure> {
         let body = serde_json::json!({ "db": "public", "q": statement, "format": format }).to_string();
-        let request = self.agent.post(format!("{}/api/v3/query_sql", self.url));
+        let mut request = self.agent.post(format!("{}/api/v3/query_sql", self.url));
+        if self.skip_damaged {
+            request = request.header(SKIP_DAMAGED_HEADER, "true");
+        }
         let response = request.header("content-type", "application/json").send(body.as_bytes());
         let response = response.map_err(|e| self.lost(&e))?;
         if response.status() != 200 {
             return Err(Failure::work(read(response).map_err(|e| self.lost(&e))?.error()));
         }
+        warn(left_out(response.headers()).as_deref());
         let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
         let copied = std::io::copy(&mut body, out).and_then(|_| out.flush());
         copied.map_err(|e| Failure::work(format!("the rows are not complete: {e}")))
@@ -176,11 +194,28 @@ impl Client {
     }
 }
 
+fn warn(left_out: Option<&str>) {
+    if let Some(left_out) = left_out {
+        eprintln!("warning: {left_out}");
+    }
+}
+
+/// What an answer is without, as its headers say.
+fn left_out(headers: &HeaderMap) -> Option<String> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let count: u64 = text(SHARDS_HEADER)?.parse().ok().filter(|count| *count > 0)?;
+    let shards = if count == 1 { "shard" } else { "shards" };
+    let (rows, names) = (text(ROWS_HEADER)?, text(NAMES_HEADER).unwrap_or_default());
+    let more = if names.split(' ').count() as u64 == count { "" } else { " …" };
+    Some(format!("{count} damaged {shards} with {rows} rows left out: {names}{more}"))
+}
+
 fn read(response: Response<ureq::Body>) -> Result<Answer, ureq::Error> {
     let status = response.status().as_u16();
     let number = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()?.parse().ok());
     let (retry_after, refused) = (number("retry-after"), number(REFUSED_HEADER));
+    let left_out = left_out(response.headers());
     let mut body = Vec::new();
     response.into_body().into_with_config().limit(u64::MAX).reader().read_to_end(&mut body)?;
-    Ok(Answer { status, retry_after, refused, body })
+    Ok(Answer { status, retry_after, refused, left_out, body })
 }

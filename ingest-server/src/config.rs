@@ -16,7 +16,7 @@ use std::time::Duration;
 use settings::section;
 use storage::StorageConfig;
 
-pub use load::TopicFilters;
+pub use load::{PartialWrites, TopicFilters};
 pub use manual::{manual, show};
 pub use settings::{ByteSize, ConfigError, Period};
 
@@ -64,6 +64,10 @@ section! {
     "ingest" Ingest {
         /// A reading later than now by more than this is refused: its clock is wrong.
         max_future: Period = Period(Duration::from_secs(86_400)),
+        /// What `/write` and `/api/v2/write` answer when only some lines can be stored. "quarantine":
+        /// success, with the others in `system.quarantine`, for clients that throw all of it away
+        /// otherwise. "refuse": an error, as InfluxDB 1 and 2 do.
+        partial_writes: PartialWrites = PartialWrites::Quarantine,
     }
 }
 

@@ -6,6 +6,8 @@
 pub mod answer;
 pub mod body;
 pub mod cells;
+pub mod influx;
+pub mod left_out;
 pub mod metrics_page;
 pub mod quarantine;
 pub mod query_sql;
@@ -13,7 +15,6 @@ pub mod rows;
 pub mod sql;
 pub mod sql_error;
 pub mod status;
-pub mod write_lp;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -62,6 +63,9 @@ pub const PATHS: &[(&str, &str, &str)] = &[
     ("/ready", "GET", "ready"),
     ("/metrics", "GET", "metrics"),
     ("/api/v3/write_lp", "POST", "write_lp"),
+    ("/api/v2/write", "POST", "write_v2"),
+    ("/write", "POST", "write_v1"),
+    ("/query", "GET, POST", "query_v1"),
     ("/api/v3/query_sql", "GET, POST", "query_sql"),
     ("/api/v1/quarantine/replay", "POST", "quarantine_replay"),
     ("/_sql", "POST", "sql"),
@@ -75,7 +79,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .route("/metrics", get(metrics_page::metrics))
-        .route("/api/v3/write_lp", post(write_lp::write_lp))
+        .route("/api/v3/write_lp", post(influx::v3::write_lp))
+        .route("/api/v2/write", post(influx::v2::write))
+        .route("/write", post(influx::v1::write))
+        .route("/query", get(influx::query::get).post(influx::query::post))
         .route("/api/v3/query_sql", get(query_sql::get).post(query_sql::post))
         .route("/api/v1/quarantine/replay", post(quarantine::replay))
         .route("/_sql", post(sql::sql))

@@ -21,7 +21,7 @@ pub fn list(table: Option<&str>, limit: u64, format: Format, target: &Target) ->
     let columns = "id, time, source, topic, reason, payload";
     let query =
         format!("SELECT {columns} FROM system.quarantine WHERE {condition} ORDER BY time DESC, id DESC LIMIT {limit}");
-    sql_shell::run(Some(&query), format, target)
+    sql_shell::run(&Client::find(target)?, Some(&query), format)
 }
 
 /// `eden quarantine replay`.

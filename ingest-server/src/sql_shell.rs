@@ -6,7 +6,7 @@ mod table;
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use crate::cli::{Format, Target};
+use crate::cli::Format;
 use crate::client::Client;
 use crate::failure::Failure;
 use statements::Splitter;
@@ -15,17 +15,16 @@ use statements::Splitter;
 ///
 /// # Errors
 /// The first statement's that fails; at a prompt none, they are shown there.
-pub fn run(query: Option<&str>, format: Format, target: &Target) -> Result<(), Failure> {
-    let client = Client::find(target)?;
+pub fn run(client: &Client, query: Option<&str>, format: Format) -> Result<(), Failure> {
     match query {
         Some(query) => {
             let mut splitter = Splitter::default();
             let mut statements = splitter.push(query);
             statements.extend(splitter.finish());
-            statements.iter().try_for_each(|statement| show(&client, statement, format))
+            statements.iter().try_for_each(|statement| show(client, statement, format))
         }
-        None if io::stdin().is_terminal() => prompt(&client, format),
-        None => script(&client, format),
+        None if io::stdin().is_terminal() => prompt(client, format),
+        None => script(client, format),
     }
 }
 

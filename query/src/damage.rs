@@ -14,7 +14,7 @@ use datafusion::object_store::{self, ObjectStore, ObjectStoreExt};
 use datafusion::parquet::arrow::ParquetRecordBatchStreamBuilder;
 use datafusion::parquet::errors::ParquetError;
 use futures::{FutureExt, TryStreamExt};
-use storage::{ShardDamage, StorageError};
+use storage::{ShardDamage, ShardView, StorageError};
 
 use crate::error::{Limits, QueryError, find, tidy};
 use crate::reader::{Expected, OpenShards, ShardError, ShardReader};
@@ -75,15 +75,37 @@ async fn first_corrupt(store: &Arc<dyn ObjectStore>, suspects: Vec<Expected>) ->
     None
 }
 
+/// The shards whose files are missing or of another length than they were written with: the store notes what it finds
+/// in bytes, and no bytes of these need be read.
+pub(crate) async fn lost_files(store: &Arc<dyn ObjectStore>, views: &[ShardView]) -> Vec<ShardDamage> {
+    let mut lost = Vec::new();
+    for ShardView { shard, .. } in views {
+        // What cannot be parsed cannot be read: the scan says so.
+        let Ok(location) = object_store::path::Path::parse(&shard.path) else { continue };
+        if let Err(reason) = has_length(store, &location, shard.bytes).await {
+            lost.push(ShardDamage { location: shard.path.clone(), reason });
+        }
+    }
+    lost
+}
+
+async fn has_length(
+    store: &Arc<dyn ObjectStore>,
+    location: &object_store::path::Path,
+    bytes: u64,
+) -> Result<(), String> {
+    match store.head(location).await {
+        Ok(found) if found.size == bytes => Ok(()),
+        Ok(found) => Err(format!("it has {} bytes, not {bytes}", found.size)),
+        Err(object_store::Error::NotFound { .. }) => Err("the file is missing".into()),
+        // The disk's fault, not the file's.
+        Err(_) => Ok(()),
+    }
+}
+
 /// Reads all of a shard.
 async fn examine(store: &Arc<dyn ObjectStore>, shard: Expected) -> Result<(), String> {
-    match store.head(&shard.meta.location).await {
-        Ok(found) if found.size == shard.meta.size => {}
-        Ok(found) => return Err(format!("it has {} bytes, not {}", found.size, shard.meta.size)),
-        Err(object_store::Error::NotFound { .. }) => return Err("the file is missing".into()),
-        // The disk's fault, not the file's.
-        Err(_) => return Ok(()),
-    }
+    has_length(store, &shard.meta.location, shard.meta.size).await?;
     let reader = ShardReader::new(Arc::clone(store), shard);
     let reason = |error: ParquetError| match (find::<ShardDamage>(&error), find::<object_store::Error>(&error)) {
         (Some(damage), _) => Some(damage.reason.clone()),

@@ -67,6 +67,8 @@ pub struct QueryRequest {
     pub default_schema: Option<String>,
     /// What the statement may do.
     pub access: Access,
+    /// Go on without shards that are damaged, and say which ([`Rows::left_out`]). Only for statements that read.
+    pub skip_damaged: bool,
 }
 
 /// What a statement may do.
@@ -81,7 +83,7 @@ pub enum Access {
 impl QueryRequest {
     /// In schema `public`, only to read.
     pub fn new(sql: impl Into<String>) -> Self {
-        QueryRequest { sql: sql.into(), default_schema: None, access: Access::Read }
+        QueryRequest { sql: sql.into(), default_schema: None, access: Access::Read, skip_damaged: false }
     }
 }
 

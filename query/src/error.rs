@@ -4,7 +4,7 @@
 //! Does not: find out which shard a reader failed at (`damage` does).
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use datafusion::common::{Column, SchemaError};
@@ -108,7 +108,10 @@ pub enum QueryError {
     #[error("the statement was cancelled")]
     Cancelled,
     /// A file of a table does not hold what was written to it (P11). An operator decides.
-    #[error("{} is corrupt: {reason}; `eden check` examines all files, `eden repair` sets it aside", .path.display())]
+    #[error(
+        "{} is corrupt: {reason}; `eden check` examines all files, `eden repair` sets it aside{}",
+        .path.display(), without(.path)
+    )]
     Corrupt {
         /// The file; a shard below `DATA/tables`.
         path: PathBuf,
@@ -151,6 +154,16 @@ fn suggest(near: &[String]) -> String {
         [] => String::new(),
         [one] => format!("; did you mean {one}?"),
         [first @ .., last] => format!("; did you mean {} or {last}?", first.join(", ")),
+    }
+}
+
+/// How to read on without a shard. Other files a table cannot be read without.
+fn without(path: &Path) -> &'static str {
+    match path.extension() {
+        Some(extension) if extension == "parquet" => {
+            "; `eden sql --skip-damaged`, or a request with X-Eden-Skip-Damaged: true, goes on without it and says so"
+        }
+        _ => "",
     }
 }
 

@@ -41,4 +41,4 @@ mod statistics;
 
 pub use engine::{Access, QueryConfig, QueryEngine, QueryRequest, QueryResult, QueryStats};
 pub use error::QueryError;
-pub use rows::Rows;
+pub use rows::{LeftOut, Rows};

@@ -21,10 +21,21 @@ use crate::error::QueryError;
 /// Batches between the runtimes. The query pauses while they wait.
 const BATCHES_MAX: usize = 2;
 
+/// A shard that a statement went on without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its location below `DATA/tables`.
+    pub shard: String,
+    /// The rows of it that the statement would have seen.
+    pub rows: u64,
+}
+
 /// The rows of a result, in batches as they are computed. Dropping them cancels the statement.
 pub struct Rows {
     /// The columns.
     pub schema: SchemaRef,
+    /// Damaged shards whose rows are not in the result, if the request said to go on without them.
+    pub left_out: Vec<LeftOut>,
     batches: mpsc::Receiver<RecordBatch>,
     outcome: Option<oneshot::Receiver<Result<(), QueryError>>>,
     _cancel: DropGuard,
@@ -67,6 +78,7 @@ pub(crate) enum Started {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     schema: SchemaRef,
+    left_out: Vec<LeftOut>,
     batches: mpsc::Receiver<RecordBatch>,
     outcome: oneshot::Receiver<Result<(), QueryError>>,
 }
@@ -74,7 +86,13 @@ pub(crate) struct Incoming {
 impl Incoming {
     /// As the caller gets it; dropping it triggers `cancel`.
     pub(crate) fn into_rows(self, cancel: DropGuard) -> Rows {
-        Rows { schema: self.schema, batches: self.batches, outcome: Some(self.outcome), _cancel: cancel }
+        Rows {
+            schema: self.schema,
+            left_out: self.left_out,
+            batches: self.batches,
+            outcome: Some(self.outcome),
+            _cancel: cancel,
+        }
     }
 }
 
@@ -90,12 +108,12 @@ impl Reply {
         Reply { started: Some(started), outcome: None }
     }
 
-    /// Begins a result with rows.
-    pub(crate) fn rows(&mut self, schema: SchemaRef) -> mpsc::Sender<RecordBatch> {
+    /// Begins a result with rows, without those of `left_out`.
+    pub(crate) fn rows(&mut self, schema: SchemaRef, left_out: Vec<LeftOut>) -> mpsc::Sender<RecordBatch> {
         let (send, batches) = mpsc::channel(BATCHES_MAX);
         let (finish, outcome) = oneshot::channel();
         self.outcome = Some(finish);
-        self.start(Ok(Started::Rows(Incoming { schema, batches, outcome })));
+        self.start(Ok(Started::Rows(Incoming { schema, left_out, batches, outcome })));
         send
     }
 

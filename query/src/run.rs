@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
@@ -23,7 +24,7 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::{FutureExt, StreamExt};
 use model::TableName;
-use storage::Storage;
+use storage::{ShardDamage, Storage};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,9 +38,10 @@ use crate::error::{Limits, QueryError};
 use crate::provider::ShardTable;
 use crate::reader::{OpenShards, ShardReaders};
 use crate::resolve;
-use crate::rows::{Reply, Started};
+use crate::rows::{LeftOut, Reply, Started};
 use crate::session;
 use crate::statement::{self, Statement};
+use crate::statistics;
 
 /// How long a statement waits for others to end before it is refused.
 const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -136,6 +138,14 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     format!("a panic: {}", text.unwrap_or("without a message"))
 }
 
+/// The rows of a query that has begun.
+struct Batches {
+    /// Taken from `rest` already.
+    first: Option<RecordBatch>,
+    rest: SendableRecordBatchStream,
+    left_out: Vec<LeftOut>,
+}
+
 /// A statement that runs.
 pub(crate) struct Run<'a> {
     pub(crate) shared: &'a Arc<Shared>,
@@ -153,7 +163,7 @@ impl Run<'_> {
         let tables = Tables::new(self.shared.storage.tables());
         let schema = resolve::default_schema(request.default_schema.as_deref(), &tables);
         match statement {
-            Statement::Read(statement) => self.read(statement, tables, &schema, reply).await,
+            Statement::Read(statement) => self.read(statement, tables, &schema, request.skip_damaged, reply).await,
             Statement::Refresh(names) => self.refresh(&names, &tables, &schema, reply).await,
             Statement::Change(change) => self.change(*change, tables, &schema, reply).await,
         }
@@ -184,19 +194,17 @@ impl Run<'_> {
         statement: DfStatement,
         tables: Tables,
         schema: &str,
+        skip_damaged: bool,
         reply: &mut Reply,
     ) -> Result<(), QueryError> {
-        let mut batches = self.open(statement, tables, schema).await?;
-        let sender = reply.rows(batches.schema());
-        while let Some(batch) = batches.next().await {
-            match batch {
-                Ok(batch) if batch.num_rows() == 0 => {}
-                Ok(batch) => sender.send(batch).await.map_err(|_| QueryError::Cancelled)?,
-                Err(error) => {
-                    drop(batches);
-                    return Err(self.explain(error).await);
-                }
-            }
+        let tables = Arc::new(tables);
+        let mut batches = match skip_damaged {
+            false => self.begin(statement, &tables, schema, None).await?,
+            true => self.begin_without_damaged(statement, &tables, schema).await?,
+        };
+        let sender = reply.rows(batches.rest.schema(), std::mem::take(&mut batches.left_out));
+        while let Some(batch) = self.next(&mut batches).await? {
+            sender.send(batch).await.map_err(|_| QueryError::Cancelled)?;
         }
         Ok(())
     }
@@ -204,17 +212,72 @@ impl Run<'_> {
     /// Plans a query and starts it.
     pub(crate) async fn open(
         &self,
-        mut statement: DfStatement,
+        statement: DfStatement,
         tables: Tables,
         schema: &str,
     ) -> Result<SendableRecordBatchStream, QueryError> {
-        let names = resolve::resolve(&mut statement, &tables, schema)?;
-        let tables = Arc::new(tables);
-        let snapshots = Arc::new(self.snapshots(names, &tables).await?);
-        let state = session::of_statement(&self.shared.template, Catalog { tables, snapshots }, schema);
+        Ok(self.begin(statement, &Arc::new(tables), schema, None).await?.rest)
+    }
+
+    /// As [`Run::open`]; if `damaged` is there, without those shards.
+    async fn begin(
+        &self,
+        mut statement: DfStatement,
+        tables: &Arc<Tables>,
+        schema: &str,
+        damaged: Option<&[ShardDamage]>,
+    ) -> Result<Batches, QueryError> {
+        let names = resolve::resolve(&mut statement, tables, schema)?;
+        let (snapshots, left_out) = self.snapshots(names, tables, damaged).await?;
+        let catalog = Catalog { tables: Arc::clone(tables), snapshots: Arc::new(snapshots) };
+        let state = session::of_statement(&self.shared.template, catalog, schema);
         match start(&state, statement).await {
-            Ok(batches) => Ok(batches),
+            Ok(rest) => Ok(Batches { first: None, rest, left_out }),
             Err(error) => Err(self.explain(error).await),
+        }
+    }
+
+    /// As [`Run::begin`], and as far as the first rows: without the shards that are known to be damaged, and those that
+    /// turn out to be on the way there.
+    async fn begin_without_damaged(
+        &self,
+        statement: DfStatement,
+        tables: &Arc<Tables>,
+        schema: &str,
+    ) -> Result<Batches, QueryError> {
+        let mut damaged = self.shared.storage.damaged_shards();
+        loop {
+            let first = async {
+                let mut batches = self.begin(statement.clone(), tables, schema, Some(&damaged)).await?;
+                batches.first = self.next(&mut batches).await?;
+                Ok(batches)
+            };
+            match first.await {
+                Err(QueryError::Corrupt { path, reason }) => {
+                    let location = path.display().to_string();
+                    // Not one that can be left out, then.
+                    if damaged.iter().any(|known| known.location == location) {
+                        return Err(QueryError::Corrupt { path, reason });
+                    }
+                    damaged.push(ShardDamage { location, reason });
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The next rows.
+    async fn next(&self, batches: &mut Batches) -> Result<Option<RecordBatch>, QueryError> {
+        if let Some(first) = batches.first.take() {
+            return Ok(Some(first));
+        }
+        loop {
+            match batches.rest.next().await {
+                Some(Ok(batch)) if batch.num_rows() == 0 => {}
+                Some(Ok(batch)) => return Ok(Some(batch)),
+                Some(Err(error)) => return Err(self.explain(error).await),
+                None => return Ok(None),
+            }
         }
     }
 
@@ -222,19 +285,31 @@ impl Run<'_> {
         damage::explain(error, self.shared.limits, &self.shared.shards, self.open).await
     }
 
-    /// What this statement sees of the tables that it reads.
+    /// What this statement sees of the tables that it reads; if `damaged` is there, without those shards and without
+    /// files that are missing or cut.
     async fn snapshots(
         &self,
         names: BTreeSet<TableName>,
         tables: &Tables,
-    ) -> Result<HashMap<TableName, Arc<ShardTable>>, QueryError> {
+        damaged: Option<&[ShardDamage]>,
+    ) -> Result<(HashMap<TableName, Arc<ShardTable>>, Vec<LeftOut>), QueryError> {
         let mut snapshots = HashMap::with_capacity(names.len());
+        let mut left_out = Vec::new();
         for name in names {
             let storage = Arc::clone(&self.shared.storage);
             let wanted = name.clone();
-            let snapshot = self.blocking(move || storage.snapshot(&wanted)).await?;
+            let snapshot = self.blocking(move || storage.snapshot(&wanted)).await;
+            let snapshot = snapshot.map_err(|error| if damaged.is_some() { needed(error) } else { error })?;
             // Dropped since the names were looked up.
-            let snapshot = snapshot.ok_or_else(|| resolve::unknown_table(&name, tables))?;
+            let mut snapshot = snapshot.ok_or_else(|| resolve::unknown_table(&name, tables))?;
+            if let Some(damaged) = damaged {
+                let lost = damage::lost_files(&self.shared.shards, &snapshot.shards).await;
+                let gone = snapshot.leave_out(&[damaged, &lost].concat());
+                left_out.extend(gone.into_iter().map(|view| LeftOut {
+                    rows: statistics::visible_rows(&view) as u64,
+                    shard: view.shard.path.clone(),
+                }));
+            }
             let readers = ShardReaders {
                 store: Arc::clone(&self.shared.shards),
                 footers: self.shared.template.runtime_env().cache_manager.get_file_metadata_cache(),
@@ -242,7 +317,7 @@ impl Run<'_> {
             };
             snapshots.insert(name, Arc::new(ShardTable::new(snapshot, readers)));
         }
-        Ok(snapshots)
+        Ok((snapshots, left_out))
     }
 
     async fn refresh(
@@ -273,6 +348,17 @@ impl Run<'_> {
             Err(error) if error.is_panic() => Err(QueryError::Internal(panic_message(&*error.into_panic()))),
             Err(_) => Err(QueryError::Cancelled),
         }
+    }
+}
+
+/// Rows in memory are put together with those that they correct; where these cannot be read, neither can those be shown.
+fn needed(error: QueryError) -> QueryError {
+    match error {
+        QueryError::Corrupt { path, reason } => {
+            let why = "it cannot be left out now, because rows in memory correct rows of it";
+            QueryError::Corrupt { path, reason: format!("{reason}; {why}") }
+        }
+        error => error,
     }
 }
 

@@ -19,6 +19,9 @@ pub(crate) fn visible_rows(view: &ShardView) -> usize {
     usize::try_from(view.shard.rows).unwrap_or(usize::MAX).saturating_sub(view.masked.len())
 }
 
+/// Units of decimals from here on have more digits than a double holds for sure.
+const KNOWN_UNITS_END: f64 = 1e15;
+
 /// Statistics of `view` for a scan of the columns `projection` (all if `None`); others stay unknown.
 pub(crate) fn of_shard(view: &ShardView, schema: &TableSchema, projection: Option<&[usize]>) -> Statistics {
     let mut statistics = Statistics::new_unknown(schema.arrow());
@@ -87,7 +90,8 @@ pub(crate) fn range(shard: &Shard, column: &Column) -> Option<ValueRange> {
         ColumnKind::Field(FieldType::I64) => from_log(&|json: &Value, _: End| Some(json.as_i64()?.into()), true),
         ColumnKind::Field(FieldType::U64) => from_log(&unsigned, true),
         ColumnKind::Field(FieldType::Decimal { digits, scale }) => {
-            from_log(&|json, _| decimal(json, digits, scale), true)
+            let exact = from_log(&|json, _| decimal(json, digits, scale), true);
+            exact.or_else(|| from_log(&|json, end| long_decimal(json, digits, scale, end), false))
         }
         ColumnKind::Field(FieldType::Bool) => from_log(&|json: &Value, _: End| Some(json.as_bool()?.into()), true),
     }
@@ -125,10 +129,34 @@ fn unsigned(json: &Value, _: End) -> Option<ScalarValue> {
     Some(ScalarValue::Decimal128(Some(value.into()), 20, 0))
 }
 
-/// Storage writes only such as a double of fifteen digits holds, which `serde_json` reads right: no step is needed.
+/// Up to fifteen digits are known by the double that `serde_json` makes of them.
 fn decimal(json: &Value, digits: u8, scale: u8) -> Option<ScalarValue> {
-    let units = decimal::units_of_f64(json.as_f64()?, scale)?;
-    Some(ScalarValue::Decimal128(Some(units.into()), digits, scale as i8))
+    let value = json.as_f64().filter(|value| scaled(*value, scale).abs() < KNOWN_UNITS_END)?;
+    Some(decimal_of(decimal::units_of_f64(value, scale)?.into(), digits, scale))
+}
+
+/// Of more digits only a bound: the double, and the product with the power of ten, are off by at most 2^-52 of it each.
+fn long_decimal(json: &Value, digits: u8, scale: u8, end: End) -> Option<ScalarValue> {
+    if let Some(known) = decimal(json, digits, scale) {
+        return Some(known);
+    }
+    let units = Some(scaled(json.as_f64()?, scale)).filter(|units| units.abs() >= KNOWN_UNITS_END)? as i128;
+    let off = units.abs() / (1 << 50) + 1;
+    let most = i128::from(decimal::units_end(digits)) - 1;
+    let bound = match end {
+        End::Min => units - off,
+        End::Max => units + off,
+    };
+    // Nothing has more digits, so what is cut off here bounds nothing.
+    Some(decimal_of(bound.clamp(-most, most), digits, scale))
+}
+
+fn scaled(value: f64, scale: u8) -> f64 {
+    value * 10_f64.powi(scale.into())
+}
+
+fn decimal_of(units: i128, digits: u8, scale: u8) -> ScalarValue {
+    ScalarValue::Decimal128(Some(units), digits, scale as i8)
 }
 
 /// Statistics of a scan of all of `shards`.
@@ -250,6 +278,25 @@ pub(crate) mod tests {
         for (index, absent) in [(0, true), (1, true), (2, true), (3, false), (4, true), (6, true)] {
             assert_eq!(shown[index].ends_with("Exact(0) Absent Absent"), absent, "{}", shown[index]);
         }
+    }
+
+    #[test]
+    fn bounds_of_decimals_with_many_digits_hold_them_and_are_only_bounds() {
+        let d = |min: Value, max: Value| shown(&view(&[("d", 0, Some((min, max)))], &[]))[6].clone();
+        let exact = d(json!(-0.3), json!(99_999_999_999_999.9));
+        assert_eq!(exact, "d Exact(0) Exact(Decimal128(-0.3,18,1)) Exact(Decimal128(99999999999999.9,18,1))");
+        // As the log has them: -100000000000000.3, 12345678901234567.8 and the largest there is.
+        let numbers = ["-100000000000000.3", "12345678901234567.8", "99999999999999999.9"];
+        let [low, long, most] = numbers.map(|text| serde_json::from_str::<Value>(text).unwrap());
+        let min_of = |text: &str| text.split("Decimal128(").nth(1).unwrap().split(',').next().unwrap().to_owned();
+        let max_of = |text: &str| text.split("Decimal128(").nth(2).unwrap().split(',').next().unwrap().to_owned();
+        let shown = d(low, long);
+        assert!(shown.contains("Inexact(Decimal128(-100000000000000.4,18,1)) Inexact("), "{shown}");
+        let off = max_of(&shown).replace('.', "").parse::<i64>().unwrap() - 123_456_789_012_345_678;
+        assert!((1..300).contains(&off), "{shown}");
+        let shown = d(json!(0.3), most);
+        assert_eq!((&*min_of(&shown), &*max_of(&shown)), ("0.3", "99999999999999999.9"));
+        assert!(shown.contains("Inexact(Decimal128(0.3"), "{shown}");
     }
 
     #[test]

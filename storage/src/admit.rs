@@ -21,7 +21,7 @@ use crate::convert::{convert, convert_values, may_hold};
 use crate::evolve::{alter_statement, shown};
 use crate::maintain::first_kept_day;
 use crate::table::Table;
-use crate::{ColumnKind, RejectedRow, StorageError, TableOptions, TableSchema};
+use crate::{ColumnKind, RejectedRow, StorageError, TableOptions, TableSchema, Unfit};
 
 /// The earliest time that is stored: 1677-09-21T00:12:43.145225Z, the first whose nanoseconds an i64 holds. Functions of
 /// time count in nanoseconds, in our SQL and in other readers: one row beyond would break them for its whole table.
@@ -136,7 +136,7 @@ fn within_time(batch: TableBatch, limit: TimeLimit, rejected: &mut Vec<RejectedR
         } else {
             format!("time {time_us} µs is outside the years 1678 to 2261; check the precision parameter")
         };
-        rejected.push(RejectedRow { line: batch.lines[row], reason });
+        rejected.push(RejectedRow { line: batch.lines[row], reason, unfit: Unfit::Time });
     }
     batch.filter(|row| allowed(batch.times_us[row]))
 }
@@ -153,7 +153,7 @@ fn within_retention(batch: TableBatch, first_kept_day: i32, rejected: &mut Vec<R
             "time {time_us} µs is older than table {} keeps its rows; raise its retention to store it",
             batch.table
         );
-        rejected.push(RejectedRow { line: batch.lines[row], reason });
+        rejected.push(RejectedRow { line: batch.lines[row], reason, unfit: Unfit::Retention });
     }
     batch.filter(kept)
 }
@@ -359,7 +359,7 @@ impl Fit {
             }
             if let Some(reason) = reason {
                 keep[row] = false;
-                rejected.push(RejectedRow { line: batch.lines[row], reason });
+                rejected.push(RejectedRow { line: batch.lines[row], reason, unfit: Unfit::Table });
             }
         }
         if keep.iter().all(|kept| *kept) { batch } else { batch.filter(|row| keep[row]) }

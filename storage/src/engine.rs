@@ -39,7 +39,7 @@ use crate::table::Table;
 use crate::write::{Ack, InFlight, Memory, PendingWrite, Subject, Token};
 use crate::{
     RejectedRow, ReplayProgress, ShardDamage, StorageConfig, StorageError, StorageStats, TableInfo, TableOptions,
-    TableSchema, TableSnapshot, identity, recovery,
+    TableSchema, TableSnapshot, Unfit, identity, recovery,
 };
 
 /// Groups that may wait to be applied; more make the log wait, which makes writers wait.
@@ -232,12 +232,14 @@ impl Storage {
                 Ok(fitting) => admitted.extend(fitting),
                 // The table cannot be: its rows are refused, those of the other tables are not.
                 Err(StorageError::Invalid(reason)) => {
-                    rejected.extend(lines.into_iter().map(|line| RejectedRow { line, reason: reason.clone() }));
+                    let row = |line| RejectedRow { line, reason: reason.clone(), unfit: Unfit::Table };
+                    rejected.extend(lines.into_iter().map(row));
                 }
                 // Nor for a table that is damaged do the others have to wait.
                 Err(e) if damaged => {
                     let reason = e.to_string();
-                    rejected.extend(lines.into_iter().map(|line| RejectedRow { line, reason: reason.clone() }));
+                    let row = |line| RejectedRow { line, reason: reason.clone(), unfit: Unfit::Table };
+                    rejected.extend(lines.into_iter().map(row));
                 }
                 Err(e) => return Err(e),
             }
@@ -654,7 +656,7 @@ fn encode(
     }
     if let [line] = batch.lines[..] {
         let reason = format!("the reading takes {} bytes, and at most {bytes_max} can be logged", bytes.len());
-        rejected.push(RejectedRow { line, reason });
+        rejected.push(RejectedRow { line, reason, unfit: Unfit::Table });
         return;
     }
     drop(bytes);

@@ -141,6 +141,19 @@ pub struct RejectedRow {
     pub line: u32,
     /// Why, for the writer: lower case, one sentence.
     pub reason: String,
+    /// The kind of reason, for programs.
+    pub unfit: Unfit,
+}
+
+/// What a row does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// Its table: types, names, or that it cannot be written at all.
+    Table,
+    /// The limits of times: a clock is wrong, or a unit.
+    Time,
+    /// How long its table keeps rows.
+    Retention,
 }
 
 /// A table as `SHOW TABLES` and metrics see it.

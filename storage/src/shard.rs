@@ -9,6 +9,7 @@ mod file;
 pub(crate) mod index;
 mod known;
 pub(crate) mod read;
+pub(crate) mod stats;
 mod tags;
 pub(crate) mod write;
 

@@ -7,6 +7,7 @@ mod any_order;
 mod changes;
 mod clients;
 mod expected;
+mod influx;
 mod mqtt;
 mod strace;
 
@@ -34,6 +35,7 @@ const PARTS: &[Part] = &[
     ("changes", changes::readers_agree_after_each_change),
     ("order", |clients| any_order::run(clients, settings::seed(), settings::rounds(CASES), |_| {})),
     ("curl", |_| curl_writes()),
+    ("influx", influx::stock_clients_write),
     ("mqtt", mqtt::stock_clients_publish),
     ("strace", |_| strace::no_ack_leaves_before_its_sync()),
 ];
@@ -111,6 +113,7 @@ fn foreign_readers_agree(clients: &Clients) -> Outcome {
 
     eden.write(&[Reading::at(TABLE, START_US - 1).tag("device", "late").tag("floor", "1").field("co2", 412_i64)]);
     flushed(&eden, "after a new tag and a new field")?;
+    clients.filters_hide_nothing(&eden, TABLE, TABLE, "after a new tag and a new field")?;
 
     // A name that no folder could have as it is (docs/adr/0009-folder-names.md).
     eden.write(&[Reading::at("a.b/c °C", START_US).tag("device", "d 1").field("temperature", 21.5)]);
@@ -135,16 +138,17 @@ fn reading(n: i64, rng: &mut Rng) -> Reading {
     // 997 s apart: the readings lie in seven days.
     let time_us = START_US + n * 997_000_000 + rng.below(1_000) as i64;
     let random = rng.next_u64();
-    let mut reading = Reading::at(TABLE, time_us)
+    let reading = Reading::at(TABLE, time_us)
         .tag("device", &format!("d {}", n % 5))
         .field("temperature", (random % 1_000) as f64 / 10.0 - 20.0)
         .field("count", random as i64)
         .field("total", random)
         .field("on", random.is_multiple_of(3));
-    if n % 4 == 0 {
-        reading = reading.field("note", "ok, \"söft\" \\");
+    match n % 4 {
+        0 => reading.field("note", "ok, \"söft\" \\"),
+        1 => reading.field("note", &*"zone ".repeat(20 + n as usize % 3)),
+        _ => reading,
     }
-    reading
 }
 
 /// curl with a plain and with a gzip body.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use settings::{ConfigError, Configuration, Others, Part, Section as _, Setting, Value, quoted};
+use settings::{ConfigError, Configuration, Others, Part, Section as _, Setting, Value, quoted, text};
 
 use super::{Config, Http, Ingest, Mqtt, Process, Query, StorageSection};
 use crate::mqtt::topic::is_filter;
@@ -31,6 +31,32 @@ impl Setting for TopicFilters {
     fn show(&self) -> String {
         let filters: Vec<String> = self.0.iter().map(|filter| quoted(filter)).collect();
         format!("[{}]", filters.join(", "))
+    }
+}
+
+/// What old clients are told of a body of which some lines are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartialWrites {
+    /// That it is taken: the refused lines are in the quarantine.
+    Quarantine,
+    /// That it is wrong.
+    Refuse,
+}
+
+impl Setting for PartialWrites {
+    fn read(value: &Value) -> Result<Self, String> {
+        match text(value, "\"quarantine\" or \"refuse\"")? {
+            "quarantine" => Ok(PartialWrites::Quarantine),
+            "refuse" => Ok(PartialWrites::Refuse),
+            other => Err(format!("{other:?} is nothing that can be done; write \"quarantine\" or \"refuse\"")),
+        }
+    }
+
+    fn show(&self) -> String {
+        quoted(match self {
+            PartialWrites::Quarantine => "quarantine",
+            PartialWrites::Refuse => "refuse",
+        })
     }
 }
 

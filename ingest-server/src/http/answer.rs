@@ -8,6 +8,9 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+/// What a client is told to wait while the server starts or stops.
+pub const STARTING_RETRY: Duration = Duration::from_secs(2);
+
 /// `body` as JSON.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
     let text = serde_json::to_string(body).expect("answers are made of texts, numbers and lists");
@@ -24,4 +27,17 @@ pub fn retry_after(mut response: Response, after: Duration) -> Response {
     let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     response
+}
+
+/// As [`retry_after`], if it is worth trying again.
+pub fn retry_after_if(response: Response, after: Option<Duration>) -> Response {
+    match after {
+        Some(after) => retry_after(response, after),
+        None => response,
+    }
+}
+
+/// 503: something that passes.
+pub fn unavailable(reason: &str, after: Duration) -> Response {
+    retry_after(error(StatusCode::SERVICE_UNAVAILABLE, reason), after)
 }

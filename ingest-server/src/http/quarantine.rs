@@ -23,7 +23,7 @@ use decode::line_protocol::{self, Options, Precision};
 use serde::Deserialize;
 use storage::{PendingWrite, QuarantineId, Quarantined, SetAside, Storage, StorageError};
 
-use super::write_lp::{STARTING_RETRY, unavailable};
+use super::answer::{STARTING_RETRY, unavailable};
 use super::{Peer, answer, body};
 use crate::app::App;
 

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::cells::{Cells, Times, csv_field};
+use super::left_out;
 use super::rows::{self, RowFormat};
 use super::sql::read_json;
 use super::sql_error::SqlError;
@@ -60,30 +61,30 @@ impl Format {
 }
 
 /// The handler of GET.
-pub async fn get(State(app): State<Arc<App>>, query: Query<HashMap<String, String>>) -> Response {
+pub async fn get(State(app): State<Arc<App>>, query: Query<HashMap<String, String>>, headers: HeaderMap) -> Response {
     let mut query = query.0;
     let request = match query.remove("q") {
         Some(q) => Ok(Request { db: query.remove("db"), q, format: query.remove("format"), params: Value::Null }),
         None => Err(SqlError::request("the parameter q is missing: /api/v3/query_sql?db=public&q=SELECT+1")),
     };
-    respond(&app, request).await
+    respond(&app, &headers, request).await
 }
 
 /// The handler of POST.
 pub async fn post(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     let request = read_json(&app, &headers, body).await;
-    respond(&app, request).await
+    respond(&app, &headers, request).await
 }
 
-async fn respond(app: &App, request: Result<Request, SqlError>) -> Response {
+async fn respond(app: &App, headers: &HeaderMap, request: Result<Request, SqlError>) -> Response {
     let answered = match request {
-        Ok(request) => answer(app, request).await,
+        Ok(request) => answer(app, headers, request).await,
         Err(error) => Err(error),
     };
     answered.unwrap_or_else(|error| error.influx_answer())
 }
 
-async fn answer(app: &App, request: Request) -> Result<Response, SqlError> {
+async fn answer(app: &App, headers: &HeaderMap, request: Request) -> Result<Response, SqlError> {
     let engine = app.for_queries()?.engine;
     let has_params = match &request.params {
         Value::Null => false,
@@ -94,16 +95,22 @@ async fn answer(app: &App, request: Request) -> Result<Response, SqlError> {
         return Err(SqlError::unsupported("params are not supported yet; write the values into q"));
     }
     let format: Format = request.format.as_deref().unwrap_or("json").parse()?;
-    let request = QueryRequest { sql: request.q, default_schema: request.db, access: Access::Read };
+    let skip_damaged = left_out::is_wanted(headers)?;
+    let request = QueryRequest { sql: request.q, default_schema: request.db, access: Access::Read, skip_damaged };
+    let mut missing = Vec::new();
     let body = match engine.execute(request).await? {
-        QueryResult::Rows(found) => match format {
-            Format::Json => rows::body(found, Objects { names: Vec::new(), lines: false }).await?,
-            Format::JsonLines => rows::body(found, Objects { names: Vec::new(), lines: true }).await?,
-            Format::Csv => rows::body(found, CsvRows).await?,
-        },
+        QueryResult::Rows(mut found) => {
+            missing = std::mem::take(&mut found.left_out);
+            match format {
+                Format::Json => rows::body(found, Objects { names: Vec::new(), lines: false }).await?,
+                Format::JsonLines => rows::body(found, Objects { names: Vec::new(), lines: true }).await?,
+                Format::Csv => rows::body(found, CsvRows).await?,
+            }
+        }
         QueryResult::Done { .. } => Body::from(if format == Format::Json { "[]" } else { "" }),
     };
-    Ok((StatusCode::OK, [(CONTENT_TYPE, format.content_type())], body).into_response())
+    let response = (StatusCode::OK, [(CONTENT_TYPE, format.content_type())], body).into_response();
+    Ok(left_out::say(response, skip_damaged, &missing))
 }
 
 /// An object a row: in a list, or one a line.

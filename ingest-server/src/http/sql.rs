@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::body;
 use super::cells::{Cells, Times, type_id};
+use super::left_out;
 use super::rows::{self, RowFormat};
 use super::sql_error::SqlError;
 use crate::app::App;
@@ -58,11 +59,16 @@ async fn answer(app: &Arc<App>, types: bool, headers: &HeaderMap, body: Body) ->
         }
     }
     let default_schema = headers.get("default-schema").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let request = QueryRequest { sql: request.stmt, default_schema, access: Access::Change };
+    let skip_damaged = left_out::is_wanted(headers)?;
+    let request = QueryRequest { sql: request.stmt, default_schema, access: Access::Change, skip_damaged };
     let clock = Arc::clone(&app.clock);
     let took = move || clock.monotonic().saturating_sub(started);
+    let mut missing = Vec::new();
     let body = match engine.execute(request).await? {
-        QueryResult::Rows(found) => rows::body(found, CrateRows { types, took }).await?,
+        QueryResult::Rows(mut found) => {
+            missing = std::mem::take(&mut found.left_out);
+            rows::body(found, CrateRows { types, took }).await?
+        }
         QueryResult::Done { rows, .. } => {
             let col_types = if types { "\"col_types\":[]," } else { "" };
             let duration = milliseconds(took());
@@ -71,7 +77,8 @@ async fn answer(app: &Arc<App>, types: bool, headers: &HeaderMap, body: Body) ->
             Body::from(format!("{{\"cols\":[],{col_types}\"rows\":[[]],\"rowcount\":{count},\"duration\":{duration}}}"))
         }
     };
-    Ok((StatusCode::OK, [(CONTENT_TYPE, "application/json")], body).into_response())
+    let response = (StatusCode::OK, [(CONTENT_TYPE, "application/json")], body).into_response();
+    Ok(left_out::say(response, skip_damaged, &missing))
 }
 
 /// Receives a JSON body.

@@ -8,11 +8,8 @@ use query::QueryError;
 use serde_json::json;
 use storage::StorageError;
 
-use super::answer;
+use super::answer::{self, STARTING_RETRY};
 use crate::app::Unavailable;
-
-/// When a query that found the server starting may come again.
-const STARTING_RETRY: Duration = Duration::from_secs(2);
 
 /// A query's failure as clients of CrateDB know it.
 #[derive(Clone, Debug, PartialEq, Eq)]

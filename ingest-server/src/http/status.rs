@@ -16,12 +16,28 @@ const CRATEDB_VERSION: &str = "6.4.0";
 /// Our version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// 200 while the process can do its work, 503 after a failed sync (P2).
-pub async fn health(State(app): State<Arc<App>>) -> Response {
-    match app.for_writes() {
-        Err(reason @ Unavailable::Poisoned) => not_ready("poisoned", &reason),
-        Ok(_) | Err(Unavailable::Replaying | Unavailable::Stopping) => (StatusCode::OK, "OK").into_response(),
+/// 200 while the process can do its work, 503 after a failed sync (P2). `OK`; JSON for those who ask for it, as clients
+/// of InfluxDB 2 do.
+pub async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let failure = app.for_writes().err().filter(|reason| *reason == Unavailable::Poisoned);
+    if accepts(&headers, "application/json") {
+        let (code, status, message) = match failure {
+            None => (StatusCode::OK, "pass", "ready for queries and writes".to_owned()),
+            Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, "fail", reason.to_string()),
+        };
+        let body = json!({ "name": "eden", "message": message, "status": status, "version": VERSION });
+        return answer::json(code, &body);
     }
+    match failure {
+        Some(reason) => not_ready("poisoned", &reason),
+        None => (StatusCode::OK, "OK").into_response(),
+    }
+}
+
+/// Whether a client says that it takes this kind of answer.
+fn accepts(headers: &HeaderMap, kind: &str) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accept.split(',').filter_map(|part| part.split(';').next()).any(|part| part.trim().eq_ignore_ascii_case(kind))
 }
 
 /// 200 when writes are taken; else 503 with the reason, and the share done while the log is replayed.
@@ -47,15 +63,26 @@ fn not_ready(status: &str, reason: &Unavailable) -> Response {
     answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": status, "reason": reason.to_string() }))
 }
 
-/// What InfluxDB's clients ask first.
-pub async fn ping(State(app): State<Arc<App>>, _: Query<std::collections::HashMap<String, String>>) -> Response {
-    let body = json!({
-        "product_name": "Eden",
-        "version": VERSION,
-        "revision": "",
-        "process_id": app.process_id,
-    });
-    let mut response = answer::json(StatusCode::OK, &body);
+/// What InfluxDB's clients ask first: name and version, in the headers and, for who takes anything or JSON, in the body.
+/// Other clients are those of version 1, some of which want the answer to be empty.
+pub async fn ping(
+    State(app): State<Arc<App>>,
+    query: Query<std::collections::HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    let has_body =
+        query.contains_key("verbose") || ["application/json", "*/*"].iter().any(|kind| accepts(&headers, kind));
+    let mut response = if has_body {
+        let body = json!({
+            "product_name": "Eden",
+            "version": VERSION,
+            "revision": "",
+            "process_id": app.process_id,
+        });
+        answer::json(StatusCode::OK, &body)
+    } else {
+        StatusCode::NO_CONTENT.into_response()
+    };
     let request_id = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok();
     let headers = response.headers_mut();
     headers.insert("x-influxdb-version", HeaderValue::from_static(VERSION));
@@ -69,8 +96,7 @@ pub async fn ping(State(app): State<Arc<App>>, _: Query<std::collections::HashMa
 
 /// For clients of CrateDB what they ask first; for people a page that names the endpoints.
 pub async fn root(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if accept.contains("text/html") {
+    if accepts(&headers, "text/html") {
         return Html(page()).into_response();
     }
     let ok = matches!(app.phase(), Phase::Ready(_));

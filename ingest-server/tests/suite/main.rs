@@ -4,7 +4,9 @@
 
 mod changes;
 mod commands;
+mod damaged;
 mod failing_disk;
+mod influx;
 mod life;
 mod mqtt;
 mod process;

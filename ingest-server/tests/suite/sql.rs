@@ -198,7 +198,7 @@ fn companions_answer_what_clients_ask_first() {
         let answer = eden.get(path);
         assert_eq!((answer.status, answer.body.as_str()), (200, "OK"));
     }
-    let lost = eden.get("/api/v3/write");
+    let lost = eden.get("/api/v3/write_l");
     assert_eq!(lost.status, 404);
     assert!(lost.body.contains("did you mean /api/v3/write_lp?"), "{}", lost.body);
     assert_eq!(eden.get("/api/v3/write_lp").json(), json!({"error": "/api/v3/write_lp takes POST, not GET"}));

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use model::Value;
-use query::QueryError;
+use query::{LeftOut, QueryError};
 
 use crate::{DAY, HOUR, Server};
 
@@ -42,7 +42,18 @@ async fn damaged(damage: impl FnOnce(&Path)) -> (Server, String) {
 
 async fn check(damage: impl FnOnce(&Path)) {
     let (server, name) = damaged(damage).await;
-    match server.error("SELECT sum(n) FROM env").await {
+    // Asked to, it goes on without the shard, at once and again, and says so.
+    for sql in ["SELECT count(n), sum(n) FROM env", "SELECT count(*), sum(n) FROM env WHERE n >= 0"] {
+        let (rows, left_out) = server.query_without_damaged(sql).await.unwrap();
+        let sum = 2 * (0..2000_i64).map(|n| n * n).sum::<i64>();
+        assert_eq!(rows, [format!("4000 {sum}")], "{sql}");
+        assert_eq!(left_out, [LeftOut { shard: name.clone(), rows: 2000 }], "{sql}");
+    }
+    let (rows, _) = server.query_without_damaged("SELECT n FROM env").await.unwrap();
+    assert_eq!(rows.len(), 4000);
+    let error = server.error("SELECT sum(n) FROM env").await;
+    assert!(error.to_string().contains("X-Eden-Skip-Damaged: true, goes on without it"), "{error}");
+    match error {
         QueryError::Corrupt { path, reason } => {
             assert_eq!(path.display().to_string(), name, "{reason}");
             assert!(!reason.is_empty());
@@ -104,4 +115,29 @@ async fn a_shard_of_another_length_is_named() {
         QueryError::Corrupt { path, .. } => assert_eq!(path.display().to_string(), name),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn nothing_is_left_out_of_a_whole_table() {
+    let (server, _) = damaged(|_| {}).await;
+    let (rows, left_out) = server.query_without_damaged("SELECT count(n) FROM env").await.unwrap();
+    assert_eq!((rows, left_out), (vec!["6000".to_owned()], vec![]));
+}
+
+#[tokio::test]
+async fn rows_in_memory_are_there_without_the_shard_unless_they_correct_it() {
+    let (server, name) = damaged(|path| {
+        let mut bytes = fs::read(path).unwrap();
+        let end = bytes.len() / 2;
+        bytes[4..end].fill(0xa5);
+        fs::write(path, bytes).unwrap();
+    })
+    .await;
+    server.write("env", &[("a", DAY + 36 * HOUR, &[("n", Value::I64(-1))])]).await;
+    let (rows, left_out) = server.query_without_damaged("SELECT count(n), min(n) FROM env").await.unwrap();
+    assert_eq!((rows, left_out.len()), (vec!["4001 -1".to_owned()], 1));
+    // What such a row is besides the field that is written can only be read in the shard.
+    server.write("env", &[("a", DAY + 24 * HOUR + 5, &[("n", Value::I64(-2))])]).await;
+    let error = server.query_without_damaged("SELECT count(n) FROM env").await.unwrap_err().to_string();
+    assert!(error.contains(&name) && error.contains("it cannot be left out now"), "{error}");
 }

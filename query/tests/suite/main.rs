@@ -18,7 +18,7 @@ use std::sync::Arc;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use model::{SeriesKey, SplitMix64, SystemClock, TableBatch, TableName, Value};
-use query::{Access, QueryConfig, QueryEngine, QueryError, QueryRequest, QueryResult, Rows};
+use query::{Access, LeftOut, QueryConfig, QueryEngine, QueryError, QueryRequest, QueryResult, Rows};
 use storage::{Storage, StorageConfig};
 use tempfile::TempDir;
 use wal::disk::LocalDisk;
@@ -117,6 +117,14 @@ impl Server {
             Err(error) => Err(error),
         };
         outcome.err().unwrap_or_else(|| panic!("{sql} gave rows"))
+    }
+
+    /// As [`Server::query`] without damaged shards, and what was left out.
+    async fn query_without_damaged(&self, sql: &str) -> Result<(Vec<String>, Vec<LeftOut>), QueryError> {
+        let request = QueryRequest { skip_damaged: true, ..QueryRequest::new(sql) };
+        let QueryResult::Rows(rows) = self.engine.execute(request).await? else { panic!("{sql} has no rows") };
+        let left_out = rows.left_out.clone();
+        Ok((collect(rows).await?, left_out))
     }
 
     /// The text of the physical plan.

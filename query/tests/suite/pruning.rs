@@ -1,6 +1,7 @@
 //! Shards that a statement does not need are not opened.
 
-use model::{FieldType, Value};
+use model::{FieldType, TableName, Value};
+use storage::{TableOptions, TableSchema};
 
 use crate::{DAY, HOUR, Server};
 
@@ -84,5 +85,61 @@ async fn a_replaced_value_neither_hides_nor_shows_its_shard() {
         ("SELECT count(*) FROM env WHERE even IS NULL", "24"),
     ] {
         assert_eq!(server.query(sql).await, [expected], "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn bounds_that_were_cut_hide_nothing_and_are_not_taken_for_values() {
+    let server = Server::start();
+    let table = TableName::public("env");
+    let fields = [
+        ("note".into(), FieldType::Text),
+        ("total".into(), FieldType::U64),
+        ("ok".into(), FieldType::Bool),
+        ("d".into(), FieldType::decimal(3)),
+    ];
+    let schema = TableSchema::new(&["sensor".into()], &fields);
+    server.storage.create_table(&table, &schema, TableOptions::default()).unwrap();
+    let long = |end: &str| "x".repeat(100) + end;
+    let (low, high) = (long("a"), long("b"));
+    // A shard a day. 12345678901234.567 has more digits than a double.
+    for (day, note, total, ok, whole) in
+        [(0, &*low, 1, false, -12_345_678_901_234.0), (1, &*high, u64::MAX, true, 12_345_678_901_234.0)]
+    {
+        let fields = [
+            ("note", Value::Text(note)),
+            ("total", Value::U64(total)),
+            ("ok", Value::Bool(ok)),
+            ("d", Value::F64(whole + 0.566)),
+        ];
+        server.write("env", &[("a", DAY + day * 24 * HOUR, &fields)]).await;
+        server.refresh("env").await;
+    }
+    let [low_d, high_d] = [-12_345_678_901_233.434, 12_345_678_901_234.566];
+    assert_eq!(server.query("SELECT min(note), max(note) FROM env").await, [format!("{low} {high}")]);
+    assert_eq!(server.query("SELECT min(total), max(total) FROM env").await, [format!("1 {}", u64::MAX)]);
+    assert_eq!(server.query("SELECT min(ok), max(ok) FROM env").await, ["false true"]);
+    assert_eq!(server.query("SELECT min(d), max(d) FROM env").await, [format!("{low_d:.3} {high_d:.3}")]);
+    for (condition, rows, shards) in [
+        (format!("note = '{low}'"), 1, 2),
+        (format!("note = '{high}'"), 1, 2),
+        (format!("note > '{low}'"), 1, 2),
+        (format!("note >= '{}'", "x".repeat(64)), 2, 2),
+        (format!("note > '{}y'", "x".repeat(63)), 0, 0),
+        (format!("note < '{}'", "x".repeat(64)), 0, 0),
+        ("total = 18446744073709551615".to_owned(), 1, 1),
+        ("total > 1".to_owned(), 1, 1),
+        ("ok".to_owned(), 1, 1),
+        ("NOT ok".to_owned(), 1, 1),
+        (format!("d = CAST('{high_d:.3}' AS DECIMAL(18,3))"), 1, 1),
+        (format!("d <= CAST('{low_d:.3}' AS DECIMAL(18,3))"), 1, 1),
+        (format!("d < CAST('{low_d:.3}' AS DECIMAL(18,3))"), 0, 1),
+        (format!("d > CAST('{high_d:.3}' AS DECIMAL(18,3))"), 0, 1),
+        ("d > 0".to_owned(), 1, 1),
+    ] {
+        let sql = format!("SELECT sensor FROM env WHERE {condition}");
+        assert_eq!(server.query(&sql).await.len(), rows, "{sql}");
+        let plan = server.plan(&sql).await;
+        assert!(plan.matches(".parquet").count() <= shards, "{sql}: {shards} expected\n{plan}");
     }
 }

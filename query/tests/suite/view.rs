@@ -123,6 +123,7 @@ async fn tables_of_any_name_and_schema_are_found() {
         sql: r#"SELECT temp FROM "My/Table%41 ü""#.into(),
         default_schema: Some(schema.into()),
         access: Access::Read,
+        skip_damaged: false,
     };
     for schema in ["Plant 1", "plant 1"] {
         match server.engine.execute(request(schema)).await {

@@ -84,11 +84,6 @@ impl TagChunk {
         Some((self.values.iter().min()?, self.values.iter().max()?))
     }
 
-    /// Bytes of the longest value.
-    pub(crate) fn longest(&self) -> usize {
-        self.values.iter().map(|value| value.len()).max().unwrap_or(0)
-    }
-
     /// Encodes the chunk: the dictionary, then data pages of [`PAGE_ROWS`] rows.
     pub(crate) fn encode(&self, column: &ColumnDescPtr) -> Result<EncodedChunk, ParquetError> {
         let dictionary = self.dictionary();

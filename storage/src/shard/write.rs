@@ -11,9 +11,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute;
-use arrow::datatypes::{Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
-use chrono::{DateTime, SecondsFormat};
-use model::{FieldType, SeriesKey, decimal};
+use arrow::datatypes::TimestampMicrosecondType;
+use model::{FieldType, SeriesKey};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -22,14 +21,13 @@ use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
-use serde_json::{Map, Value, json};
 use wal::disk::{self, DiskFile, SharedDisk};
 
 use super::index::{IndexBuilder, ShardIndex};
 use super::read::{series_key, tag_columns};
+use super::stats::{ColumnSummary, Stats};
 use super::tags::TagChunk;
 use super::{Checksums, PAGE_ROWS, ROW_GROUP_ROWS, Summer};
-use crate::columns::text_at;
 use crate::delta::{CHECKSUMS_TAG, POSITION_MAX_TAG, POSITION_MIN_TAG};
 use crate::{ColumnKind, StorageError, TableSchema};
 
@@ -42,15 +40,6 @@ const SMALL_SHARD_ROWS: u64 = 1 << 17;
 
 /// Rows between two looks at whether a page is full.
 const WRITE_BATCH_ROWS: usize = 1 << 13;
-
-/// A text longer than this has no place in statistics.
-const STATS_TEXT_BYTES_MAX: usize = 64;
-
-/// Units of decimals from here on have more digits than a double holds for sure, and no place in statistics.
-const STATS_DECIMAL_END: i128 = 10_i128.pow(15);
-
-/// Decimals nearer to zero than this have no place there either, but for zero.
-const STATS_DECIMAL_MIN: f64 = 1e-5;
 
 /// Hands bytes to a disk file one after another, and sums them.
 struct DiskWriter {
@@ -295,13 +284,10 @@ impl ShardWriter {
         for (column, summary) in self.schema.columns().iter().zip(self.summaries) {
             stats.add(&column.name, summary);
         }
-        let stats = json!({
-            "numRecords": self.rows, "minValues": stats.min, "maxValues": stats.max, "nullCount": stats.nulls,
-        });
         Ok(WrittenShard {
             bytes: written.written,
             rows: self.rows,
-            stats: stats.to_string(),
+            stats: stats.to_json(self.rows),
             index: self.index.finish(),
             checksums: written.summer.finish(),
         })
@@ -351,122 +337,4 @@ fn properties(schema: &TableSchema, rows: u64) -> WriterProperties {
         }
     }
     properties.set_sorting_columns(Some(sorted)).build()
-}
-
-/// Running minimum, maximum and null count of a column.
-#[derive(Default)]
-pub(crate) struct ColumnSummary {
-    nulls: u64,
-    range: Option<(Bound, Bound)>,
-    /// A value that statistics cannot bound was seen.
-    unbounded: bool,
-    is_time: bool,
-}
-
-#[derive(Clone, PartialEq, PartialOrd)]
-enum Bound {
-    Int(i64),
-    Float(f64),
-    Text(String),
-}
-
-impl ColumnSummary {
-    pub(crate) fn add(&mut self, kind: ColumnKind, array: &dyn Array) {
-        self.nulls += array.null_count() as u64;
-        let range = match kind {
-            ColumnKind::Time => {
-                self.is_time = true;
-                let times = array.as_primitive::<TimestampMicrosecondType>();
-                compute::min(times).zip(compute::max(times)).map(|(a, b)| (Bound::Int(a), Bound::Int(b)))
-            }
-            ColumnKind::Field(FieldType::I64) => {
-                let values = array.as_primitive::<Int64Type>();
-                compute::min(values).zip(compute::max(values)).map(|(a, b)| (Bound::Int(a), Bound::Int(b)))
-            }
-            ColumnKind::Field(FieldType::F64) => {
-                let values = array.as_primitive::<Float64Type>();
-                let range = compute::min(values).zip(compute::max(values));
-                self.unbounded |= range.is_some_and(|(a, b)| !a.is_finite() || !b.is_finite());
-                range.map(|(a, b)| (Bound::Float(a), Bound::Float(b)))
-            }
-            ColumnKind::Tag | ColumnKind::Field(FieldType::Text) => self.text_range(array),
-            ColumnKind::Field(FieldType::Decimal { scale, .. }) => {
-                let values = array.as_primitive::<Decimal128Type>();
-                let bound = |units: i128| {
-                    let units = i64::try_from(units).expect("a decimal has at most 18 digits");
-                    Bound::Float(decimal::to_f64(units, scale))
-                };
-                let range = compute::min(values).zip(compute::max(values));
-                // JSON's readers take numbers for doubles: one that a double does not hold would be another number.
-                self.unbounded |= range.is_some_and(|(a, b)| a.abs().max(b.abs()) >= STATS_DECIMAL_END);
-                let range = range.map(|(a, b)| (bound(a), bound(b)));
-                // Below it they are written with an exponent, which deltalake does not read in a decimal.
-                let is_tiny = |b: &Bound| matches!(b, Bound::Float(b) if *b != 0.0 && b.abs() < STATS_DECIMAL_MIN);
-                self.unbounded |= range.as_ref().is_some_and(|(a, b)| is_tiny(a) || is_tiny(b));
-                range
-            }
-            // Delta keeps no bounds of booleans, and readers differ in how they parse those of unsigned.
-            ColumnKind::Field(FieldType::Bool | FieldType::U64) => {
-                self.unbounded = true;
-                None
-            }
-        };
-        self.widen(range);
-    }
-
-    fn text_range(&mut self, array: &dyn Array) -> Option<(Bound, Bound)> {
-        let mut range: Option<(&str, &str)> = None;
-        for row in (0..array.len()).filter(|row| array.is_valid(*row)) {
-            let text = text_at(array, row);
-            self.unbounded |= text.len() > STATS_TEXT_BYTES_MAX;
-            range = Some(range.map_or((text, text), |(min, max)| (min.min(text), max.max(text))));
-        }
-        range.map(|(min, max)| (Bound::Text(min.into()), Bound::Text(max.into())))
-    }
-
-    /// Adds a tag's values of a row group.
-    fn add_tag(&mut self, tag: &TagChunk) {
-        self.nulls += tag.nulls() as u64;
-        self.unbounded |= tag.longest() > STATS_TEXT_BYTES_MAX;
-        let range = tag.range().map(|(min, max)| (Bound::Text(min.into()), Bound::Text(max.into())));
-        self.widen(range);
-    }
-
-    fn widen(&mut self, range: Option<(Bound, Bound)>) {
-        let Some((min, max)) = range else { return };
-        self.range = Some(match self.range.take() {
-            None => (min, max),
-            Some((a, b)) => (if min < a { min } else { a }, if max > b { max } else { b }),
-        });
-    }
-}
-
-/// Statistics as Delta spells them, by column.
-#[derive(Default)]
-pub(crate) struct Stats {
-    pub(crate) min: Map<String, Value>,
-    pub(crate) max: Map<String, Value>,
-    pub(crate) nulls: Map<String, Value>,
-}
-
-impl Stats {
-    pub(crate) fn add(&mut self, name: &str, summary: ColumnSummary) {
-        self.nulls.insert(name.into(), summary.nulls.into());
-        let value = |bound: Bound| match bound {
-            Bound::Int(us) if summary.is_time => format_time(us).into(),
-            Bound::Int(value) => value.into(),
-            Bound::Float(value) => value.into(),
-            Bound::Text(text) => text.into(),
-        };
-        if let (Some((min, max)), false) = (summary.range, summary.unbounded) {
-            self.min.insert(name.into(), value(min));
-            self.max.insert(name.into(), value(max));
-        }
-    }
-}
-
-/// RFC 3339 with microseconds, UTC.
-fn format_time(us: i64) -> String {
-    let time = DateTime::from_timestamp_micros(us).expect("times are checked on admission");
-    time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }

@@ -21,7 +21,7 @@ const COMMITS: i64 = 140;
 /// Cleaning comes every few seconds where the time of grace is as short.
 const CLEANED_WITHIN: Duration = Duration::from_secs(120);
 const PRESS: &str = "CREATE TABLE press (line TEXT, machine TEXT, temperature DECIMAL(9,1), strokes BIGINT, \
-                     total NUMERIC(20,0), ok BOOLEAN, note TEXT, PRIMARY KEY (line, machine, time))";
+                     total NUMERIC(20,0), ok BOOLEAN, note TEXT, fine DECIMAL(18,9), PRIMARY KEY (line, machine, time))";
 
 pub(super) fn readers_agree_after_each_change(clients: &Clients) -> Outcome {
     // It works while the others are looked at.
@@ -38,7 +38,7 @@ pub(super) fn readers_agree_after_each_change(clients: &Clients) -> Outcome {
     rows_go(&mut eden, &mut press)?;
     a_late_row(&eden, &mut press)?;
     one_tag(&eden, &mut press)?;
-    clients.filters_hide_nothing(&eden.table(&press.folder))?;
+    press.filters_hide_nothing(&eden, "in the end")?;
     clients.no_version_has_a_key_twice(&eden.table(&press.folder), &["line", "machine", "time"])?;
     dropped(&eden, &mut press)?;
     eden.stop();
@@ -82,6 +82,10 @@ impl<'a> Table<'a> {
         self.clients.agree_in(&eden.table(&self.folder), expected, step)
     }
 
+    fn filters_hide_nothing(&self, eden: &Eden, step: &str) -> Outcome {
+        self.clients.filters_hide_nothing(eden, self.name, &self.folder, step)
+    }
+
     fn has_types(&self, eden: &Eden, wanted: &[(&str, &str)]) -> Outcome {
         self.clients.read(&[eden.table(&self.folder)], None)?.iter().try_for_each(|seen| seen.has_types(wanted))
     }
@@ -116,7 +120,13 @@ fn reading(n: i64, rng: &mut Rng) -> Reading {
     if n % 5 != 0 {
         reading = reading.field("total", random).field("ok", random.is_multiple_of(2));
     }
-    if n % 3 == 0 { reading.field("note", ["", "5", "söft \"x\""][(n / 3 % 3) as usize]) } else { reading }
+    if n % 7 == 0 {
+        reading = reading.field("fine", (random % 100) as f64 / 1e9);
+    }
+    // The long ones are cut in the statistics.
+    let long = ["x", "ö"][(n % 2) as usize].repeat(60 + (n % 5) as usize);
+    let notes = ["", "5", "söft \"x\"", &long];
+    if n % 3 == 0 { reading.field("note", notes[(n / 3 % 4) as usize]) } else { reading }
 }
 
 fn declared(eden: &Eden, press: &mut Table<'_>) -> Outcome {
@@ -128,6 +138,7 @@ fn declared(eden: &Eden, press: &mut Table<'_>) -> Outcome {
     press.agree(eden, "a declared table")?;
     let text = [("line", "text"), ("machine", "text"), ("note", "text"), ("time", "timestamp(us)")];
     press.has_types(eden, &text)?;
+    press.filters_hide_nothing(eden, "a declared table")?;
     let numbers = [("temperature", "decimal(18,1)"), ("strokes", "int64"), ("total", "decimal(20,0)"), ("ok", "bool")];
     press.has_types(eden, &numbers)
 }
@@ -189,7 +200,8 @@ fn types_change(eden: &Eden, press: &mut Table<'_>) -> Outcome {
     let row = |n: i64| Reading::at("press", START_US + n).tag("line", "new").field("speed", n as f64 + 0.25);
     let rows: Vec<_> = (0..20).map(|n| row(n).field("shift", "late").field("d", n as f64 / 1024.0)).collect();
     press.write(eden, &rows);
-    press.agree(eden, "with values in new columns")
+    press.agree(eden, "with values in new columns")?;
+    press.filters_hide_nothing(eden, "with values in new columns")
 }
 
 /// A column of whole numbers becomes one of floats by itself.
@@ -202,7 +214,8 @@ fn floats_come(eden: &Eden, clients: &Clients) -> Outcome {
     widened.write(eden, &[at(30).field("v", 7_i64)]);
     widened.write(eden, &[at(31).field("v", 7.5), at(3).field("v", 0.1 + 0.2)]);
     widened.agree(eden, "whole numbers and then floats")?;
-    widened.has_types(eden, &[("v", "double"), ("w", "int64")])
+    widened.has_types(eden, &[("v", "double"), ("w", "int64")])?;
+    widened.filters_hide_nothing(eden, "whole numbers and then floats")
 }
 
 fn rows_go(eden: &mut Eden, press: &mut Table<'_>) -> Outcome {

@@ -72,13 +72,21 @@ impl Clients {
         folders.iter().map(read).collect()
     }
 
-    /// Each client finds by each column what it finds in all rows.
-    pub(super) fn filters_hide_nothing(&self, folder: &Path) -> Outcome {
-        let answers = self.ask(json!({ "folder": folder, "filters": FILTERED_VALUES }), 1)?;
+    /// Each client and `/_sql` find by each column what is found in all rows.
+    pub(super) fn filters_hide_nothing(&self, eden: &Eden, table: &str, folder: &str, step: &str) -> Outcome {
+        let answers = self.ask(json!({ "folder": eden.table(folder), "filters": FILTERED_VALUES }), 1)?;
         if answers[0]["wrong"].as_array().is_none_or(|wrong| !wrong.is_empty()) {
-            return Err(format!("filters hide rows: {}", answers[0]["wrong"]));
+            return Err(format!("{step}: filters hide rows: {}", answers[0]["wrong"]));
         }
-        println!("{} filters by all columns hide nothing", answers[0]["filters"]);
+        let conditions = answers[0]["conditions"].as_array().filter(|conditions| !conditions.is_empty());
+        for condition in conditions.ok_or("no filters were tried")? {
+            let statement = format!("SELECT count(*) FROM {table} WHERE {}", condition[0].as_str().unwrap_or_default());
+            let found = Rows::new(super::run_sql(eden, &statement)?).single().clone();
+            if found != condition[1] {
+                return Err(format!("{step}: {statement} finds {found} rows, expected {}", condition[1]));
+            }
+        }
+        println!("{step}: {} filters by all columns hide nothing", answers[0]["filters"]);
         Ok(())
     }
 
