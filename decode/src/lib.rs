@@ -15,4 +15,6 @@
 //! assert_eq!(decoded.errors[0].line, 2);
 //! ```
 
+pub mod csv;
+pub mod json_lines;
 pub mod line_protocol;
