@@ -1,10 +1,11 @@
 //! The commands' side of HTTP: which server is meant, and how to ask it.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use arrow::ipc::reader::StreamReader;
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::Response;
@@ -158,7 +159,7 @@ impl Client {
     ///
     /// # Errors
     /// What the server says is wrong, that it went away, or that `out` failed.
-    pub fn copy_rows(&self, statement: &str, format: &str, out: &mut impl std::io::Write) -> Result<(), Failure> {
+    pub fn copy_rows(&self, statement: &str, format: &str, out: &mut impl io::Write) -> Result<(), Failure> {
         let body = serde_json::json!({ "db": "public", "q": statement, "format": format }).to_string();
         let request = self.agent.post(format!("{}/api/v3/query_sql", self.url));
         let response = request.header("content-type", "application/json").send(body.as_bytes());
@@ -167,12 +168,50 @@ impl Client {
             return Err(Failure::work(read(response).map_err(|e| self.lost(&e))?.error()));
         }
         let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
-        let copied = std::io::copy(&mut body, out).and_then(|_| out.flush());
+        let copied = io::copy(&mut body, out).and_then(|_| out.flush());
         copied.map_err(|e| Failure::work(format!("the rows are not complete: {e}")))
+    }
+
+    /// Asks `/api/v3/query_sql` for rows as Arrow, which are read while they come.
+    ///
+    /// # Errors
+    /// What the server says is wrong, or that it went away.
+    pub fn arrow_rows(&self, statement: &str) -> Result<StreamReader<Box<dyn Read>>, Failure> {
+        let body = serde_json::json!({ "db": "public", "q": statement, "format": "arrow" }).to_string();
+        let request = self.agent.post(format!("{}/api/v3/query_sql", self.url));
+        let response = request.header("content-type", "application/json").send(body.as_bytes());
+        let response = response.map_err(|e| self.lost(&e))?;
+        if response.status() != 200 {
+            return Err(Failure::work(read(response).map_err(|e| self.lost(&e))?.error()));
+        }
+        let body = response.into_body().into_with_config().limit(u64::MAX).reader();
+        let body: Box<dyn Read> = Box::new(WholeStream { inner: body, last: [0; 8] });
+        StreamReader::try_new(body, None).map_err(|e| Failure::work(format!("the answer is not Arrow: {e}")))
     }
 
     fn lost(&self, error: &ureq::Error) -> Failure {
         Failure::work(format!("the server at {} went away: {error}", self.url))
+    }
+}
+
+/// A stream of Arrow that must not end before its end: its reader takes any end for the stream's.
+struct WholeStream<R> {
+    inner: R,
+    last: [u8; 8],
+}
+
+impl<R: Read> Read for WholeStream<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+        let len = self.inner.read(into).map_err(io::Error::other)?;
+        if len == 0 && !into.is_empty() && self.last != END {
+            return Err(io::Error::other("the server's answer ended in the middle"));
+        }
+        for byte in &into[len.saturating_sub(8)..len] {
+            self.last.rotate_left(1);
+            self.last[7] = *byte;
+        }
+        Ok(len)
     }
 }
 
@@ -183,4 +222,20 @@ fn read(response: Response<ureq::Body>) -> Result<Answer, ureq::Error> {
     let mut body = Vec::new();
     response.into_body().into_with_config().limit(u64::MAX).reader().read_to_end(&mut body)?;
     Ok(Answer { status, retry_after, refused, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_ends_in_the_middle_is_an_error() {
+        let end = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+        let whole = [&b"rows"[..], &end].concat();
+        for len in 0..=whole.len() {
+            let mut text = Vec::new();
+            let read = WholeStream { inner: &whole[..len], last: [0; 8] }.read_to_end(&mut text);
+            assert_eq!(read.is_ok(), len == whole.len(), "{len} bytes");
+        }
+    }
 }

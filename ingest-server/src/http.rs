@@ -13,6 +13,7 @@ pub mod rows;
 pub mod sql;
 pub mod sql_error;
 pub mod status;
+pub mod table;
 pub mod write_lp;
 
 use std::convert::Infallible;
@@ -63,6 +64,7 @@ pub const PATHS: &[(&str, &str, &str)] = &[
     ("/metrics", "GET", "metrics"),
     ("/api/v3/write_lp", "POST", "write_lp"),
     ("/api/v3/query_sql", "GET, POST", "query_sql"),
+    ("/api/v1/table", "GET", "table"),
     ("/api/v1/quarantine/replay", "POST", "quarantine_replay"),
     ("/_sql", "POST", "sql"),
 ];
@@ -77,6 +79,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics_page::metrics))
         .route("/api/v3/write_lp", post(write_lp::write_lp))
         .route("/api/v3/query_sql", get(query_sql::get).post(query_sql::post))
+        .route("/api/v1/table", get(table::table))
         .route("/api/v1/quarantine/replay", post(quarantine::replay))
         .route("/_sql", post(sql::sql))
         .fallback(unknown_path)

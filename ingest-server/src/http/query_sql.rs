@@ -1,21 +1,25 @@
-//! `GET|POST /api/v3/query_sql`: SQL as InfluxDB 3 takes it, rows as JSON, JSON lines or CSV. It only reads.
+//! `GET|POST /api/v3/query_sql`: SQL as InfluxDB 3 takes it, rows as JSON, JSON lines, CSV or Arrow. It
+//! only reads.
 
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use query::{Access, QueryRequest, QueryResult};
+use query::{Access, QueryError, QueryRequest, QueryResult};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::cells::{Cells, Times, csv_field};
-use super::rows::{self, RowFormat};
+use super::rows::{self, BatchFormat, ByRow, RowFormat};
 use super::sql::read_json;
 use super::sql_error::SqlError;
 use crate::app::App;
@@ -34,6 +38,7 @@ enum Format {
     Json,
     JsonLines,
     Csv,
+    Arrow,
 }
 
 impl FromStr for Format {
@@ -44,7 +49,10 @@ impl FromStr for Format {
             "json" => Ok(Format::Json),
             "jsonl" => Ok(Format::JsonLines),
             "csv" => Ok(Format::Csv),
-            other => Err(SqlError::unsupported(format!("format {other:?} is not supported; use json, jsonl or csv"))),
+            "arrow" => Ok(Format::Arrow),
+            other => {
+                Err(SqlError::unsupported(format!("format {other:?} is not supported; use json, jsonl, csv or arrow")))
+            }
         }
     }
 }
@@ -55,6 +63,7 @@ impl Format {
             Format::Json => "application/json",
             Format::JsonLines => "application/jsonl",
             Format::Csv => "text/csv",
+            Format::Arrow => "application/vnd.apache.arrow.stream",
         }
     }
 }
@@ -97,9 +106,10 @@ async fn answer(app: &App, request: Request) -> Result<Response, SqlError> {
     let request = QueryRequest { sql: request.q, default_schema: request.db, access: Access::Read };
     let body = match engine.execute(request).await? {
         QueryResult::Rows(found) => match format {
-            Format::Json => rows::body(found, Objects { names: Vec::new(), lines: false }).await?,
-            Format::JsonLines => rows::body(found, Objects { names: Vec::new(), lines: true }).await?,
-            Format::Csv => rows::body(found, CsvRows).await?,
+            Format::Json => rows::body(found, ByRow::new(Objects { names: Vec::new(), lines: false })).await?,
+            Format::JsonLines => rows::body(found, ByRow::new(Objects { names: Vec::new(), lines: true })).await?,
+            Format::Csv => rows::body(found, ByRow::new(CsvRows)).await?,
+            Format::Arrow => rows::body(found, ArrowStream::default()).await?,
         },
         QueryResult::Done { .. } => Body::from(if format == Format::Json { "[]" } else { "" }),
     };
@@ -173,4 +183,41 @@ impl RowFormat for CsvRows {
     }
 
     fn tail(&mut self, _rows: u64, _out: &mut Vec<u8>) {}
+}
+
+/// Arrow's streaming format: exact for every type.
+#[derive(Default)]
+struct ArrowStream(Option<StreamWriter<Vec<u8>>>);
+
+impl ArrowStream {
+    /// Lets `write` write, and moves what it wrote to `out`.
+    fn with(
+        &mut self,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut StreamWriter<Vec<u8>>) -> Result<(), ArrowError>,
+    ) -> Result<(), QueryError> {
+        let Some(writer) = &mut self.0 else { return Ok(()) };
+        write(writer).map_err(as_arrow)?;
+        out.append(writer.get_mut());
+        Ok(())
+    }
+}
+
+fn as_arrow(error: ArrowError) -> QueryError {
+    QueryError::Internal(format!("write rows as Arrow: {error}"))
+}
+
+impl BatchFormat for ArrowStream {
+    fn head(&mut self, schema: &SchemaRef, out: &mut Vec<u8>) -> Result<(), QueryError> {
+        self.0 = Some(StreamWriter::try_new(Vec::new(), schema).map_err(as_arrow)?);
+        self.with(out, |_| Ok(()))
+    }
+
+    fn batch(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), QueryError> {
+        self.with(out, |writer| writer.write(batch))
+    }
+
+    fn tail(&mut self, out: &mut Vec<u8>) -> Result<(), QueryError> {
+        self.with(out, StreamWriter::finish)
+    }
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::body;
 use super::cells::{Cells, Times, type_id};
-use super::rows::{self, RowFormat};
+use super::rows::{self, ByRow, RowFormat};
 use super::sql_error::SqlError;
 use crate::app::App;
 
@@ -62,7 +62,7 @@ async fn answer(app: &Arc<App>, types: bool, headers: &HeaderMap, body: Body) ->
     let clock = Arc::clone(&app.clock);
     let took = move || clock.monotonic().saturating_sub(started);
     let body = match engine.execute(request).await? {
-        QueryResult::Rows(found) => rows::body(found, CrateRows { types, took }).await?,
+        QueryResult::Rows(found) => rows::body(found, ByRow::new(CrateRows { types, took })).await?,
         QueryResult::Done { rows, .. } => {
             let col_types = if types { "\"col_types\":[]," } else { "" };
             let duration = milliseconds(took());
