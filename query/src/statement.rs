@@ -184,7 +184,8 @@ fn check_ast(statement: &Ast) -> Result<(), QueryError> {
 /// Files belong to whoever asks, not to the server: it neither reads nor writes them for a statement.
 fn copy_is_for_clients() -> QueryError {
     QueryError::Unsupported(
-        "COPY is not supported by the server, which reads and writes no files for a statement: `eden sql` runs COPY with          the files where it runs, and `eden import` and `eden export` do the same"
+        "COPY is not supported by the server, which reads and writes no files for a statement: `eden sql` runs COPY with \
+         the files where it runs, and `eden import` and `eden export` do the same"
             .into(),
     )
 }

@@ -18,7 +18,7 @@ use super::json_rows::JsonRows;
 use super::parquet_rows::ParquetRows;
 use super::record::{Cell, Record, tag_value, write_field, write_measurement, write_name};
 use super::resume::{Done, Resume};
-use super::send::{Lines, Sender};
+use super::send::{Lines, Refused, Sender};
 use super::source::Source;
 use super::time::TimeFormat;
 use super::{Format, interrupt};
@@ -223,10 +223,10 @@ impl Import<'_> {
         }
         let mut sender = Sender::new(self.client, &layout.table.schema, "us");
         loop {
-            let mut records = Vec::new();
-            let (mut bytes, mut read, mut is_end, mut given_up) = (0, 0, false, None);
-            let refused_before = self.outcome.refused;
-            while records.len() < self.options.batch_rows && bytes < BATCH_BYTES && given_up.is_none() {
+            let (mut records, mut refused) = (Vec::new(), Vec::new());
+            let (mut bytes, mut read, mut is_end) = (0, 0, false);
+            let is_over = |refused: &[Refused]| self.options.is_strict && !refused.is_empty();
+            while records.len() < self.options.batch_rows && bytes < BATCH_BYTES && !is_over(&refused) {
                 match reader.next(layout)? {
                     None => {
                         is_end = true;
@@ -236,7 +236,7 @@ impl Import<'_> {
                         bytes += record.cells.iter().map(|(_, cell)| size_of_cell(cell)).sum::<usize>();
                         records.push(record);
                     }
-                    Some(Item::Refused { place, reason }) => given_up = self.refuse(source, place, &reason).err(),
+                    Some(Item::Refused { place, reason }) => refused.push(Refused { place, reason }),
                 }
                 read += 1;
             }
@@ -246,8 +246,8 @@ impl Import<'_> {
                 lines.begin(record.place);
                 if let Err(reason) = write_line(layout, record, &mut lines.bytes) {
                     lines.undo();
-                    if let Err(failure) = self.refuse(source, record.place, &reason) {
-                        given_up.get_or_insert(failure);
+                    refused.push(Refused { place: record.place, reason });
+                    if self.options.is_strict {
                         break;
                     }
                 }
@@ -255,17 +255,15 @@ impl Import<'_> {
             let (total, named) = sender.send(&lines)?;
             self.outcome.stored += lines.len() as u64 - total.min(lines.len() as u64);
             let unnamed = total - named.len() as u64;
-            for refused in named {
-                if let Err(failure) = self.refuse(source, refused.place, &refused.reason) {
-                    given_up.get_or_insert(failure);
-                }
+            refused.extend(named);
+            refused.sort_by_key(|refused| refused.place);
+            let count = refused.len() as u64 + unnamed;
+            for Refused { place, reason } in refused {
+                self.refuse(source, place, &reason)?;
             }
             self.outcome.refused += unnamed;
-            if let Some(failure) = given_up {
-                return Err(failure);
-            }
             done.rows += read;
-            done.refused += self.outcome.refused - refused_before;
+            done.refused += count;
             reader.count(read, source, &self.done_bytes);
             self.step(source, *done)?;
             if is_end {
