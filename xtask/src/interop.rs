@@ -9,6 +9,7 @@ mod clients;
 mod expected;
 mod mqtt;
 mod strace;
+mod transfer;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -33,6 +34,7 @@ const PARTS: &[Part] = &[
     ("readers", foreign_readers_agree),
     ("changes", changes::readers_agree_after_each_change),
     ("order", |clients| any_order::run(clients, settings::seed(), settings::rounds(CASES), |_| {})),
+    ("transfer", transfer::files_come_back_as_they_were),
     ("curl", |_| curl_writes()),
     ("mqtt", mqtt::stock_clients_publish),
     ("strace", |_| strace::no_ack_leaves_before_its_sync()),
