@@ -110,7 +110,8 @@ mod tests {
     use super::*;
 
     fn texts(record: &str) -> Result<Vec<String>, String> {
-        let show = |field: &Field<'_>| if field.is_quoted { format!("<{}>", field.text) } else { field.text.to_string() };
+        let show =
+            |field: &Field<'_>| if field.is_quoted { format!("<{}>", field.text) } else { field.text.to_string() };
         fields(record, b',').map(|fields| fields.iter().map(show).collect())
     }
 

@@ -159,7 +159,10 @@ mod tests {
         for (line, expected) in [
             ("{}", ""),
             (r#"{"a":1,"b":-2,"c":18446744073709551615}"#, "a=I64(1) b=I64(-2) c=U64(18446744073709551615)"),
-            (r#"{"motor":{"current":{"l1":3.5,"l2":null},"on":true},"t":"x"}"#, "motor.current.l1=F64(3.5) motor.on=Bool(true) t=Text(\"x\")"),
+            (
+                r#"{"motor":{"current":{"l1":3.5,"l2":null},"on":true},"t":"x"}"#,
+                "motor.current.l1=F64(3.5) motor.on=Bool(true) t=Text(\"x\")",
+            ),
             (r#"{"a":[1,{"b":[]}],"o":{}}"#, r#"a=Text("[1,{\"b\":[]}]")"#),
             (r#"{"a":-0.0,"s":"\u00fc\n"}"#, r#"a=F64(-0.0) s=Text("ü\n")"#),
         ] {

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use storage::check::repair::Act;
 
-use crate::config::{self, Config, Period};
 use crate::client::Client;
+use crate::config::{self, Config, Period};
 use crate::failure::Failure;
 use crate::http::write_lp;
 use crate::serve::Surroundings;
@@ -48,7 +48,8 @@ enum Command {
     #[command(after_help = "Examples:\n  eden sql 'SHOW TABLES'\n  \
                             eden sql \"SELECT sensor, max(temperature) FROM bmp180 GROUP BY sensor\"\n  \
                             eden sql --format csv 'SELECT * FROM bmp180' > bmp180.csv\n  \
-                            eden sql < statements.sql\n\n\
+                            eden sql < statements.sql\n  \
+                            eden sql \"COPY bmp180 TO 'bmp180.parquet'\"\n\n\
                             Without QUERY, statements are read from standard input, each ended by a semicolon.\n\
                             The server is --url, else the one that runs on --data, else the one on port 4200,\n\
                             else a running demo.")]
@@ -355,7 +356,8 @@ fn import(args: ImportArgs) -> Result<(), Failure> {
     let names = |list: &str| -> Vec<String> {
         list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
     };
-    let delimiter = u8::try_from(args.delimiter).ok().filter(|byte| byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r'));
+    let delimiter =
+        u8::try_from(args.delimiter).ok().filter(|byte| byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r'));
     let options = transfer::import::Options {
         paths: args.paths,
         table: args.table.as_deref().map(transfer::table_name),

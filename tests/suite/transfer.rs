@@ -46,7 +46,13 @@ impl<'a> Cli<'a> {
 
     /// Runs `eden` against the server.
     fn run(&self, arguments: &[&str]) -> Output {
-        self.eden.command().args(arguments).args(["--url", &self.url]).current_dir(self.eden.home()).output().expect("run")
+        self.eden
+            .command()
+            .args(arguments)
+            .args(["--url", &self.url])
+            .current_dir(self.eden.home())
+            .output()
+            .expect("run")
     }
 
     /// As [`Cli::run`], and it must end well.
@@ -127,16 +133,20 @@ fn a_table_that_is_not_there_gets_the_types_of_the_file() {
     assert_eq!(types("new"), types("public"));
 
     // CSV and JSON say less: what looks like a whole number is one, and a declared decimal is a float.
-    std::fs::write(eden.home().join("b.csv"), "time,site,f,i,b,s,none\n1,007,1.5,1,true,x,\n2,8,2,-1,false,,\n").unwrap();
+    std::fs::write(eden.home().join("b.csv"), "time,site,f,i,b,s,none\n1,007,1.5,1,true,x,\n2,8,2,-1,false,,\n")
+        .unwrap();
     cli.well(&["import", "--table", "b.t", "--tags", "site", "b.csv"]);
-    assert_eq!(types("b"), "column_name,data_type\nb,Boolean\nf,Float64\ni,Int64\ns,Utf8View\nsite,Utf8View\ntime,\"Timestamp(µs, \"\"UTC\"\")\"\n");
+    assert_eq!(
+        types("b"),
+        "column_name,data_type\nb,Boolean\nf,Float64\ni,Int64\ns,Utf8View\nsite,Utf8View\ntime,\"Timestamp(µs, \"\"UTC\"\")\"\n"
+    );
 }
 
 /// Rows of `count` milliseconds.
 fn csv_of(path: &Path, count: i64) {
     let mut rows = "time,site,v\n".to_owned();
     for n in 0..count {
-        writeln!(rows, "{},s{},{}.5", START_MS + n, n % 7, n).unwrap();
+        writeln!(rows, "{},s{},{}.5", START_MS + n, n % 7, n).expect("write to memory");
     }
     std::fs::write(path, rows).expect("write a file");
 }
@@ -298,7 +308,7 @@ fn copy_is_done_where_the_shell_runs_and_refused_by_the_server() {
 
     for statement in ["COPY t TO '/tmp/x.csv'", "COPY t FROM '/etc/passwd'"] {
         let refused = eden.client().sql(statement).unwrap_err();
-        assert!(refused.to_string().contains("eden import"), "{refused}");
+        assert!(refused.contains("eden import"), "{refused}");
     }
 }
 
@@ -318,7 +328,17 @@ fn an_export_that_fails_leaves_no_file_and_the_one_that_was_there() {
     let parts: Vec<_> = names.filter(|name| name.to_string_lossy().ends_with(".part")).collect();
     assert!(parts.is_empty(), "{parts:?}");
 
-    cli.well(&["export", "--table", "t", "--from", "2026-06-01T00:00:00.002Z", "--to", "1780272000005", "--output", "out.csv"]);
+    cli.well(&[
+        "export",
+        "--table",
+        "t",
+        "--from",
+        "2026-06-01T00:00:00.002Z",
+        "--to",
+        "1780272000005",
+        "--output",
+        "out.csv",
+    ]);
     let exported = std::fs::read_to_string(eden.home().join("out.csv")).unwrap();
     let mut values: Vec<&str> = exported.lines().skip(1).filter_map(|line| line.split(',').nth(1)).collect();
     values.sort_unstable();

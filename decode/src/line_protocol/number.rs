@@ -242,7 +242,8 @@ mod tests {
             let (found, end) = value(text, 0).unwrap();
             assert_eq!((found, end), (Value::Decimal { units, scale }, text.len()), "{text}");
         }
-        for text in ["1000000000000000000d", "0.0000000000000000001d", "18446744073709551616d", "00000000000000000000d"] {
+        for text in ["1000000000000000000d", "0.0000000000000000001d", "18446744073709551616d", "00000000000000000000d"]
+        {
             assert!(value(text, 0).unwrap_err().message.contains("more than 18 digits"), "{text}");
         }
         assert!(value("1.d", 0).is_err());

@@ -23,7 +23,10 @@ pub async fn table(State(app): State<Arc<App>>, query: Query<HashMap<String, Str
     };
     let schema = schema_of(query.get("db").map_or(PUBLIC, String::as_str));
     let Some(table) = query.get("table") else {
-        return answer::error(StatusCode::BAD_REQUEST, "the parameter table is missing: /api/v1/table?db=public&table=t");
+        return answer::error(
+            StatusCode::BAD_REQUEST,
+            "the parameter table is missing: /api/v1/table?db=public&table=t",
+        );
     };
     match find(&storage, schema, table) {
         Some(info) => answer::json(StatusCode::OK, &describe(&info)),

@@ -83,9 +83,7 @@ impl Kind {
             (_, "BIGINT") => Kind::I64,
             (_, "NUMERIC(20,0)") => Kind::U64,
             (_, "BOOLEAN") => Kind::Bool,
-            (_, decimal) => {
-                Kind::Decimal(decimal.strip_prefix("DECIMAL(18,")?.strip_suffix(')')?.parse().ok()?)
-            }
+            (_, decimal) => Kind::Decimal(decimal.strip_prefix("DECIMAL(18,")?.strip_suffix(')')?.parse().ok()?),
         })
     }
 }
@@ -144,7 +142,7 @@ impl Layout {
         match description {
             Some(description) => {
                 layout.exists = true;
-                layout.table = TableName::new(&*table.schema, description["table"].as_str().unwrap_or(&table.table));
+                layout.table = TableName::new(&table.schema, description["table"].as_str().unwrap_or(&table.table));
                 for column in description["columns"].as_array().into_iter().flatten() {
                     let (name, kind) = (column["name"].as_str().unwrap_or_default(), Kind::of_description(column));
                     if kind != Some(Kind::Time) {
@@ -221,7 +219,10 @@ impl Layout {
             return Ok(());
         }
         if name.eq_ignore_ascii_case(TIME) {
-            return Err(format!("the column {name:?} is not the time, which is {:?}, and no other can have that name", self.time));
+            return Err(format!(
+                "the column {name:?} is not the time, which is {:?}, and no other can have that name",
+                self.time
+            ));
         }
         check_column_name("column", name).map_err(|e| e.to_string())?;
         if name.ends_with('\\') {
@@ -229,7 +230,9 @@ impl Layout {
         }
         if naming == Naming::Path {
             if let Some(value) = decode::json_lines::ancestors(name).find(|path| self.paths.contains(*path)) {
-                return Err(format!("{value:?} is a column with values, so it cannot be an object, which has {name:?}"));
+                return Err(format!(
+                    "{value:?} is a column with values, so it cannot be an object, which has {name:?}"
+                ));
             }
             let inner = format!("{name}.");
             if let Some(path) = self.paths.range(inner.clone()..).next().filter(|path| path.starts_with(&inner)) {
@@ -303,8 +306,7 @@ impl Layout {
         } else if self.exists {
             // A tag comes with the first row that has it: SQL adds fields only.
             let fields = new.iter().filter(|at| self.columns[**at].kind != Some(Kind::Tag));
-            let added: Vec<String> =
-                fields.map(|at| format!("ADD COLUMN IF NOT EXISTS {}", definition(at))).collect();
+            let added: Vec<String> = fields.map(|at| format!("ADD COLUMN IF NOT EXISTS {}", definition(at))).collect();
             if !added.is_empty() {
                 client.sql(&format!("ALTER TABLE {table} {}", added.join(", ")))?;
             }

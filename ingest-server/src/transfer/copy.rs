@@ -3,7 +3,7 @@
 //! Owns:     the statement's grammar, PostgreSQL's as far as it has a meaning here.
 //! Does not: run anything but imports and exports.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use model::TableName;
 use model::name::PUBLIC;
@@ -173,7 +173,7 @@ impl<'a> Parser<'a> {
         let path = self.file("stdin")?;
         let with = self.with()?;
         let has_header = with.header.unwrap_or(columns.is_none());
-        let format = with.format.or(if path == PathBuf::from("-") { Some(Format::Csv) } else { None });
+        let format = with.format.or(if path == Path::new("-") { Some(Format::Csv) } else { None });
         let is_csv = format.or(super::of_name(&path).0) == Some(Format::Csv);
         if !is_csv && (columns.is_some() || with.header.is_some() || with.delimiter.is_some()) {
             return Err("names of columns, HEADER and DELIMITER are for CSV; other formats name their columns".into());
@@ -231,9 +231,9 @@ impl<'a> Parser<'a> {
         let first = self.name()?;
         if self.sign('.') {
             let table = self.name()?;
-            return Ok(TableName::new(schema_of(&first), &*table));
+            return Ok(TableName::new(schema_of(&first), &table));
         }
-        Ok(TableName::new(PUBLIC, &*first))
+        Ok(TableName::new(PUBLIC, &first))
     }
 
     fn name(&mut self) -> Result<String, String> {
@@ -297,12 +297,14 @@ impl<'a> Parser<'a> {
             "format" => {
                 let word = self.value()?;
                 let format = Format::of_word(&word);
-                with.format = Some(format.ok_or_else(|| format!("{word:?} is no format; right is csv, jsonl or parquet"))?);
+                with.format =
+                    Some(format.ok_or_else(|| format!("{word:?} is no format; right is csv, jsonl or parquet"))?);
             }
             "delimiter" => {
                 let text = self.value()?;
                 let byte = text.as_bytes().first().copied().filter(|byte| text.len() == 1 && *byte != b'"');
-                with.delimiter = Some(byte.ok_or_else(|| format!("{text:?} is no delimiter; right is one such as ';'"))?);
+                with.delimiter =
+                    Some(byte.ok_or_else(|| format!("{text:?} is no delimiter; right is one such as ';'"))?);
             }
             "tags" => {
                 let text = self.value()?;
@@ -313,8 +315,8 @@ impl<'a> Parser<'a> {
             "time_format" => {
                 let word = self.value()?;
                 let format = TimeFormat::of_word(&word);
-                with.time_format =
-                    format.ok_or_else(|| format!("{word:?} is no TIME_FORMAT; right is auto, rfc3339, s, ms, us or ns"))?;
+                with.time_format = format
+                    .ok_or_else(|| format!("{word:?} is no TIME_FORMAT; right is auto, rfc3339, s, ms, us or ns"))?;
             }
             other => {
                 return Err(format!(
@@ -346,7 +348,9 @@ impl<'a> Parser<'a> {
     fn unexpected(&self, wanted: &str, found: Option<Kind>) -> String {
         let place = self.tokens.get(self.at.saturating_sub(1)).map_or(0, |token| token.end);
         match found {
-            Some(_) => format!("expected {wanted} before character {place} of {}", super::record::shown(self.statement)),
+            Some(_) => {
+                format!("expected {wanted} before character {place} of {}", super::record::shown(self.statement))
+            }
             None => format!("expected {wanted} at the end of {}", super::record::shown(self.statement)),
         }
     }
@@ -408,7 +412,8 @@ mod tests {
 
     #[test]
     fn copy_from_is_an_import() {
-        let options = from("COPY Plant.\"Press\" FROM 'a b.csv' WITH (TAGS 'line,machine', TIME ts, TIME_FORMAT ms, STRICT)");
+        let options =
+            from("COPY Plant.\"Press\" FROM 'a b.csv' WITH (TAGS 'line,machine', TIME ts, TIME_FORMAT ms, STRICT)");
         assert_eq!(options.table, Some(TableName::new("plant", "Press")));
         assert_eq!(options.paths, [PathBuf::from("a b.csv")]);
         assert_eq!(options.tags.unwrap(), ["line", "machine"]);

@@ -96,11 +96,12 @@ impl CsvRows {
         if header.is_present {
             let Some(Raw::Whole(_, first)) = rows.raw().map_err(cannot)? else { return Ok(rows) };
             let first = String::from_utf8(first).map_err(|_| cannot(invalid("the header line is not UTF-8")))?;
-            let fields = csv::fields(&first, delimiter).map_err(|e| cannot(invalid(&format!("the header line: {e}"))))?;
+            let fields =
+                csv::fields(&first, delimiter).map_err(|e| cannot(invalid(&format!("the header line: {e}"))))?;
             names = Some(fields.into_iter().map(|field| field.text.trim().to_owned()).collect::<Vec<_>>());
         }
         let names = header.names.clone().or(names).unwrap_or_default();
-        rows.columns = columns_of(&names, layout).map_err(|e| Failure::work(format!("{name}: {e}")))?;
+        rows.columns = columns_of(&names, layout).map_err(|e| Failure::usage(format!("{name}: {e}")))?;
         Ok(rows)
     }
 

@@ -93,11 +93,13 @@ pub fn run(options: &Options, client: &Client) -> Result<u64, Failure> {
             return Err(Failure::usage(format!("there is no table {table} whose tags are known")));
         }
         (_, _, Format::Lp) => {
-            return Err(Failure::usage("line protocol has a table's tags and fields: export it with --table, all columns"));
+            return Err(Failure::usage(
+                "line protocol has a table's tags and fields: export it with --table, all columns",
+            ));
         }
         _ => None,
     };
-    let mut rows = client.arrow_rows(&query)?;
+    let rows = client.arrow_rows(&query)?;
     let schema = rows.schema();
     interrupt::during(|stop| {
         let sink = Sink::open(&options.output, packing)?;
@@ -106,8 +108,9 @@ pub fn run(options: &Options, client: &Client) -> Result<u64, Failure> {
         let mut progress = Progress::new();
         let clock = SystemClock::new();
         let mut count = 0;
-        while let Some(batch) = rows.next() {
-            let batch = batch.map_err(|e| Failure::work(format!("the rows are not complete, so no file was made: {e}")))?;
+        for batch in rows {
+            let batch =
+                batch.map_err(|e| Failure::work(format!("the rows are not complete, so no file was made: {e}")))?;
             match writer.write(&batch) {
                 Ok(()) => {}
                 // `eden export … | head` has all it wants.
@@ -126,13 +129,7 @@ pub fn run(options: &Options, client: &Client) -> Result<u64, Failure> {
     })
 }
 
-fn step(
-    progress: &mut Progress,
-    rows: u64,
-    writer: &Writer,
-    took: Duration,
-    stop: &StopFlag,
-) -> Result<(), Failure> {
+fn step(progress: &mut Progress, rows: u64, writer: &Writer, took: Duration, stop: &StopFlag) -> Result<(), Failure> {
     progress.show(|| {
         let rate = (rows as f64 / took.as_secs_f64().max(0.001)) as u64;
         format!("{rows} rows, {}, {rate} rows/s", progress::size(writer.written()))
@@ -144,11 +141,15 @@ fn step(
 fn query(options: &Options) -> Result<String, Failure> {
     let (table, columns) = match &options.what {
         What::Query(query) if options.from.is_some() || options.to.is_some() => {
-            return Err(Failure::usage(format!("--from and --to are of a table; write the times into the query: {query}")));
+            return Err(Failure::usage(format!(
+                "--from and --to are of a table; write the times into the query: {query}"
+            )));
         }
         What::Query(query) => return Ok(query.clone()),
         What::Table(table) => (table, "*".to_owned()),
-        What::Columns(table, columns) => (table, columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")),
+        What::Columns(table, columns) => {
+            (table, columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "))
+        }
     };
     let mut conditions = Vec::new();
     for (name, operator, time) in [("--from", ">=", &options.from), ("--to", "<", &options.to)] {
@@ -222,7 +223,7 @@ impl Writer {
     fn write(&mut self, batch: &RecordBatch) -> io::Result<()> {
         let cells = || batch.columns().iter().map(Cells::new).collect::<Result<Vec<_>, _>>().map_err(io::Error::other);
         match self {
-            Writer::Parquet(writer) => return writer.write(batch).map_err(io::Error::other),
+            Writer::Parquet(writer) => writer.write(batch).map_err(io::Error::other),
             Writer::Lines { sink, rows, buffer } => {
                 buffer.clear();
                 rows.write(batch, buffer).map_err(io::Error::other)?;

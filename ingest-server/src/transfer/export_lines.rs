@@ -30,7 +30,7 @@ impl LineRows {
         let kind = |column: &Value| Some((column["name"].as_str()?.to_owned(), Kind::of_description(column)?));
         let name = description["table"].as_str().unwrap_or(&table.table);
         LineRows {
-            table: TableName::new(&*table.schema, name),
+            table: TableName::new(&table.schema, name),
             kinds: columns.iter().filter_map(kind).collect(),
             without_field: 0,
             without_time: 0,

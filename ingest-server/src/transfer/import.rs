@@ -114,7 +114,9 @@ pub fn run(options: &Options, client: &Client) -> Result<Outcome, Failure> {
     let lines = sources.iter().any(|source| source.format == Format::Lp);
     let rows = sources.iter().any(|source| source.format != Format::Lp);
     if lines && options.table.is_some() {
-        return Err(Failure::usage("line protocol names its tables: leave --table away, and give the schema with --db"));
+        return Err(Failure::usage(
+            "line protocol names its tables: leave --table away, and give the schema with --db",
+        ));
     }
     if lines && options.time_format == TimeFormat::Rfc3339 {
         return Err(Failure::usage("the times of line protocol are numbers: --time-format s, ms, us, ns or auto"));
@@ -197,7 +199,7 @@ impl Import<'_> {
 
     /// Says how far it came.
     fn stopped(&self, source: &Source, done: Done, failure: &Failure) -> Failure {
-        if matches!(failure, Failure::Usage(_)) {
+        if matches!(failure, Failure::Usage(_)) || (done.rows == 0 && self.outcome.stored == 0) {
             return failure.clone();
         }
         let unit = if source.format == Format::Lp { "lines" } else { "rows" };

@@ -74,8 +74,11 @@ fn send(
     let options =
         line_protocol::Options { schema: &import.options.schema, precision, now_us: NO_TIME, errors_max: ERRORS_MAX };
     let decoded = line_protocol::parse(&bytes, &options);
-    let mut refused: Vec<(u32, String)> =
-        decoded.errors.into_iter().map(|error| (error.line, format!("{}: {}", error.message, error.original))).collect();
+    let mut refused: Vec<(u32, String)> = decoded
+        .errors
+        .into_iter()
+        .map(|error| (error.line, format!("{}: {}", error.message, error.original)))
+        .collect();
     let mut rows = 0;
     for table in &decoded.batches {
         rows += table.len() as u64;

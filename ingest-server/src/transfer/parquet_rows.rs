@@ -7,10 +7,8 @@ use std::fs::File;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
-use arrow::compute::{cast, kernels::nullif::nullif, is_null};
-use arrow::datatypes::{
-    DataType, Decimal128Type, Field, Fields, Float64Type, Int64Type, TimeUnit, UInt64Type,
-};
+use arrow::compute::{cast, is_null, kernels::nullif::nullif};
+use arrow::datatypes::{DataType, Decimal128Type, Field, Fields, Float64Type, Int64Type, TimeUnit, UInt64Type};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use super::columns::{Kind, Layout, Naming};
@@ -56,7 +54,7 @@ impl ParquetRows {
     /// # Errors
     /// If it is no Parquet, or its columns do not fit the table.
     pub(crate) fn open(file: File, name: &str, time: TimeFormat, layout: &mut Layout) -> Result<ParquetRows, Failure> {
-        let wrong = |what: String| Failure::work(format!("{name}: {what}"));
+        let wrong = |what: String| Failure::usage(format!("{name}: {what}"));
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| wrong(e.to_string()))?;
         let mut leaves = Vec::new();
         leaves_of(builder.schema().fields(), "", &mut leaves);
@@ -208,7 +206,9 @@ impl Values {
             }
             DataType::UInt8 | DataType::UInt16 | DataType::UInt32 => Values::Whole(cast(array, &DataType::Int64)?),
             DataType::UInt64 => Values::Unsigned(Arc::clone(array)),
-            DataType::Float16 | DataType::Float32 | DataType::Float64 => Values::Float(cast(array, &DataType::Float64)?),
+            DataType::Float16 | DataType::Float32 | DataType::Float64 => {
+                Values::Float(cast(array, &DataType::Float64)?)
+            }
             DataType::Boolean => Values::Truth(Arc::clone(array)),
             DataType::Decimal32(_, scale)
             | DataType::Decimal64(_, scale)
@@ -219,7 +219,9 @@ impl Values {
                 let wide = arrow::compute::cast_with_options(array, &DataType::Decimal128(38, *scale), &options)?;
                 Values::Decimal(wide, scale.unsigned_abs())
             }
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Values::Text(cast(array, &DataType::Utf8View)?),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
+                Values::Text(cast(array, &DataType::Utf8View)?)
+            }
             DataType::Dictionary(_, values) => return Values::new(&cast(array, values)?),
             _ => Values::Shown(Cells::new(array)?),
         })
@@ -241,11 +243,15 @@ impl Values {
             }
             DataType::Date32 => {
                 let days = cast(&cast(array, &DataType::Int32)?, &DataType::Int64)?;
-                Values::Time(Arc::new(days.as_primitive::<Int64Type>().try_unary::<_, Int64Type, _>(|d| scaled(d, 86_400_000_000))?))
+                Values::Time(Arc::new(
+                    days.as_primitive::<Int64Type>().try_unary::<_, Int64Type, _>(|d| scaled(d, 86_400_000_000))?,
+                ))
             }
             DataType::Date64 => {
                 let ms = cast(array, &DataType::Int64)?;
-                Values::Time(Arc::new(ms.as_primitive::<Int64Type>().try_unary::<_, Int64Type, _>(|ms| scaled(ms, 1_000))?))
+                Values::Time(Arc::new(
+                    ms.as_primitive::<Int64Type>().try_unary::<_, Int64Type, _>(|ms| scaled(ms, 1_000))?,
+                ))
             }
             DataType::Dictionary(_, values) => return Values::of_time(&cast(array, values)?),
             _ => return Values::new(array),
@@ -290,7 +296,6 @@ fn shown(cells: &Cells, row: usize) -> Cell {
     Cell::Text(serde_json::from_str::<String>(&text).unwrap_or(text))
 }
 
-
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::Schema;
@@ -301,7 +306,11 @@ mod tests {
     fn structs_are_columns_by_path_and_types_have_their_kinds() {
         let inner = Fields::from(vec![Field::new("l1", DataType::Float32, true)]);
         let schema = Schema::new(vec![
-            Field::new("motor", DataType::Struct(Fields::from(vec![Field::new("current", DataType::Struct(inner), true)])), true),
+            Field::new(
+                "motor",
+                DataType::Struct(Fields::from(vec![Field::new("current", DataType::Struct(inner), true)])),
+                true,
+            ),
             Field::new("n", DataType::Decimal128(20, 0), true),
         ]);
         let mut leaves = Vec::new();

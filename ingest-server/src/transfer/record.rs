@@ -97,7 +97,10 @@ pub(crate) fn tag_value(cell: &Cell) -> Result<Option<Cow<'_, str>>, String> {
         Cell::Time(us) => (model::time_text::iso(*us) + "Z").into(),
     };
     if text.chars().any(char::is_control) || text.ends_with('\\') {
-        return Err(format!("{} cannot be a tag: no line breaks, control characters or backslash at its end", shown(&text)));
+        return Err(format!(
+            "{} cannot be a tag: no line breaks, control characters or backslash at its end",
+            shown(&text)
+        ));
     }
     Ok((!text.is_empty()).then_some(text))
 }
@@ -166,7 +169,10 @@ fn write_decimal(kind: Kind, units: i128, scale: u8, out: &mut Vec<u8>) -> Resul
     }
     if scale == 0 {
         let suffix = if i64::try_from(units).is_ok() { 'i' } else { 'u' };
-        u64::try_from(units.unsigned_abs()).ok().filter(|_| suffix == 'i' || units > 0).ok_or_else(|| too_long(&units))?;
+        u64::try_from(units.unsigned_abs())
+            .ok()
+            .filter(|_| suffix == 'i' || units > 0)
+            .ok_or_else(|| too_long(&units))?;
         out.extend_from_slice(format!("{units}{suffix}").as_bytes());
         return Ok(());
     }
@@ -284,7 +290,9 @@ mod tests {
     #[test]
     fn typed_values_do_not_change_their_type() {
         let mut out = Vec::new();
-        assert!(write_field(Kind::Text, &Cell::I64(5), &mut out).unwrap_err().contains("is a number, the column is text"));
+        assert!(
+            write_field(Kind::Text, &Cell::I64(5), &mut out).unwrap_err().contains("is a number, the column is text")
+        );
         assert!(write_field(Kind::I64, &Cell::Bool(true), &mut out).is_err());
         assert!(write_field(Kind::I64, &Cell::Text("5".into()), &mut out).is_err());
         assert!(write_field(Kind::Decimal(3), &Cell::Decimal { units: 10_i128.pow(18), scale: 3 }, &mut out).is_err());

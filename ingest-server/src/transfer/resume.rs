@@ -71,7 +71,9 @@ impl Resume {
         };
         let refuse = |what: &str| {
             let path = path.display();
-            Failure::usage(format!("--resume-file {path}: {what}; delete it to begin again, which changes nothing twice"))
+            Failure::usage(format!(
+                "--resume-file {path}: {what}; delete it to begin again, which changes nothing twice"
+            ))
         };
         let found: Note = serde_json::from_str(&text).map_err(|e| refuse(&format!("it is no such note: {e}")))?;
         if found.version != VERSION || found.import != note.import {
@@ -154,7 +156,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, note) = (folder.path().join("a.csv"), folder.path().join("note"));
         fs::write(&file, "time,v\n1,2\n").unwrap();
-        let sources = Source::list(&[file.clone()], Some(Format::Csv)).unwrap();
+        let sources = Source::list(std::slice::from_ref(&file), Some(Format::Csv)).unwrap();
         let open = |import: &str| Resume::open(Some(&note), import.into(), &sources);
         let mut resume = open("csv to t").unwrap();
         assert_eq!(resume.done(&sources[0]).unwrap(), Done::default());

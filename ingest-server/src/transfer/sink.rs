@@ -76,8 +76,7 @@ impl Sink {
             name.push(path.file_name().unwrap_or_default());
             name.push(format!(".{}.part", std::process::id()));
             let part = path.with_file_name(name);
-            let file =
-                File::create(&part).map_err(|e| Failure::usage(format!("write {}: {e}", path.display())))?;
+            let file = File::create(&part).map_err(|e| Failure::usage(format!("write {}: {e}", path.display())))?;
             (Raw::File(BufWriter::new(file)), Some((path.to_path_buf(), part)))
         };
         let packer = match packing {

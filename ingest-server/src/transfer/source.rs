@@ -48,9 +48,8 @@ impl Source {
         let mut sources = Vec::new();
         for path in paths {
             if is_stdin(path) {
-                let format = format.ok_or_else(|| {
-                    Failure::usage("say with --format what standard input has: csv, jsonl or lp")
-                })?;
+                let format = format
+                    .ok_or_else(|| Failure::usage("say with --format what standard input has: csv, jsonl or lp"))?;
                 sources.push(Source { path: path.clone(), format, packing: Packing::Plain, len_bytes: 0 });
             } else if path.is_dir() {
                 let before = sources.len();
@@ -154,8 +153,12 @@ fn list_folder(folder: &Path, format: Option<Format>, sources: &mut Vec<Source>)
         )));
     }
     let cannot = |e: io::Error| Failure::usage(format!("list {}: {e}", folder.display()));
-    let mut paths: Vec<PathBuf> =
-        folder.read_dir().map_err(cannot)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(cannot)?;
+    let mut paths: Vec<PathBuf> = folder
+        .read_dir()
+        .map_err(cannot)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()
+        .map_err(cannot)?;
     paths.sort();
     for path in paths {
         // What programs hide or are still writing.
@@ -211,7 +214,10 @@ mod tests {
         }
         let list = |format| {
             let sources = Source::list(&[folder.path().to_path_buf()], format).unwrap();
-            sources.iter().map(|s| s.path.strip_prefix(folder.path()).unwrap().display().to_string()).collect::<Vec<_>>()
+            sources
+                .iter()
+                .map(|s| s.path.strip_prefix(folder.path()).unwrap().display().to_string())
+                .collect::<Vec<_>>()
         };
         assert_eq!(list(None), ["a.jsonl.gz", "b.csv", "sub/d.parquet"]);
         fs::create_dir(folder.path().join("sub/_delta_log")).unwrap();

@@ -76,7 +76,9 @@ impl TimeFormat {
             TimeFormat::Ms => 3,
             TimeFormat::Us => 0,
             TimeFormat::Ns => -3,
-            TimeFormat::Rfc3339 => return Err(format!("{shown} is a number, not a time such as 2026-06-01T08:30:00.25Z")),
+            TimeFormat::Rfc3339 => {
+                return Err(format!("{shown} is a number, not a time such as 2026-06-01T08:30:00.25Z"));
+            }
             TimeFormat::Auto => match whole.unsigned_abs() {
                 0..5_000_000_000 => 6,
                 5_000_000_000..5_000_000_000_000 => 3,
@@ -222,7 +224,20 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_refused_with_what_would_be_right() {
-        for text in ["", "soon", "2026-13-01", "2026-02-29", "2026-06-01T24:00:00", "2026-06-01T00", "20260601x", "1.", "1e9", "2026-06-01T00:00:00+5", "2026-06-01T00:00:00.Z", "12345678901234567890"] {
+        for text in [
+            "",
+            "soon",
+            "2026-13-01",
+            "2026-02-29",
+            "2026-06-01T24:00:00",
+            "2026-06-01T00",
+            "20260601x",
+            "1.",
+            "1e9",
+            "2026-06-01T00:00:00+5",
+            "2026-06-01T00:00:00.Z",
+            "12345678901234567890",
+        ] {
             assert!(TimeFormat::Auto.text(text).unwrap_err().contains("is not a time"), "{text}");
         }
         assert!(TimeFormat::S.text("9223372036854775807").unwrap_err().contains("out of range"));

@@ -5,8 +5,8 @@ use std::process::Command;
 use harness::Eden;
 
 use super::clients::Clients;
-use crate::command::{in_root, run};
 use crate::Outcome;
+use crate::command::{in_root, run};
 
 const SCRIPT: &str = "tests/interop/transfer.py";
 
