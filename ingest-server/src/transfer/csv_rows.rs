@@ -181,13 +181,13 @@ fn invalid(what: &str) -> io::Error {
 /// # Errors
 /// Says which name is wrong, twice there or missing.
 pub(crate) fn columns_of(names: &[String], layout: &mut Layout) -> Result<Vec<usize>, String> {
+    check_names(names, layout)?;
     for (i, name) in names.iter().enumerate() {
         if let Some(other) = names[..i].iter().find(|other| other.to_lowercase() == name.to_lowercase()) {
             return Err(format!("the columns {other:?} and {name:?} would be one: names do not differ by case only"));
         }
         layout.check(name, Naming::Plain)?;
     }
-    check_names(names, layout)?;
     Ok(names.iter().map(|name| layout.column(name, None)).collect())
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Invariant: outside of [`during`] a signal ends the process, as if nobody had taken it over.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, mpsc};
 
 use crate::cli::process::{INTERRUPTED, StopSignals};
 use crate::stop_flag::StopFlag;
@@ -18,7 +18,10 @@ pub(crate) fn during<T>(work: impl FnOnce(&StopFlag) -> T) -> T {
     set(Some(flag.clone()));
     WATCH.get_or_init(|| {
         // Without this thread signals end the process, as they do anyway.
-        let _ = std::thread::Builder::new().name("eden-signals".into()).spawn(watch);
+        let (tell, is_watching) = mpsc::channel();
+        if std::thread::Builder::new().name("eden-signals".into()).spawn(move || watch(tell)).is_ok() {
+            let _ = is_watching.recv();
+        }
     });
     let result = work(&flag);
     set(None);
@@ -30,10 +33,11 @@ fn set(flag: Option<StopFlag>) {
 }
 
 /// Lives as long as the process.
-fn watch() {
+fn watch(is_watching: mpsc::Sender<()>) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     runtime.block_on(async {
         let Ok(mut signals) = StopSignals::new() else { return };
+        let _ = is_watching.send(());
         loop {
             signals.received().await;
             let work = WORK.lock().expect("no holder of this lock panics").clone();
