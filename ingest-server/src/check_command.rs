@@ -1,6 +1,6 @@
 //! `eden check` and `eden repair`: a data folder examined, and what is damaged set aside.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use storage::check::{CheckOptions, CheckProgress, Report, Severity, check};
 use wal::disk::{LocalDisk, SharedDisk};
 
 use crate::failure::Failure;
+use crate::progress::{self, Progress};
 
 /// Examines a data folder and prints what is found.
 ///
@@ -21,8 +22,8 @@ pub fn run_check(data: PathBuf, tables: &[String], outboxes: Vec<PathBuf>) -> Re
     let options = CheckOptions { data, tables: tables.iter().map(|name| table_name(name)).collect(), outboxes };
     let disk: SharedDisk = Arc::new(LocalDisk::new());
     let mut progress = Progress::new();
-    let report = check(&disk, &options, &mut |at| progress.show(at)).map_err(|e| cannot(e, "eden check"))?;
-    progress.end();
+    let report = check(&disk, &options, &mut |at| show(&mut progress, &at)).map_err(|e| cannot(e, "eden check"))?;
+    progress.clear();
     let _ = write_report(&report);
     let damaged = report.findings.iter().filter(|finding| finding.severity > Severity::Note).count();
     match damaged {
@@ -42,8 +43,8 @@ pub fn run_repair(data: PathBuf, tables: &[String], act: Act) -> Result<(), Fail
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut progress = Progress::new();
     let repaired =
-        repair(&disk, &clock, &options, &mut |at| progress.show(at)).map_err(|e| cannot(e, "eden repair"))?;
-    progress.end();
+        repair(&disk, &clock, &options, &mut |at| show(&mut progress, &at)).map_err(|e| cannot(e, "eden repair"))?;
+    progress.clear();
     let _ = write_repaired(&repaired, act);
     if !repaired.left.is_empty() {
         return Err(Failure::work(format!("{} damaged files are left as they are, named above", repaired.left.len())));
@@ -143,41 +144,10 @@ fn write_repaired(repaired: &Repaired, act: Act) -> io::Result<()> {
     }
 }
 
+fn show(progress: &mut Progress, at: &CheckProgress<'_>) {
+    progress.show(|| progress::share(at.done_bytes, at.total_bytes));
+}
+
 fn shown(us: i64) -> String {
     model::time_text::iso(us)
-}
-
-/// How far the work is, on standard error: one line that changes on a terminal, else a line for each tenth.
-struct Progress {
-    on_terminal: bool,
-    last: Option<u64>,
-}
-
-impl Progress {
-    fn new() -> Progress {
-        Progress { on_terminal: io::stderr().is_terminal(), last: None }
-    }
-
-    fn show(&mut self, progress: CheckProgress<'_>) {
-        if progress.total_bytes == 0 {
-            return;
-        }
-        let step = if self.on_terminal { 1 } else { 10 };
-        let percent = progress.done_bytes.saturating_mul(100) / progress.total_bytes / step * step;
-        if self.last.replace(percent) == Some(percent) {
-            return;
-        }
-        let mut err = io::stderr().lock();
-        let _ = if self.on_terminal {
-            write!(err, "\r{percent} % of {} bytes", progress.total_bytes)
-        } else {
-            writeln!(err, "{percent} % of {} bytes", progress.total_bytes)
-        };
-    }
-
-    fn end(&self) {
-        if self.on_terminal && self.last.is_some() {
-            eprintln!();
-        }
-    }
 }

@@ -2,7 +2,8 @@
 
 pub(crate) mod process;
 
-use std::path::PathBuf;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -11,7 +12,9 @@ use storage::check::repair::Act;
 use crate::client::Client;
 use crate::config::{self, Config, Period};
 use crate::failure::Failure;
+use crate::http::influx::schema::of_database;
 use crate::serve::Surroundings;
+use crate::transfer::{self, time::TimeFormat};
 use crate::{check_command, demo, quarantine_command, sql_shell, write_command};
 
 /// Eden stores the readings of machines and answers SQL about them.
@@ -45,7 +48,8 @@ enum Command {
     #[command(after_help = "Examples:\n  eden sql 'SHOW TABLES'\n  \
                             eden sql \"SELECT sensor, max(temperature) FROM bmp180 GROUP BY sensor\"\n  \
                             eden sql --format csv 'SELECT * FROM bmp180' > bmp180.csv\n  \
-                            eden sql < statements.sql\n\n\
+                            eden sql < statements.sql\n  \
+                            eden sql \"COPY bmp180 TO 'bmp180.parquet'\"\n\n\
                             Without QUERY, statements are read from standard input, each ended by a semicolon.\n\
                             The server is --url, else the one that runs on --data, else the one on port 4200,\n\
                             else a running demo.")]
@@ -56,6 +60,25 @@ enum Command {
                             Lines that are refused are named with their numbers; the others are stored. Exit code 1\n\
                             if any was refused.")]
     Write(WriteArgs),
+    /// Write files to a table of a running server: CSV, JSON lines, line protocol, Parquet.
+    #[command(after_help = "Examples:\n  eden import --table press --tags line,machine press.csv\n  \
+                            eden import --table plant.press --time ts --time-format ms day-*.jsonl.gz\n  \
+                            eden import --table press --resume-file press.note archive/\n  \
+                            eden import --db plant readings.lp\n  \
+                            sqlite3 -csv -header old.db 'SELECT * FROM t' | eden import --table t --format csv -\n\n\
+                            The format is in the files' names (.csv .jsonl .ndjson .lp .parquet, also with .gz or .zst), or\n\
+                            in --format. Of a folder, all such files are imported. A batch counts when it is durable.\n\
+                            Importing a file again changes nothing, so after an error or Ctrl-C the same command is right;\n\
+                            with --resume-file it goes on where it was. Rows that are refused are named with their place and\n\
+                            reason, and the others are stored. Exit code 1 if any was refused.")]
+    Import(ImportArgs),
+    /// Write a table, or the rows of a query, to a file.
+    #[command(after_help = "Examples:\n  eden export --table press --output press.parquet\n  \
+                            eden export --table press --from 2026-06-01 --to 2026-07-01 --output june.csv.zst\n  \
+                            eden export --query 'SELECT machine, avg(force) FROM press GROUP BY machine' --format jsonl\n\n\
+                            The format is in the file's name, or in --format. The file gets its name when it is whole.\n\
+                            Without --output, rows go to standard output.")]
+    Export(ExportArgs),
     /// Examine a data folder, changing nothing.
     #[command(after_help = "Examples:\n  eden check\n  eden check --data /var/lib/eden --table bmp180\n  \
                             eden check --outbox /var/lib/eden-agent/outbox\n\n\
@@ -174,6 +197,73 @@ struct WriteArgs {
     target: Target,
 }
 
+#[derive(Debug, Args)]
+struct ImportArgs {
+    /// Files and folders; - is standard input.
+    #[arg(value_name = "FILE", required = true)]
+    paths: Vec<PathBuf>,
+    /// Table that the rows are for, such as press or plant.press; made if it is missing. Line protocol names its own.
+    #[arg(long)]
+    table: Option<String>,
+    /// Schema of the tables that line protocol names.
+    #[arg(long, default_value = "public", conflicts_with = "table")]
+    db: String,
+    /// Format of the files [default: by their names].
+    #[arg(long, value_enum)]
+    format: Option<transfer::Format>,
+    /// Columns that say what was measured; needed if the table is not there yet [default: those of the table].
+    #[arg(long, value_name = "COLUMN,…")]
+    tags: Option<String>,
+    /// Column that is the time [default: time].
+    #[arg(long, value_name = "COLUMN")]
+    time: Option<String>,
+    /// How times are written; auto tells numbers apart by their magnitude.
+    #[arg(long, value_enum, default_value_t = TimeFormat::Auto)]
+    time_format: TimeFormat,
+    /// Rows of a batch.
+    #[arg(long, value_name = "ROWS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    batch: u32,
+    /// Stop at the first row that is refused.
+    #[arg(long)]
+    strict: bool,
+    /// Between the fields of CSV.
+    #[arg(long, value_name = "CHAR", default_value = ",")]
+    delimiter: char,
+    /// Names of the columns, for CSV without a header line.
+    #[arg(long, value_name = "COLUMN,…")]
+    columns: Option<String>,
+    /// Note in this file how far the import is, and go on from there if it is there.
+    #[arg(long, value_name = "FILE")]
+    resume_file: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["table", "query"]))]
+struct ExportArgs {
+    /// Table to export, such as press or plant.press.
+    #[arg(long)]
+    table: Option<String>,
+    /// Query whose rows are exported.
+    #[arg(long, value_name = "SQL")]
+    query: Option<String>,
+    /// Format of the file [default: by its name, csv for standard output].
+    #[arg(long, value_enum)]
+    format: Option<transfer::Format>,
+    /// File to write; - is standard output.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+    /// First time, such as 2026-06-01 or 2026-06-01T08:30:00Z.
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// First time that is too late.
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    #[command(flatten)]
+    target: Target,
+}
+
 #[derive(Debug, Subcommand)]
 enum QuarantineCommand {
     /// Show what was set aside, the newest first: why, and the lines as they came.
@@ -242,6 +332,8 @@ pub fn run() -> ExitCode {
             let options = write_command::Options { file: args.file, db: args.db, precision: args.precision };
             write_command::run(&options, &args.target)
         }
+        Command::Import(args) => import(args),
+        Command::Export(args) => export(args),
         Command::Check(args) => {
             data_folder(args.data).and_then(|data| check_command::run_check(data, &args.tables, args.outboxes))
         }
@@ -264,6 +356,53 @@ pub fn run() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+fn import(args: ImportArgs) -> Result<(), Failure> {
+    let names = |list: &str| -> Vec<String> {
+        list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    };
+    let delimiter =
+        u8::try_from(args.delimiter).ok().filter(|byte| byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r'));
+    let options = transfer::import::Options {
+        paths: args.paths,
+        table: args.table.as_deref().map(transfer::table_name),
+        schema: of_database(&args.db).to_owned(),
+        format: args.format,
+        tags: args.tags.as_deref().map(names),
+        time: args.time,
+        time_format: args.time_format,
+        batch_rows: args.batch as usize,
+        is_strict: args.strict,
+        delimiter: delimiter.ok_or_else(|| Failure::usage("--delimiter: right is one character such as ; or |"))?,
+        has_header: args.columns.is_none(),
+        columns: args.columns.as_deref().map(names),
+        resume_file: args.resume_file,
+    };
+    let done = transfer::import::run(&options, &Client::find(&args.target)?)?;
+    let transfer::import::Outcome { stored, refused, files } = done;
+    let unit = if files == 1 { "file" } else { "files" };
+    // Whoever closed the pipe does not want to know; the exit code still tells.
+    let _ = writeln!(io::stdout(), "{stored} rows stored, {refused} refused, from {files} {unit}");
+    if refused > 0 { Err(Failure::work(format!("{refused} rows were refused"))) } else { Ok(()) }
+}
+
+fn export(args: ExportArgs) -> Result<(), Failure> {
+    let what = match (args.table, args.query) {
+        (Some(table), _) => transfer::export::What::Table(transfer::table_name(&table)),
+        (None, query) => transfer::export::What::Query(query.unwrap_or_default()),
+    };
+    let options = transfer::export::Options {
+        from: args.from,
+        to: args.to,
+        format: args.format,
+        ..transfer::export::Options::new(what, args.output)
+    };
+    let rows = transfer::export::run(&options, &Client::find(&args.target)?)?;
+    if options.output != Path::new("-") {
+        let _ = writeln!(io::stdout(), "{rows} rows written to {}", options.output.display());
+    }
+    Ok(())
 }
 
 fn load(file: Option<PathBuf>) -> Result<Config, Failure> {

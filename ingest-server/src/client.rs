@@ -1,10 +1,11 @@
 //! The commands' side of HTTP: which server is meant, and how to ask it.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use arrow::ipc::reader::StreamReader;
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{HeaderMap, Response};
@@ -172,7 +173,7 @@ impl Client {
     ///
     /// # Errors
     /// What the server says is wrong, that it went away, or that `out` failed.
-    pub fn copy_rows(&self, statement: &str, format: &str, out: &mut impl std::io::Write) -> Result<(), Failure> {
+    pub fn copy_rows(&self, statement: &str, format: &str, out: &mut impl io::Write) -> Result<(), Failure> {
         let body = serde_json::json!({ "db": "public", "q": statement, "format": format }).to_string();
         let mut request = self.agent.post(format!("{}/api/v3/query_sql", self.url));
         if self.skip_damaged {
@@ -185,8 +186,25 @@ impl Client {
         }
         warn(left_out(response.headers()).as_deref());
         let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
-        let copied = std::io::copy(&mut body, out).and_then(|_| out.flush());
+        let copied = io::copy(&mut body, out).and_then(|_| out.flush());
         copied.map_err(|e| Failure::work(format!("the rows are not complete: {e}")))
+    }
+
+    /// Asks `/api/v3/query_sql` for rows as Arrow, which are read while they come.
+    ///
+    /// # Errors
+    /// What the server says is wrong, or that it went away.
+    pub fn arrow_rows(&self, statement: &str) -> Result<StreamReader<Box<dyn Read>>, Failure> {
+        let body = serde_json::json!({ "db": "public", "q": statement, "format": "arrow" }).to_string();
+        let request = self.agent.post(format!("{}/api/v3/query_sql", self.url));
+        let response = request.header("content-type", "application/json").send(body.as_bytes());
+        let response = response.map_err(|e| self.lost(&e))?;
+        if response.status() != 200 {
+            return Err(Failure::work(read(response).map_err(|e| self.lost(&e))?.error()));
+        }
+        let body = response.into_body().into_with_config().limit(u64::MAX).reader();
+        let body: Box<dyn Read> = Box::new(WholeStream { inner: body, last: [0; 8] });
+        StreamReader::try_new(body, None).map_err(|e| Failure::work(format!("the answer is not Arrow: {e}")))
     }
 
     fn lost(&self, error: &ureq::Error) -> Failure {
@@ -210,6 +228,27 @@ fn left_out(headers: &HeaderMap) -> Option<String> {
     Some(format!("{count} damaged {shards} with {rows} rows left out: {names}{more}"))
 }
 
+/// A stream of Arrow that must not end before its end: its reader takes any end for the stream's.
+struct WholeStream<R> {
+    inner: R,
+    last: [u8; 8],
+}
+
+impl<R: Read> Read for WholeStream<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+        let len = self.inner.read(into).map_err(io::Error::other)?;
+        if len == 0 && !into.is_empty() && self.last != END {
+            return Err(io::Error::other("the server's answer ended in the middle"));
+        }
+        for byte in &into[len.saturating_sub(8)..len] {
+            self.last.rotate_left(1);
+            self.last[7] = *byte;
+        }
+        Ok(len)
+    }
+}
+
 fn read(response: Response<ureq::Body>) -> Result<Answer, ureq::Error> {
     let status = response.status().as_u16();
     let number = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -218,4 +257,20 @@ fn read(response: Response<ureq::Body>) -> Result<Answer, ureq::Error> {
     let mut body = Vec::new();
     response.into_body().into_with_config().limit(u64::MAX).reader().read_to_end(&mut body)?;
     Ok(Answer { status, retry_after, refused, left_out, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_ends_in_the_middle_is_an_error() {
+        let end = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+        let whole = [&b"rows"[..], &end].concat();
+        for len in 0..=whole.len() {
+            let mut text = Vec::new();
+            let read = WholeStream { inner: &whole[..len], last: [0; 8] }.read_to_end(&mut text);
+            assert_eq!(read.is_ok(), len == whole.len(), "{len} bytes");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 /// A command's failure. The text is one line that says what to do.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Failure {
     /// The work was tried and failed: exit code 1.
     #[error("{0}")]

@@ -15,6 +15,7 @@ pub mod rows;
 pub mod sql;
 pub mod sql_error;
 pub mod status;
+pub mod table;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -67,6 +68,7 @@ pub const PATHS: &[(&str, &str, &str)] = &[
     ("/write", "POST", "write_v1"),
     ("/query", "GET, POST", "query_v1"),
     ("/api/v3/query_sql", "GET, POST", "query_sql"),
+    ("/api/v1/table", "GET", "table"),
     ("/api/v1/quarantine/replay", "POST", "quarantine_replay"),
     ("/_sql", "POST", "sql"),
 ];
@@ -84,6 +86,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/write", post(influx::v1::write))
         .route("/query", get(influx::query::get).post(influx::query::post))
         .route("/api/v3/query_sql", get(query_sql::get).post(query_sql::post))
+        .route("/api/v1/table", get(table::table))
         .route("/api/v1/quarantine/replay", post(quarantine::replay))
         .route("/_sql", post(sql::sql))
         .fallback(unknown_path)

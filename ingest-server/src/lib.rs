@@ -1,8 +1,8 @@
 //! The appliance: every listening socket, configuration, start and stop, and the commands of `eden`.
 //!
 //! Owns:     HTTP endpoints and their shapes, the configuration, the order of start and stop, the demo and the
-//!           client commands. `main.rs` only calls [`cli::run`].
-//! Does not: parse formats (`decode`), store (`storage`) or plan SQL (`query`).
+//!           client commands, files in and out among them. `main.rs` only calls [`cli::run`].
+//! Does not: parse what comes in by a socket (`decode`), store (`storage`) or plan SQL (`query`).
 //!
 //! A server within a process, as the tests use it:
 //!
@@ -34,9 +34,11 @@ pub mod failure;
 pub mod http;
 pub mod metrics;
 pub mod mqtt;
+pub mod progress;
 pub mod quarantine_command;
 pub mod serve;
 pub mod sql_shell;
 pub mod stop_flag;
+pub mod transfer;
 mod unpack;
 pub mod write_command;

@@ -9,6 +9,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use crate::cli::Format;
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::transfer::copy::{self, Input};
 use statements::Splitter;
 
 /// Runs the command.
@@ -21,7 +22,7 @@ pub fn run(client: &Client, query: Option<&str>, format: Format) -> Result<(), F
             let mut splitter = Splitter::default();
             let mut statements = splitter.push(query);
             statements.extend(splitter.finish());
-            statements.iter().try_for_each(|statement| show(client, statement, format))
+            statements.iter().try_for_each(|statement| show(client, statement, format, Input::Free))
         }
         None if io::stdin().is_terminal() => prompt(client, format),
         None => script(client, format),
@@ -33,10 +34,10 @@ fn script(client: &Client, format: Format) -> Result<(), Failure> {
     for line in io::stdin().lock().lines() {
         let line = line.map_err(|e| Failure::work(format!("read standard input: {e}")))?;
         for statement in splitter.push(&(line + "\n")) {
-            show(client, &statement, format)?;
+            show(client, &statement, format, Input::Statements)?;
         }
     }
-    splitter.finish().iter().try_for_each(|statement| show(client, statement, format))
+    splitter.finish().iter().try_for_each(|statement| show(client, statement, format, Input::Statements))
 }
 
 fn prompt(client: &Client, format: Format) -> Result<(), Failure> {
@@ -52,7 +53,7 @@ fn prompt(client: &Client, format: Format) -> Result<(), Failure> {
             return Ok(());
         }
         for statement in splitter.push(&(line + "\n")) {
-            if let Err(failure) = show(client, &statement, format) {
+            if let Err(failure) = show(client, &statement, format, Input::Statements) {
                 eprintln!("error: {failure}");
             }
         }
@@ -61,7 +62,12 @@ fn prompt(client: &Client, format: Format) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(client: &Client, statement: &str, format: Format) -> Result<(), Failure> {
+fn show(client: &Client, statement: &str, format: Format, input: Input) -> Result<(), Failure> {
+    if let Some(copied) = copy::run(statement, input, client) {
+        // Rows may have gone to standard output.
+        eprint!("{}", copied?);
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     if outcome::changes_something(statement) && format != Format::Table {
         // It has no rows for another program, and the endpoint for those only reads.

@@ -3,12 +3,11 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::cli::Target;
 use crate::client::{Answer, Client};
 use crate::failure::Failure;
-use crate::stop_flag::StopFlag;
+use crate::transfer::{percent, send};
 
 /// Lines a request.
 const BATCH_LINES: usize = 5_000;
@@ -16,8 +15,6 @@ const BATCH_LINES: usize = 5_000;
 const BATCH_BYTES: usize = 4 << 20;
 /// Lines by which a batch may grow so as not to end within a text of several lines.
 const TEXT_LINES_MAX: usize = 1_000;
-/// How often a batch is sent to a server that says that it is busy.
-const TRIES_MAX: u32 = 60;
 /// Refused lines that are shown.
 const SHOWN_MAX: u64 = 20;
 
@@ -63,16 +60,17 @@ pub fn run(options: &Options, target: &Target) -> Result<(), Failure> {
 
 /// Whole lines of line protocol.
 #[derive(Debug, Default)]
-struct Batch {
-    bytes: Vec<u8>,
+pub(crate) struct Batch {
+    pub(crate) bytes: Vec<u8>,
     /// Line breaks in `bytes`.
-    lines: u64,
+    pub(crate) lines: u64,
     /// Lines that are neither blank nor comments; one of several lines counts once.
     readings: u64,
 }
 
 impl Batch {
-    fn read(input: &mut impl BufRead) -> io::Result<Self> {
+    /// The next lines; none at the end.
+    pub(crate) fn read(input: &mut impl BufRead) -> io::Result<Self> {
         let mut batch = Batch::default();
         let mut text = TextState::default();
         loop {
@@ -160,24 +158,12 @@ impl Writer {
 
     /// Sends until the server is not busy.
     fn post(&self, batch: &Batch) -> Result<Answer, Failure> {
-        let pause = StopFlag::new();
-        let mut tries = 0;
-        loop {
-            let answer = self.client.post(&self.path, "text/plain; charset=utf-8", &batch.bytes);
-            let answer = answer.map_err(|e| {
-                let first = self.read + 1;
-                Failure::work(format!(
-                    "the server went away ({e}); write again from line {first}, that changes nothing twice"
-                ))
-            })?;
-            tries += 1;
-            if !matches!(answer.status, 429 | 503) || tries >= TRIES_MAX {
-                return Ok(answer);
-            }
-            // A stopping server does not come back at this address by itself: say what we wait for.
-            eprintln!("waiting: {}", answer.error());
-            pause.wait(Duration::from_secs(answer.retry_after.unwrap_or(1).clamp(1, 30)));
-        }
+        send::post(&self.client, &self.path, &batch.bytes).map_err(|e| {
+            let first = self.read + 1;
+            Failure::work(format!(
+                "the server went away ({e}); write again from line {first}, that changes nothing twice"
+            ))
+        })
     }
 
     /// Names refused lines; false if the answer is another error.
@@ -197,18 +183,6 @@ impl Writer {
         }
         !lines.is_empty()
     }
-}
-
-/// Percent-encodes a query parameter.
-fn percent(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -242,10 +216,5 @@ mod tests {
         // A text that never ends does not swallow the file.
         let text = format!("a v=\"x\n{}", "a v=1\n".repeat(7_000));
         assert_eq!(batches(&text), [(6_000, 1), (1_001, 1_001)]);
-    }
-
-    #[test]
-    fn parameters_are_encoded() {
-        assert_eq!(percent("a b&ü"), "a%20b%26%C3%BC");
     }
 }

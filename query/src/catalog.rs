@@ -169,9 +169,9 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Tables of these names, each with the tag `Device` and the fields `temp` and `Humidity`.
+    /// Tables of these names, each with the tag `Device` and the fields `temp`, `Humidity` and `motor.current.L1`.
     pub(crate) fn tables(names: &[(&str, &str)]) -> Tables {
-        let fields = [("temp".into(), FieldType::F64), ("Humidity".into(), FieldType::F64)];
+        let fields = ["temp", "Humidity", "motor.current.L1"].map(|name| (name.into(), FieldType::F64));
         let schema = Arc::new(TableSchema::new(&["Device".into()], &fields));
         let info = |(schema_name, table): &(&str, &str)| TableInfo {
             name: TableName::new(schema_name, table),

@@ -404,6 +404,28 @@ mod tests {
     }
 
     #[test]
+    fn subscripts_of_an_unknown_name_are_the_path_of_a_column() {
+        for (sql, expected) in [
+            ("SELECT motor['current']['L1'] FROM env", r#"SELECT "motor.current.L1" FROM "Env""#),
+            ("SELECT Motor['current']['l1'] + 1 FROM env e", r#"SELECT "motor.current.L1" + 1 FROM "Env" e"#),
+            (
+                "SELECT 1 FROM env e WHERE e.motor['current']['l1'] > 2",
+                r#"SELECT 1 FROM "Env" e WHERE e."motor.current.L1" > 2"#,
+            ),
+            // What is a column, a name of the statement, or no such path stays.
+            ("SELECT temp['current'] FROM env", r#"SELECT temp['current'] FROM "Env""#),
+            ("SELECT motor['current'] FROM env", r#"SELECT motor['current'] FROM "Env""#),
+            ("SELECT motor[1] FROM env", r#"SELECT motor[1] FROM "Env""#),
+            (
+                "WITH m AS (SELECT 1 AS motor) SELECT motor['current']['l1'] FROM m, env",
+                r#"WITH m AS (SELECT 1 AS motor) SELECT motor['current']['l1'] FROM m, "Env""#,
+            ),
+        ] {
+            assert_eq!(resolved(sql).unwrap().0, expected);
+        }
+    }
+
+    #[test]
     fn quoted_names_are_taken_as_they_are() {
         assert!(matches!(resolved(r#"SELECT 1 FROM "env""#), Err(QueryError::UnknownTable { .. })));
         assert_eq!(resolved(r#"SELECT "humidity" FROM "Env""#).unwrap().0, r#"SELECT "humidity" FROM "Env""#);

@@ -67,6 +67,7 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
                 return Ok(Statement::Change(Box::new(reset)));
             }
         }
+        Some(token) if is_word(token, "COPY") => return Err(copy_is_for_clients()),
         Some(token) if is_word(token, "TABLE") => select_all(&mut tokens, first),
         _ => {}
     }
@@ -143,9 +144,8 @@ fn check(statement: &DfStatement) -> Result<(), QueryError> {
     match statement {
         DfStatement::Statement(statement) => check_ast(statement),
         DfStatement::Explain(ExplainStatement { statement, .. }) => check_explained(statement),
-        DfStatement::CreateExternalTable(_) | DfStatement::CopyTo(_) | DfStatement::Reset(_) => {
-            Err(refused(&statement.to_string()))
-        }
+        DfStatement::CopyTo(_) => Err(copy_is_for_clients()),
+        DfStatement::CreateExternalTable(_) | DfStatement::Reset(_) => Err(refused(&statement.to_string())),
     }
 }
 
@@ -176,8 +176,18 @@ fn check_ast(statement: &Ast) -> Result<(), QueryError> {
         | Ast::ShowColumns { .. }
         | Ast::ShowFunctions { .. }
         | Ast::ShowVariable { .. } => Ok(()),
+        Ast::Copy { .. } => Err(copy_is_for_clients()),
         other => Err(refused(&other.to_string())),
     }
+}
+
+/// Files belong to whoever asks, not to the server: it neither reads nor writes them for a statement.
+fn copy_is_for_clients() -> QueryError {
+    QueryError::Unsupported(
+        "COPY is not supported by the server, which reads and writes no files for a statement: `eden sql` runs COPY with \
+         the files where it runs, and `eden import` and `eden export` do the same"
+            .into(),
+    )
 }
 
 /// A query that only reads. What hides deeper, in a CTE, DataFusion's plan is searched for again (`run`).
@@ -245,9 +255,6 @@ mod tests {
     fn everything_else_is_refused_by_its_name() {
         for (sql, name) in [
             ("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '/x'", "CREATE EXTERNAL TABLE"),
-            ("COPY t TO '/tmp/x.csv'", "COPY"),
-            ("COPY (SELECT 1) TO '/tmp/x.csv'", "COPY"),
-            ("EXPLAIN COPY t TO '/tmp/x.csv'", "COPY"),
             ("INSERT INTO t VALUES (1)", "INSERT INTO"),
             ("TRUNCATE TABLE t", "TRUNCATE TABLE"),
             ("WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", "INSERT"),
@@ -264,6 +271,22 @@ mod tests {
                     assert!(message.starts_with(&format!("{name} ")), "{sql}: {message}");
                     assert!(message.ends_with("REFRESH TABLE"), "{message}");
                 }
+                other => panic!("{sql}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn copy_is_refused_with_the_commands_that_do_it() {
+        for sql in [
+            "COPY t TO '/tmp/x.csv'",
+            "COPY (SELECT 1) TO '/tmp/x.csv'",
+            "COPY t (a, b) FROM '/etc/passwd' WITH (FORMAT csv)",
+            " copy t FROM STDIN",
+            "EXPLAIN COPY t TO '/tmp/x.csv'",
+        ] {
+            match parse(sql) {
+                Err(QueryError::Unsupported(message)) => assert!(message.contains("`eden import`"), "{sql}: {message}"),
                 other => panic!("{sql}: {other:?}"),
             }
         }

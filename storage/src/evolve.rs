@@ -29,6 +29,7 @@ use crate::catalog::{SYSTEM, commit_info, metadata};
 use crate::convert::{convert_array, convert_values};
 use crate::delta::{Action, Add, Remove, Txn, shard_from_add};
 use crate::flush::{Flushed, Settling};
+use crate::schema::sql_type;
 use crate::shard::index::ShardIndex;
 use crate::shard::read::{STREAM_ROWS, ShardReader, time_column};
 use crate::shard::write::ShardWriter;
@@ -586,13 +587,5 @@ pub(crate) fn in_types_of(schema: &TableSchema, mut batch: TableBatch) -> Result
 pub(crate) fn alter_statement(table: &TableName, column: &str, to: FieldType) -> String {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let schema = if *table.schema == *model::name::PUBLIC { String::new() } else { quoted(&table.schema) + "." };
-    let sql_type = match to {
-        FieldType::F64 => "DOUBLE".to_owned(),
-        FieldType::Decimal { digits, scale } => format!("DECIMAL({digits}, {scale})"),
-        FieldType::I64 => "BIGINT".to_owned(),
-        FieldType::U64 => "BIGINT UNSIGNED".to_owned(),
-        FieldType::Bool => "BOOLEAN".to_owned(),
-        FieldType::Text => "TEXT".to_owned(),
-    };
-    format!("ALTER TABLE {schema}{} ALTER COLUMN {} TYPE {sql_type}", quoted(&table.table), quoted(column))
+    format!("ALTER TABLE {schema}{} ALTER COLUMN {} TYPE {}", quoted(&table.table), quoted(column), sql_type(to))
 }

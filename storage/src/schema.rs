@@ -41,6 +41,18 @@ impl Column {
     }
 }
 
+/// The type of a field as `CREATE TABLE` and `ALTER TABLE` take it.
+pub fn sql_type(field_type: FieldType) -> String {
+    match field_type {
+        FieldType::F64 => "DOUBLE".into(),
+        FieldType::I64 => "BIGINT".into(),
+        FieldType::U64 => "NUMERIC(20,0)".into(),
+        FieldType::Bool => "BOOLEAN".into(),
+        FieldType::Text => "TEXT".into(),
+        FieldType::Decimal { digits, scale } => format!("DECIMAL({digits},{scale})"),
+    }
+}
+
 /// All columns of a table: tags, then fields, each in order of first appearance, then `time`.
 /// The partition column `eden_day` is not among them: queries never see it.
 #[derive(Clone, Debug)]

@@ -258,7 +258,8 @@ impl Eden {
         self.home().join("server.log")
     }
 
-    fn command(&self) -> Command {
+    /// `eden` with the server's settings, to be given arguments and started.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(eden_binary(self.options.profile));
         // Settings of the person who runs the tests are not part of the test.
         for (name, _) in std::env::vars_os() {

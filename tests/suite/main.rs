@@ -7,3 +7,4 @@ mod mqtt_kills;
 mod one_server;
 mod read_your_writes;
 mod stop;
+mod transfer;

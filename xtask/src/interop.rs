@@ -10,6 +10,7 @@ mod expected;
 mod influx;
 mod mqtt;
 mod strace;
+mod transfer;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -34,6 +35,7 @@ const PARTS: &[Part] = &[
     ("readers", foreign_readers_agree),
     ("changes", changes::readers_agree_after_each_change),
     ("order", |clients| any_order::run(clients, settings::seed(), settings::rounds(CASES), |_| {})),
+    ("transfer", transfer::files_come_back_as_they_were),
     ("curl", |_| curl_writes()),
     ("influx", influx::stock_clients_write),
     ("mqtt", mqtt::stock_clients_publish),

@@ -1,6 +1,6 @@
 //! Decimal numbers: exact, and quick for the short ones that sensors send.
 
-use model::Value;
+use model::{Value, decimal};
 
 use super::scan::{Fail, not_a_value, quote, value_end};
 
@@ -50,7 +50,7 @@ fn many_digits(bytes: &[u8], mut at: usize, mantissa: &mut u64) -> usize {
     digits(bytes, at, mantissa)
 }
 
-/// Reads the number at `start`: `-? digits (i | u | (. digits)? ([eE] [+-]? digits)?)`; returns where it ends.
+/// Reads the number at `start`: `-? digits (i | u | (. digits)? (d | ([eE] [+-]? digits)?))`; returns where it ends.
 /// What may follow a value is the caller's to check.
 #[inline]
 pub(super) fn value(text: &str, start: usize) -> Result<(Value<'_>, usize), Fail> {
@@ -68,17 +68,24 @@ pub(super) fn value(text: &str, start: usize) -> Result<(Value<'_>, usize), Fail
         Some(b'u') => return unsigned(text, start, at).map(|value| (Value::U64(value), at + 1)),
         _ => {}
     }
-    let mut exponent = 0_i64;
+    let mut fraction = 0;
     if bytes.get(at) == Some(&b'.') {
         let end = digits(bytes, at + 1, &mut mantissa);
-        let fraction = end - (at + 1);
+        fraction = end - (at + 1);
         if fraction == 0 {
             return Err(refused(text, start));
         }
         digits_len += fraction;
-        exponent = -(fraction as i64);
         at = end;
     }
+    if bytes.get(at) == Some(&b'd') {
+        // So many digits do not wrap, if the first of them is the zero before the point.
+        let units = i64::try_from(mantissa).ok().filter(|_| digits_len <= DIGITS_MAX).and_then(decimal::checked);
+        let scale = u8::try_from(fraction).ok().filter(|scale| *scale <= decimal::SCALE_MAX);
+        let (Some(units), Some(scale)) = (units, scale) else { return Err(too_long(text, start, at)) };
+        return Ok((Value::Decimal { units: if negative { -units } else { units }, scale }, at + 1));
+    }
+    let mut exponent = -(fraction as i64);
     if let Some(b'e' | b'E') = bytes.get(at) {
         let (by, end) = exponent_at(text, start, at + 1)?;
         exponent = exponent.saturating_add(by);
@@ -140,6 +147,12 @@ fn unsigned(text: &str, start: usize, end: usize) -> Result<u64, Fail> {
         at: start,
         message: format!("the unsigned {} is out of range; right is 0 to {}", quote(&text[start..=end]), u64::MAX),
     })
+}
+
+#[cold]
+fn too_long(text: &str, start: usize, end: usize) -> Fail {
+    let number = quote(&text[start..=end]);
+    Fail { at: start, message: format!("the decimal {number} has more than {} digits", decimal::DIGITS_MAX) }
 }
 
 #[cold]
@@ -214,6 +227,26 @@ mod tests {
         ] {
             check(text);
         }
+    }
+
+    #[test]
+    fn a_decimal_is_its_digits_or_refused() {
+        for (text, units, scale) in [
+            ("21.5d", 215, 1),
+            ("-0.30d", -30, 2),
+            ("7d", 7, 0),
+            ("123456789012345.678d", 123_456_789_012_345_678, 3),
+            ("-999999999999999999d", -999_999_999_999_999_999, 0),
+            ("0.000000000000000001d", 1, 18),
+        ] {
+            let (found, end) = value(text, 0).unwrap();
+            assert_eq!((found, end), (Value::Decimal { units, scale }, text.len()), "{text}");
+        }
+        for text in ["1000000000000000000d", "0.0000000000000000001d", "18446744073709551616d", "00000000000000000000d"]
+        {
+            assert!(value(text, 0).unwrap_err().message.contains("more than 18 digits"), "{text}");
+        }
+        assert!(value("1.d", 0).is_err());
     }
 
     #[test]

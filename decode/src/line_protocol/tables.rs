@@ -11,6 +11,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use model::decimal::SCALE_MAX;
 use model::name::{check_column_name, check_name};
 use model::{BatchBuilder, SeriesKey, TableBatch, TableName, Value};
 
@@ -63,7 +64,7 @@ struct Name {
     /// The batch that `columns` belong to.
     generation: u32,
     /// By type, the column in the current batch, or [`NONE`].
-    columns: [u32; 5],
+    columns: [u32; TYPES],
 }
 
 struct Table<'a> {
@@ -228,7 +229,7 @@ impl<'a> Tables<'a> {
         }
         self.names_total += 1;
         let id = names.len() as u32;
-        names.push(Name { name: name.into(), is_tag: false, stamp: 0, slot: 0, generation: 0, columns: [NONE; 5] });
+        names.push(Name { name: name.into(), is_tag: false, stamp: 0, slot: 0, generation: 0, columns: [NONE; TYPES] });
         names_by_hash.insert_unique(hash, id, |id| self.hasher.hash_one(&*names[*id as usize].name));
         Ok(id)
     }
@@ -345,7 +346,7 @@ impl<'a> Tables<'a> {
             let name = &mut names[name as usize];
             if name.generation != *generation {
                 name.generation = *generation;
-                name.columns = [NONE; 5];
+                name.columns = [NONE; TYPES];
             }
             let column = &mut name.columns[place_of(&value)];
             if *column == NONE {
@@ -366,6 +367,11 @@ impl<'a> Tables<'a> {
     }
 }
 
+/// Types that are one each.
+const PLAIN_TYPES: usize = 5;
+/// Types that a field can have in one body: decimals of each scale are one.
+const TYPES: usize = PLAIN_TYPES + SCALE_MAX as usize + 1;
+
 /// Where the column of values like this one stands in [`Name::columns`].
 fn place_of(value: &Value<'_>) -> usize {
     match value {
@@ -374,7 +380,7 @@ fn place_of(value: &Value<'_>) -> usize {
         Value::U64(_) => 2,
         Value::Bool(_) => 3,
         Value::Text(_) => 4,
-        Value::Decimal { .. } => unreachable!("line protocol has no decimals: only a table's schema makes them"),
+        Value::Decimal { scale, .. } => PLAIN_TYPES + usize::from(*scale),
     }
 }
 

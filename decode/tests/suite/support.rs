@@ -46,7 +46,7 @@ pub(crate) fn value(value: Value<'_>) -> String {
         Value::U64(value) => format!("{value}u"),
         Value::Bool(value) => value.to_string(),
         Value::Text(text) => format!("{text:?}"),
-        Value::Decimal { .. } => unreachable!("no format that is decoded has decimals"),
+        Value::Decimal { units, scale } => format!("{}d", model::decimal::Decimal { units, scale }),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::serve::{Server, Surroundings};
 
 /// Exit code of a process that was told twice to stop: as if the second signal had ended it.
-const INTERRUPTED: i32 = 130;
+pub(crate) const INTERRUPTED: i32 = 130;
 
 /// Libraries that talk too much at `info`; the operator's words come later and win.
 const QUIET: &str = "datafusion=warn,deltalake_core=warn,delta_kernel=warn,object_store=warn,hyper=warn";

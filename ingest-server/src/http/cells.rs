@@ -221,8 +221,9 @@ impl Cells {
         match &self.kind {
             Kind::Text(values) => csv_field(values.value(row), out),
             Kind::TextView(values) => csv_field(values.value(row), out),
-            Kind::Single(values) => out.extend_from_slice(values.value(row).to_string().as_bytes()),
-            Kind::Double(values) => out.extend_from_slice(values.value(row).to_string().as_bytes()),
+            // With a point or an exponent, so that a reader who guesses types does not take it for a whole number.
+            Kind::Single(values) => out.extend_from_slice(format!("{:?}", values.value(row)).as_bytes()),
+            Kind::Double(values) => out.extend_from_slice(format!("{:?}", values.value(row)).as_bytes()),
             Kind::Time { .. } | Kind::Day(_) | Kind::Decimal { .. } | Kind::Other => csv_field(&self.text(row), out),
             Kind::List { .. } | Kind::Object { .. } => {
                 let mut json = Vec::new();

@@ -6,7 +6,7 @@
 mod aside;
 mod lines;
 pub mod query;
-mod schema;
+pub(crate) mod schema;
 pub mod v1;
 pub mod v2;
 pub mod v3;

@@ -1,22 +1,26 @@
-//! `GET|POST /api/v3/query_sql`: SQL as InfluxDB 3 takes it, rows as JSON, JSON lines or CSV. It only reads.
+//! `GET|POST /api/v3/query_sql`: SQL as InfluxDB 3 takes it, rows as JSON, JSON lines, CSV or Arrow. It
+//! only reads.
 
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use query::{Access, QueryRequest, QueryResult};
+use query::{Access, QueryError, QueryRequest, QueryResult};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::cells::{Cells, Times, csv_field};
 use super::left_out;
-use super::rows::{self, RowFormat};
+use super::rows::{self, BatchFormat, ByRow, RowFormat};
 use super::sql::read_json;
 use super::sql_error::SqlError;
 use crate::app::App;
@@ -35,6 +39,7 @@ enum Format {
     Json,
     JsonLines,
     Csv,
+    Arrow,
 }
 
 impl FromStr for Format {
@@ -45,7 +50,10 @@ impl FromStr for Format {
             "json" => Ok(Format::Json),
             "jsonl" => Ok(Format::JsonLines),
             "csv" => Ok(Format::Csv),
-            other => Err(SqlError::unsupported(format!("format {other:?} is not supported; use json, jsonl or csv"))),
+            "arrow" => Ok(Format::Arrow),
+            other => {
+                Err(SqlError::unsupported(format!("format {other:?} is not supported; use json, jsonl, csv or arrow")))
+            }
         }
     }
 }
@@ -56,6 +64,7 @@ impl Format {
             Format::Json => "application/json",
             Format::JsonLines => "application/jsonl",
             Format::Csv => "text/csv",
+            Format::Arrow => "application/vnd.apache.arrow.stream",
         }
     }
 }
@@ -102,9 +111,10 @@ async fn answer(app: &App, headers: &HeaderMap, request: Request) -> Result<Resp
         QueryResult::Rows(mut found) => {
             missing = std::mem::take(&mut found.left_out);
             match format {
-                Format::Json => rows::body(found, Objects { names: Vec::new(), lines: false }).await?,
-                Format::JsonLines => rows::body(found, Objects { names: Vec::new(), lines: true }).await?,
-                Format::Csv => rows::body(found, CsvRows).await?,
+                Format::Json => rows::body(found, ByRow::new(Objects { names: Vec::new(), lines: false })).await?,
+                Format::JsonLines => rows::body(found, ByRow::new(Objects { names: Vec::new(), lines: true })).await?,
+                Format::Csv => rows::body(found, ByRow::new(CsvRows)).await?,
+                Format::Arrow => rows::body(found, ArrowStream::default()).await?,
             }
         }
         QueryResult::Done { .. } => Body::from(if format == Format::Json { "[]" } else { "" }),
@@ -180,4 +190,41 @@ impl RowFormat for CsvRows {
     }
 
     fn tail(&mut self, _rows: u64, _out: &mut Vec<u8>) {}
+}
+
+/// Arrow's streaming format: exact for every type.
+#[derive(Default)]
+struct ArrowStream(Option<StreamWriter<Vec<u8>>>);
+
+impl ArrowStream {
+    /// Lets `write` write, and moves what it wrote to `out`.
+    fn with(
+        &mut self,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut StreamWriter<Vec<u8>>) -> Result<(), ArrowError>,
+    ) -> Result<(), QueryError> {
+        let Some(writer) = &mut self.0 else { return Ok(()) };
+        write(writer).map_err(as_arrow)?;
+        out.append(writer.get_mut());
+        Ok(())
+    }
+}
+
+fn as_arrow(error: ArrowError) -> QueryError {
+    QueryError::Internal(format!("write rows as Arrow: {error}"))
+}
+
+impl BatchFormat for ArrowStream {
+    fn head(&mut self, schema: &SchemaRef, out: &mut Vec<u8>) -> Result<(), QueryError> {
+        self.0 = Some(StreamWriter::try_new(Vec::new(), schema).map_err(as_arrow)?);
+        self.with(out, |_| Ok(()))
+    }
+
+    fn batch(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), QueryError> {
+        self.with(out, |writer| writer.write(batch))
+    }
+
+    fn tail(&mut self, out: &mut Vec<u8>) -> Result<(), QueryError> {
+        self.with(out, StreamWriter::finish)
+    }
 }

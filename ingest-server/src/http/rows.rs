@@ -17,7 +17,26 @@ use super::cells::Cells;
 /// Output held back until it is clear that the query gets that far.
 const HEAD_BYTES: usize = 256 << 10;
 
-/// A way to write rows.
+/// A way to write batches of rows.
+pub trait BatchFormat: Send + 'static {
+    /// What stands before the rows.
+    ///
+    /// # Errors
+    /// If it cannot show such columns.
+    fn head(&mut self, schema: &SchemaRef, out: &mut Vec<u8>) -> Result<(), QueryError>;
+    /// The next rows.
+    ///
+    /// # Errors
+    /// If it cannot show them.
+    fn batch(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), QueryError>;
+    /// What stands behind them.
+    ///
+    /// # Errors
+    /// If it cannot end what it began.
+    fn tail(&mut self, out: &mut Vec<u8>) -> Result<(), QueryError>;
+}
+
+/// A way to write rows one by one.
 pub trait RowFormat: Send + 'static {
     /// What stands before the rows.
     fn head(&mut self, schema: &SchemaRef, out: &mut Vec<u8>);
@@ -27,24 +46,23 @@ pub trait RowFormat: Send + 'static {
     fn tail(&mut self, rows: u64, out: &mut Vec<u8>);
 }
 
-struct Rendering<F> {
-    rows: Rows,
+/// Writes batches row by row.
+pub struct ByRow<F> {
     format: F,
     count: u64,
-    ended: bool,
 }
 
-impl<F: RowFormat> Rendering<F> {
-    /// Appends the next batch; at the end, the tail.
-    async fn step(&mut self, out: &mut Vec<u8>) -> Result<(), QueryError> {
-        match self.rows.next().await {
-            Some(batch) => self.batch(&batch?, out),
-            None => {
-                self.format.tail(self.count, out);
-                self.ended = true;
-                Ok(())
-            }
-        }
+impl<F: RowFormat> ByRow<F> {
+    /// No row yet.
+    pub fn new(format: F) -> Self {
+        ByRow { format, count: 0 }
+    }
+}
+
+impl<F: RowFormat> BatchFormat for ByRow<F> {
+    fn head(&mut self, schema: &SchemaRef, out: &mut Vec<u8>) -> Result<(), QueryError> {
+        self.format.head(schema, out);
+        Ok(())
     }
 
     fn batch(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), QueryError> {
@@ -56,16 +74,41 @@ impl<F: RowFormat> Rendering<F> {
         }
         Ok(())
     }
+
+    fn tail(&mut self, out: &mut Vec<u8>) -> Result<(), QueryError> {
+        self.format.tail(self.count, out);
+        Ok(())
+    }
+}
+
+struct Rendering<F> {
+    rows: Rows,
+    format: F,
+    ended: bool,
+}
+
+impl<F: BatchFormat> Rendering<F> {
+    /// Appends the next batch; at the end, the tail.
+    async fn step(&mut self, out: &mut Vec<u8>) -> Result<(), QueryError> {
+        match self.rows.next().await {
+            Some(batch) => self.format.batch(&batch?, out),
+            None => {
+                self.format.tail(out)?;
+                self.ended = true;
+                Ok(())
+            }
+        }
+    }
 }
 
 /// The body that shows `rows` in `format`. Dropping it cancels the query.
 ///
 /// # Errors
 /// What the query said before much was rendered.
-pub async fn body(rows: Rows, mut format: impl RowFormat) -> Result<Body, QueryError> {
+pub async fn body(rows: Rows, mut format: impl BatchFormat) -> Result<Body, QueryError> {
     let mut head = Vec::new();
-    format.head(&rows.schema, &mut head);
-    let mut rendering = Rendering { rows, format, count: 0, ended: false };
+    format.head(&rows.schema, &mut head)?;
+    let mut rendering = Rendering { rows, format, ended: false };
     while head.len() < HEAD_BYTES && !rendering.ended {
         rendering.step(&mut head).await?;
     }
@@ -75,7 +118,7 @@ pub async fn body(rows: Rows, mut format: impl RowFormat) -> Result<Body, QueryE
     Ok(Body::from_stream(stream::once(async { Ok(Bytes::from(head)) }).chain(rest(rendering))))
 }
 
-fn rest<F: RowFormat>(rendering: Rendering<F>) -> impl Stream<Item = Result<Bytes, QueryError>> {
+fn rest<F: BatchFormat>(rendering: Rendering<F>) -> impl Stream<Item = Result<Bytes, QueryError>> {
     stream::try_unfold(rendering, async |mut rendering| {
         if rendering.ended {
             return Ok(None);

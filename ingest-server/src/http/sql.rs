@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::body;
 use super::cells::{Cells, Times, type_id};
 use super::left_out;
-use super::rows::{self, RowFormat};
+use super::rows::{self, ByRow, RowFormat};
 use super::sql_error::SqlError;
 use crate::app::App;
 
@@ -67,7 +67,7 @@ async fn answer(app: &Arc<App>, types: bool, headers: &HeaderMap, body: Body) ->
     let body = match engine.execute(request).await? {
         QueryResult::Rows(mut found) => {
             missing = std::mem::take(&mut found.left_out);
-            rows::body(found, CrateRows { types, took }).await?
+            rows::body(found, ByRow::new(CrateRows { types, took })).await?
         }
         QueryResult::Done { rows, .. } => {
             let col_types = if types { "\"col_types\":[]," } else { "" };

@@ -45,7 +45,7 @@ fn sql_shows_tables_and_other_formats() {
     assert!(lines[4].starts_with("(2 rows, ") && lines[4].ends_with(" ms)"), "{}", lines[4]);
 
     let csv = sql(&["--format", "csv", "SELECT d, v FROM m ORDER BY d;"]);
-    assert_eq!(csv.out, "d,v\na,1.5\nb,10\n");
+    assert_eq!(csv.out, "d,v\na,1.5\nb,10.0\n");
     let json = sql(&["--format", "json", "SELECT d FROM m ORDER BY d"]);
     assert_eq!(json.out, "[{\"d\":\"a\"},{\"d\":\"b\"}]\n");
     let jsonl = sql(&["--format", "jsonl", "SELECT d FROM m ORDER BY d; SELECT 1 AS one"]);
@@ -115,6 +115,8 @@ fn help_and_version_teach() {
         (&["serve", "--help"], "EDEN_HTTP_LISTEN"),
         (&["sql", "--help"], "SHOW TABLES"),
         (&["write", "--help"], "eden write"),
+        (&["import", "--help"], "Importing a file again changes nothing"),
+        (&["export", "--help"], "eden export --table press --output press.parquet"),
         (&["demo", "--help"], "--for"),
     ] {
         let help = run(dir.path(), args);

@@ -233,3 +233,26 @@ fn metrics_count_what_happened() {
         assert!(page.body.contains(&format!("# HELP {} ", metric.name)), "{} is not on the page", metric.name);
     }
 }
+
+#[test]
+fn a_table_tells_what_its_columns_are_for() {
+    let eden = filled();
+    eden.sql("ALTER TABLE bmp180 ADD COLUMN humidity DECIMAL(18,1)");
+    let columns = json!([
+        { "name": "agent", "kind": "tag", "type": "TEXT" },
+        { "name": "sensor", "kind": "tag", "type": "TEXT" },
+        { "name": "temperature", "kind": "field", "type": "DOUBLE" },
+        { "name": "pressure", "kind": "field", "type": "BIGINT" },
+        { "name": "total", "kind": "field", "type": "NUMERIC(20,0)" },
+        { "name": "ok", "kind": "field", "type": "BOOLEAN" },
+        { "name": "humidity", "kind": "field", "type": "DECIMAL(18,1)" },
+        { "name": "time", "kind": "time", "type": "TIMESTAMP" },
+    ]);
+    for path in ["/api/v1/table?table=bmp180", "/api/v1/table?db=doc&table=BMP180"] {
+        let answer = eden.get(path);
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(answer.json(), json!({ "schema": "public", "table": "bmp180", "columns": columns }), "{path}");
+    }
+    assert_eq!(eden.get("/api/v1/table?db=plant&table=bmp180").status, 404);
+    assert_eq!(eden.get("/api/v1/table").status, 400);
+}

@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
-    Statement as Ast, TableAlias, TableFactor, TableWithJoins, VisitMut, VisitorMut,
+    AccessExpr, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    SetExpr, Statement as Ast, Subscript, TableAlias, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
 };
 use model::TableName;
 use storage::TableInfo;
@@ -142,6 +142,38 @@ impl<'a> Columns<'a> {
         Some(wanted)
     }
 
+    /// The column that `motor['current']['l1']` means if there is none of the name `motor`: `"motor.current.l1"`, as values
+    /// of nested objects are stored (docs/adr/0017-nested-objects-by-path.md).
+    fn nested(&self, expr: &Expr) -> Option<Expr> {
+        let Expr::CompoundFieldAccess { root, access_chain } = expr else { return None };
+        let Expr::Identifier(first) = &**root else { return None };
+        let (mut idents, mut path) = (vec![first.clone()], String::new());
+        for access in access_chain {
+            match access {
+                AccessExpr::Dot(Expr::Identifier(ident)) if path.is_empty() => idents.push(ident.clone()),
+                AccessExpr::Subscript(Subscript::Index { index: Expr::Value(value) }) => {
+                    let Value::SingleQuotedString(name) = &value.value else { return None };
+                    path.push('.');
+                    path.push_str(name);
+                }
+                _ => return None,
+            }
+        }
+        let root = folded(idents.last()?);
+        let columns = || self.read.iter().flat_map(|info| info.schema.columns());
+        let is_column = |name: &str| columns().any(|column| column.name.to_lowercase() == name.to_lowercase());
+        if path.is_empty() || self.defined.aliases.contains(&root) || is_column(&root) {
+            return None;
+        }
+        let wanted = format!("{root}{path}").to_lowercase();
+        let meant = columns().find(|column| column.name.to_lowercase() == wanted)?;
+        *idents.last_mut()? = exactly(&meant.name);
+        match idents.as_slice() {
+            [one] => Some(Expr::Identifier(one.clone())),
+            _ => Some(Expr::CompoundIdentifier(idents)),
+        }
+    }
+
     fn wildcard(&self, name: &mut ObjectName) {
         let idents = name.0.iter_mut().filter_map(|part| match part {
             ObjectNamePart::Identifier(ident) => Some(ident),
@@ -216,6 +248,9 @@ impl VisitorMut for Columns<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Some(column) = self.nested(expr) {
+            *expr = column;
+        }
         match expr {
             Expr::Identifier(ident) => self.column(ident, None),
             Expr::CompoundIdentifier(idents) => {

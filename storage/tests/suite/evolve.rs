@@ -80,7 +80,7 @@ fn a_decimal_takes_as_many_digits_as_were_declared_and_can_be_given_more() {
     let many = "more than 3 digits";
     for (value, said) in [(Value::F64(100.0), many), (Value::I64(-100), many), (Value::F64(0.25), "is finer")] {
         let reason = refused(&storage, value);
-        assert!(reason.contains(said) && reason.contains("TYPE DECIMAL(18, "), "{reason}");
+        assert!(reason.contains(said) && reason.contains("TYPE DECIMAL(18,"), "{reason}");
     }
     storage.refresh(&t()).unwrap();
     assert!(invalid(storage.alter_column(&t(), "x", of_digits(2))).contains("99.9"));
@@ -118,7 +118,7 @@ fn a_declared_resolution_takes_its_multiples_of_any_type_and_nothing_finer() {
     put(&storage, 1, Value::F64(21.5));
     put(&storage, 2, Value::F64(-3.1));
     let reason = refused(&storage, Value::F64(21.55));
-    let alter = r#"ALTER TABLE "t" ALTER COLUMN "x" TYPE DECIMAL(18, 2)"#;
+    let alter = r#"ALTER TABLE "t" ALTER COLUMN "x" TYPE DECIMAL(18,2)"#;
     assert!(reason.contains("resolution 0.1") && reason.contains("21.55") && reason.contains(alter), "{reason}");
     let reason = refused(&storage, Value::F64(1e18));
     assert!(reason.contains("more than 18 digits") && reason.contains("TYPE DOUBLE"), "{reason}");

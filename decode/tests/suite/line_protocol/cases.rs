@@ -56,6 +56,15 @@ fn values_have_the_type_they_are_written_in() {
 }
 
 #[test]
+fn decimals_of_other_scales_are_columns_of_their_own() {
+    check(
+        "m a=21.5d,b=-0.05d 1\nm a=21.55d 2\nm a=7d,b=1 3\nm a=22.5d 4",
+        &["m[] a=21.5d b=-0.05d @1", "m[] a=21.55d @2", "m[] a=7d b=1.0 @3", "m[] a=22.5d @4"],
+    );
+    refused("m a=1234567890123456789d 1", "byte 5: the decimal \"1234567890123456789d\" has more than 18 digits");
+}
+
+#[test]
 fn texts_know_two_escapes_and_may_have_line_breaks() {
     check(r#"m a="\"",b="\\",c="\n\,\ ",d="\\\"" 5"#, &[r#"m[] a="\"" b="\\" c="\\n\\,\\ " d="\\\"" @5"#]);
     check(

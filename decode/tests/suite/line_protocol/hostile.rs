@@ -57,7 +57,7 @@ fn check(body: &[u8]) -> Decoded {
 #[test]
 fn mutated_bodies_neither_panic_nor_grow() {
     let corpus = corpus();
-    let special = b",= \\\"#\n\r\t\0.-+eiutf0195\xc3\xa9\xff";
+    let special = b",= \\\"#\n\r\t\0.-+deiutf0195\xc3\xa9\xff";
     for seed in seeds(50_000) {
         let rng = SplitMix64::new(seed);
         let pick = |below: usize| rng.below(below.max(1) as u64) as usize;
@@ -89,7 +89,7 @@ fn mutated_bodies_neither_panic_nor_grow() {
 #[test]
 fn the_corpus_itself_is_read_as_intended() {
     let lines: Vec<_> = corpus().iter().map(|body| check(body)).map(|d| (d.lines, d.errors_total)).collect();
-    assert_eq!(lines, [(3, 0), (1, 1), (28, 28), (6, 4), (5, 0), (7, 0), (5, 0)]);
+    assert_eq!(lines, [(3, 0), (1, 1), (28, 28), (6, 4), (3, 0), (5, 0), (7, 0), (5, 0)]);
 }
 
 #[test]

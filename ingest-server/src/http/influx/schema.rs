@@ -9,7 +9,7 @@ const RESERVED: [&str; 3] = ["system", "information_schema", "pg_catalog"];
 const DEFAULT_POLICIES: [&str; 3] = ["", "autogen", "default"];
 
 /// The schema that a database's name means.
-fn of_database(db: &str) -> &str {
+pub(crate) fn of_database(db: &str) -> &str {
     if matches!(db, "" | "doc" | "iox") { PUBLIC } else { db }
 }
 
