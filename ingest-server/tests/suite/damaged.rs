@@ -67,7 +67,7 @@ fn both_endpoints_go_on_without_a_damaged_shard_if_told_to_and_say_so() {
     assert_eq!((answer.status, answer.json()), (200, json!([{ "v": 30.0 }])));
     check_headers(&answer, "1", "3", Some(&name));
     let answer = by_post(&[SKIP]);
-    assert_eq!((answer.status, &*answer.body), (200, "v\n30\n"));
+    assert_eq!((answer.status, &*answer.body), (200, "v\n30.0\n"));
     check_headers(&answer, "1", "3", Some(&name));
 
     assert_eq!(by_post(&[("x-eden-skip-damaged", "false")]).status, 500);
