@@ -295,7 +295,7 @@ impl Catalog {
         let mut log = TableLog::create(&self.context.disk, &dir)?;
         log.commit(&[
             commit_info(&self.context, "CREATE TABLE"),
-            Action::Protocol(Protocol { min_reader_version: 1, min_writer_version: 2 }),
+            protocol(),
             Action::MetaData(metadata(id, name, schema, &properties)),
         ])?;
         let state = TableState {
@@ -360,11 +360,14 @@ impl Table {
             shards.map(|shard| (shard.day, shard.path.clone(), shard.bytes)).collect()
         };
         let properties = self.properties().dropped(now_ms);
-        let mut actions = vec![commit_info(&self.context, "DROP TABLE"), self.metadata(&self.schema(), &properties)];
+        // With all that is needed to know, without the commits before it, that there was a table and is none.
+        let mut actions =
+            vec![commit_info(&self.context, "DROP TABLE"), protocol(), self.metadata(&self.schema(), &properties)];
         actions.extend(paths.iter().map(|(day, path, bytes)| self.remove_action(*day, path, *bytes, true)));
         if let Err(e) = log.commit(&actions) {
             // If it may stand all the same, a row that is acknowledged now could be gone after a restart.
-            self.state().fate = if log.is_uncertain() { Fate::Unknown } else { Fate::Live };
+            let may_stand = log.is_uncertain() && !matches!(e, StorageError::Busy { .. });
+            self.state().fate = if may_stand { Fate::Unknown } else { Fate::Live };
             return Err(e);
         }
         let (gone, freed) = {
@@ -385,6 +388,10 @@ impl Table {
     fn metadata(&self, schema: &TableSchema, properties: &Properties) -> Action {
         Action::MetaData(metadata(Uuid::from_bytes(self.id.0), &self.name, schema, properties))
     }
+}
+
+fn protocol() -> Action {
+    Action::Protocol(Protocol { min_reader_version: 1, min_writer_version: 2 })
 }
 
 pub(crate) fn commit_info(context: &Context, operation: &str) -> Action {

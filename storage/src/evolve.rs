@@ -324,7 +324,7 @@ impl Rewritten<'_> {
         }
         actions.extend(self.shards.values().map(|(_, add, ..)| Action::Add(add.clone())));
         let committed = log.commit(&actions);
-        if log.is_uncertain() {
+        if log.is_uncertain() && !matches!(committed, Err(StorageError::Busy { .. })) {
             // It may stand and name these files. Rows of either type may be wrong until a restart tells which is right.
             self.is_committed = true;
             table.state().is_in_doubt = true;
