@@ -287,6 +287,8 @@ fn serve(args: ServeArgs) -> Result<(), Failure> {
 fn demo(args: DemoArgs) -> Result<(), Failure> {
     let mut config = load(None)?;
     config.storage.data = args.data;
+    // What is played with does not go where somebody keeps his own.
+    config.storage.tables = String::new();
     if config.server.log == Config::default().server.log {
         // The view is on the same terminal: only what went wrong may interrupt it.
         config.server.log = "warn".into();

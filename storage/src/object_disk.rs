@@ -1,4 +1,5 @@
-//! An object store as a [`Disk`], so that the same code keeps tables on `file://` and on S3 (docs/adr/0017).
+//! An object store as a [`Disk`], so that the same code keeps tables on `file://` and on S3
+//! (docs/adr/0017-tables-in-an-object-store.md).
 //!
 //! Owns:     what a disk's calls are in requests: whole objects, put-if-absent for commits, ranges for reads.
 //! Does not: hold the log, the lock or the identity of a node: those stay on a disk of this machine.
@@ -279,7 +280,7 @@ impl Disk for ObjectDisk {
     }
 
     fn may_stand(&self, _path: &Path, error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|inner| inner.is::<InDoubt>())
+        error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<InDoubt>)
     }
 
     fn read_files(&self, paths: &[PathBuf]) -> Vec<io::Result<Vec<u8>>> {

@@ -1,4 +1,5 @@
-//! Where the tables are: in the data folder, in another one, or in an object store (docs/adr/0017).
+//! Where the tables are: in the data folder, in another one, or in an object store
+//! (docs/adr/0017-tables-in-an-object-store.md).
 //!
 //! Owns:     what `[storage] tables` means; the trial of an object store before it is trusted; the note there that says
 //!           whose the tables are.

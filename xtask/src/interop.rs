@@ -8,6 +8,7 @@ mod changes;
 mod clients;
 mod expected;
 mod mqtt;
+mod s3;
 mod strace;
 
 use std::io::Write;
@@ -35,6 +36,7 @@ const PARTS: &[Part] = &[
     ("order", |clients| any_order::run(clients, settings::seed(), settings::rounds(CASES), |_| {})),
     ("curl", |_| curl_writes()),
     ("mqtt", mqtt::stock_clients_publish),
+    ("s3", s3::tables_in_s3),
     ("strace", |_| strace::no_ack_leaves_before_its_sync()),
 ];
 
