@@ -293,24 +293,43 @@ impl Catalog {
         let dir = self.context.tables_dir.join(&prefix);
         let properties = Properties::new(options, self.context.now_ms());
         let mut log = TableLog::create(&self.context.disk, &dir)?;
-        log.commit(&[
+        let committed = log.commit(&[
             commit_info(&self.context, "CREATE TABLE"),
             protocol(),
             Action::MetaData(metadata(id, name, schema, &properties)),
-        ])?;
-        let state = TableState {
-            id: TableId(*id.as_bytes()),
-            schema: schema.clone(),
-            adds: BTreeMap::new(),
-            txns: BTreeMap::new(),
-            properties,
+        ]);
+        let table = match committed {
+            Ok(_) => {
+                let state = TableState {
+                    id: TableId(*id.as_bytes()),
+                    schema: schema.clone(),
+                    adds: BTreeMap::new(),
+                    txns: BTreeMap::new(),
+                    properties,
+                };
+                Table::new(name.clone(), prefix, &self.context, log, state).expect("an empty table has nothing to read")
+            }
+            Err(e) => self.made_before(name, &prefix, e)?,
         };
-        let table =
-            Table::new(name.clone(), prefix, &self.context, log, state).expect("an empty table has nothing to read");
         let table = Arc::new(table);
         self.tables.write().expect("no holder of this lock panics").insert(Arc::clone(&table));
         tracing::info!(table = %name, "table created");
         Ok((table, true))
+    }
+
+    /// The table that is in the way of a new one: the store had it made when it did not answer.
+    fn made_before(&self, name: &TableName, prefix: &str, error: StorageError) -> Result<Table, StorageError> {
+        let is_taken = |e: &io::Error| e.kind() == io::ErrorKind::AlreadyExists && self.context.disk.is_remote();
+        if !matches!(&error, StorageError::Io { source, .. } if is_taken(source)) {
+            return Err(error);
+        }
+        let dir = self.context.tables_dir.join(prefix);
+        let Some((log, state)) = TableLog::load(&self.context.disk, &dir)? else { return Err(error) };
+        if state.properties.dropped_ms().is_some() {
+            return Err(error);
+        }
+        let corrupt = |reason| StorageError::Corrupt { path: dir.join("_delta_log"), reason };
+        Table::new(name.clone(), prefix.to_owned(), &self.context, log, state).map_err(corrupt)
     }
 }
 

@@ -223,7 +223,7 @@ impl Storage {
         let space = &self.shared.context.space;
         self.shared.check_open()?;
         space.check()?;
-        self.admit_rows(batches, source).map_err(|e| space.busy_if_full(e))
+        self.admit_rows(batches, source).map_err(|e| space.busy_if_full(e).busy_if_away())
     }
 
     fn admit_rows(&self, batches: Vec<TableBatch>, source: &str) -> Result<Admitted, StorageError> {

@@ -15,6 +15,8 @@
 
 mod calls;
 mod file;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -127,7 +129,7 @@ impl ObjectDisk {
 
     /// Puts an object that must not exist yet. It is there when this returns `Ok`, and is this one.
     fn put_new(&self, location: &Location, bytes: &Bytes) -> io::Result<()> {
-        let mut tries = calls::Tries::default();
+        let mut tries = self.calls.tries();
         loop {
             let (to, payload) = (location.clone(), PutPayload::from(bytes.clone()));
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
@@ -161,8 +163,14 @@ impl ObjectDisk {
         if let Some(tail) = self.known.tail(path) {
             return Ok(tail);
         }
-        let location = location.clone();
-        let tail = self.calls.run(move |store| async move { read_tail(&*store, &location).await })?;
+        let of = location.clone();
+        let tail = match self.calls.run(move |store| async move { read_tail(&*store, &of).await }) {
+            // An empty object has no end that could be asked for.
+            Err(e) if e.kind() != io::ErrorKind::NotFound && !is_away(&e) && self.info(path)?.len == 0 => {
+                Tail { size: 0, from: 0, bytes: Bytes::new() }
+            }
+            tail => tail?,
+        };
         self.known.remember(path, &tail);
         Ok(tail)
     }

@@ -38,6 +38,9 @@ const TRIAL: &str = "eden-trial-";
 /// Who puts an object at the same time in a trial: stores that only pretend to know put-if-absent have let two win.
 const RACERS: usize = 32;
 
+/// When it is worth trying again what a store did not answer.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// How long a request of a store is tried again.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -262,6 +265,14 @@ impl Tables {
 }
 
 impl StorageError {
+    /// What a request is told that needed the store: to come back, if it did not answer.
+    pub(crate) fn busy_if_away(self) -> StorageError {
+        if !self.is_store_away() {
+            return self;
+        }
+        StorageError::Busy { reason: self.to_string().into(), retry_after: RETRY_AFTER }
+    }
+
     /// Whether an object store did not answer: later it may.
     pub fn is_store_away(&self) -> bool {
         matches!(self, StorageError::Io { source, .. } if is_away(source))

@@ -24,8 +24,9 @@ const IMPATIENT: Duration = Duration::from_secs(10);
 /// Tries of a put that has certainly not reached the store.
 const UNREACHED_TRIES: u32 = 4;
 
-/// Tries to find out what became of one that may have.
+/// Tries to find out what became of one that may have, and the time after which there is no further one.
 const IN_DOUBT_TRIES: u32 = 30;
+const IN_DOUBT_MAX: Duration = Duration::from_secs(60);
 
 /// Characters of a store's answer that are told: some send pages.
 const REASON_CHARS_MAX: usize = 400;
@@ -70,6 +71,10 @@ impl Calls {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).thread_name("object-store").enable_all().build()?;
         Ok(Calls { name, patient, once, runtime: Some(runtime), clock, pause_max, away_until: Mutex::default() })
+    }
+
+    pub(super) fn tries(&self) -> Tries<'_> {
+        Tries::new(&*self.clock)
     }
 
     pub(super) fn name(&self) -> &str {
@@ -158,13 +163,19 @@ impl fmt::Display for InDoubt {
 impl Error for InDoubt {}
 
 /// The tries of one put.
-#[derive(Debug, Default)]
-pub(super) struct Tries {
+#[derive(Debug)]
+pub(super) struct Tries<'a> {
+    clock: &'a dyn Clock,
+    since: Duration,
     count: u32,
     may_stand: bool,
 }
 
-impl Tries {
+impl Tries<'_> {
+    pub(super) fn new(clock: &dyn Clock) -> Tries<'_> {
+        Tries { clock, since: clock.monotonic(), count: 0, may_stand: false }
+    }
+
     /// The try failed with `error`; `Some` is what the whole put failed with.
     pub(super) fn failed(&mut self, error: io::Error) -> Option<io::Error> {
         match error.kind() {
@@ -190,8 +201,11 @@ impl Tries {
 
     fn again(&mut self, error: io::Error) -> Option<io::Error> {
         self.count += 1;
+        let is_late = self.clock.monotonic().saturating_sub(self.since) >= IN_DOUBT_MAX;
         match self.may_stand {
-            true if self.count >= IN_DOUBT_TRIES => Some(io::Error::new(io::ErrorKind::TimedOut, InDoubt(error))),
+            true if self.count >= IN_DOUBT_TRIES || is_late => {
+                Some(io::Error::new(io::ErrorKind::TimedOut, InDoubt(error)))
+            }
             false if self.count >= UNREACHED_TRIES => Some(error),
             _ => None,
         }
@@ -257,6 +271,8 @@ fn reason(error: &object_store::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use model::SystemClock;
+
     use super::*;
 
     fn error(kind: io::ErrorKind) -> io::Error {
@@ -265,17 +281,19 @@ mod tests {
 
     #[test]
     fn a_put_that_has_not_reached_the_store_fails_soon_and_leaves_no_doubt() {
-        let mut tries = Tries::default();
+        let clock = SystemClock::new();
+        let mut tries = Tries::new(&clock);
         let failed = std::iter::repeat_with(|| tries.failed(error(io::ErrorKind::NotConnected))).flatten().next();
         assert_eq!(failed.unwrap().kind(), io::ErrorKind::NotConnected);
         assert_eq!(tries.count, UNREACHED_TRIES);
-        let refused = Tries::default().failed(error(io::ErrorKind::PermissionDenied)).unwrap();
+        let refused = Tries::new(&clock).failed(error(io::ErrorKind::PermissionDenied)).unwrap();
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
     }
 
     #[test]
     fn after_a_try_that_was_not_answered_no_refusal_is_taken_for_the_truth() {
-        let mut tries = Tries::default();
+        let clock = SystemClock::new();
+        let mut tries = Tries::new(&clock);
         assert!(tries.failed(error(io::ErrorKind::TimedOut)).is_none());
         assert!(tries.failed(error(io::ErrorKind::PermissionDenied)).is_none());
         let failed = std::iter::repeat_with(|| tries.failed(error(io::ErrorKind::NotConnected))).flatten().next();

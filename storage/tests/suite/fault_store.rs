@@ -5,6 +5,7 @@
 //!
 //! What it has done is durable. What a test calls a cut is the end of the process that speaks to it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -68,8 +69,8 @@ struct State {
     life: u64,
     /// Puts, parts and deletions so far.
     changes: u64,
-    /// Puts, reads and lists so far.
-    requests: u64,
+    /// Requests of each object so far that read it.
+    reads: HashMap<String, u64>,
     /// The change at which the process ends, and whether that is done.
     cut: Option<(u64, bool)>,
     is_off: bool,
@@ -172,9 +173,9 @@ impl FaultStore {
         block_on(self.inner.store.put(&Path::from(location), bytes.into())).unwrap();
     }
 
-    /// Requests so far.
-    pub(crate) fn requests(&self) -> u64 {
-        self.state().requests
+    /// Requests so far that read an object.
+    pub(crate) fn reads(&self, location: &str) -> u64 {
+        self.state().reads.get(location).copied().unwrap_or(0)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -182,8 +183,7 @@ impl FaultStore {
     }
 
     fn asked(&self) -> Result<()> {
-        let mut state = self.state();
-        state.requests += 1;
+        let state = self.state();
         if state.life != self.life || state.is_off || state.is_away {
             return Err(away(io::ErrorKind::NotConnected));
         }
@@ -266,6 +266,7 @@ impl ObjectStore for FaultStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.asked()?;
+        *self.state().reads.entry(location.to_string()).or_default() += 1;
         self.inner.store.get_opts(location, options).await
     }
 

@@ -11,7 +11,7 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path as Location;
 use storage::check::repair::{Act, RepairOptions, repair};
 use storage::check::{CheckOptions, Severity, check};
-use storage::{Disks, Storage, StorageError};
+use storage::{Disks, Storage, StorageError, Tables};
 use wal::disk::SharedDisk;
 
 use crate::correct::random_run;
@@ -45,6 +45,14 @@ fn put(storage: &Storage, time: i64, value: f64) {
 
 fn count(storage: &Storage) -> usize {
     read(storage, "t").len()
+}
+
+/// The only shard of table `t`, below the tables.
+fn shard_path(store: &FaultStore) -> String {
+    let locations = store.locations().into_iter().filter(|l| is_shard(&Location::from(l.as_str())));
+    let shards: Vec<String> = locations.map(|l| l["tables/".len()..].to_owned()).collect();
+    let [shard] = &shards[..] else { panic!("{shards:?}") };
+    shard.clone()
 }
 
 /// The newest version of table `t`.
@@ -181,7 +189,13 @@ fn while_the_store_is_away_writes_are_acknowledged_and_queries_do_not_call_shard
     assert!(failed.is_store_away(), "{failed}");
     // A new table has to be committed first.
     let new = crate::world::batch("u", &[("a", 1, &[("x", Value::F64(1.0))])]);
-    assert!(storage.write(vec![new.clone()], "test").is_err_and(|e| e.is_store_away()));
+    let refused = storage.write(vec![new.clone()], "test").unwrap_err();
+    assert!(matches!(refused, StorageError::Busy { .. }), "{refused}");
+    assert!(refused.to_string().contains("does not answer"), "{refused}");
+    let location = Location::from(shard_path(&store));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let failed = runtime.block_on(storage.object_store().get_ranges(&location, &[0..10, 20..30])).unwrap_err();
+    assert!(failed.to_string().contains("does not answer"), "{failed}");
     assert_eq!(storage.damaged_shards(), []);
     assert!(!storage.is_poisoned());
     store.come_back();
@@ -326,17 +340,19 @@ fn a_shard_is_read_in_few_requests() {
     let [view] = &snapshot.shards[..] else { panic!("{} shards", snapshot.shards.len()) };
     let bytes = view.shard.bytes;
     assert!(bytes > 9 << 20, "a shard of {bytes} bytes is put in one part");
-    let before = store.requests();
+    let reads = || store.reads(&format!("tables/{}", view.shard.path));
+    let before = reads();
     let location = Location::from(view.shard.path.as_str());
     let reader = storage.object_store();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     // The footer, then forty column chunks with gaps between them.
-    let footer = runtime.block_on(reader.get_range(&location, bytes - 65_536..bytes)).unwrap();
-    assert_eq!((footer.len(), store.requests() - before), (65_536, 1));
+    let end = bytes - 65_536..bytes;
+    let footer = runtime.block_on(reader.get_ranges(&location, std::slice::from_ref(&end))).unwrap();
+    assert_eq!((footer[0].len(), reads() - before), (65_536, 1));
     let ranges: Vec<_> = (0..40).map(|n| n * (bytes / 40)..n * (bytes / 40) + 100_000).collect();
     let read = runtime.block_on(reader.get_ranges(&location, &ranges)).unwrap();
     assert!(read.iter().all(|bytes| bytes.len() == 100_000));
-    assert!(store.requests() - before <= 6, "{} requests", store.requests() - before);
+    assert!(reads() - before <= 6, "{} requests", reads() - before);
 }
 
 #[test]
@@ -371,4 +387,57 @@ fn damage_in_a_store_is_named_and_repaired() {
     let other: SharedDisk = Arc::new(SimDisk::new());
     let theirs = Disks { data: other, tables: Some(store.tables()) };
     assert!(matches!(repair(theirs, &clock, &options, &mut |_| {}), Err(StorageError::Owned { .. })));
+}
+
+#[test]
+fn tables_in_another_folder_are_one_servers_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let local: SharedDisk = Arc::new(wal::disk::LocalDisk::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let elsewhere = folder.path().join("with a blank/tables");
+    let url = url::Url::from_directory_path(&elsewhere).unwrap();
+    let tables = Tables::at(url.as_str(), &local, &clock).unwrap();
+    let world = |name: &str, seed| {
+        let mut world = World::on(Arc::clone(&local), folder.path().join(name)).with_seed(seed);
+        world.tables = Some(tables.clone());
+        world
+    };
+    tables.try_out(&SplitMix64::new(1)).unwrap();
+    let mut first = world("first", 1);
+    let storage = first.open();
+    put(&storage, 1, 1.0);
+    storage.refresh(&table()).unwrap();
+    assert_eq!(crate::world::files(&elsewhere, ".parquet").len(), 1);
+    assert!(matches!(world("second", 50).try_open(), Err(StorageError::Owned { .. })));
+    drop(storage);
+    assert_eq!(count(&first.reopen()), 1);
+    for (wrong, why) in [("ftp://x/y", "there is no ftp://"), ("tables", "relative URL"), ("s3:///x", "no bucket")] {
+        let error = Tables::at(wrong, &local, &clock).unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains("[storage] tables"), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn a_new_table_whose_first_commit_was_in_doubt_is_there_at_the_next_try() {
+    for fault in [Fault::AnswerLost, Fault::Late] {
+        for delivered in [false, true] {
+            let store = FaultStore::new();
+            let (mut world, _) = world(&store);
+            let storage = world.open();
+            store.fail_and_leave(fault, is_commit);
+            let one = crate::world::batch("t", &[("a", 1, &[("x", Value::F64(1.0))])]);
+            let label = format!("{fault:?}, delivered: {delivered}");
+            let refused = storage.write(vec![one.clone()], "test").unwrap_err();
+            assert!(matches!(refused, StorageError::Busy { .. }), "{label}: {refused}");
+            store.come_back();
+            if delivered {
+                store.deliver(is_commit);
+            }
+            storage.write(vec![one], "test").unwrap_or_else(|e| panic!("{label}: {e}")).wait().unwrap();
+            assert_eq!(store.deliver(is_commit), 0, "{label}");
+            storage.refresh(&table()).unwrap();
+            drop(storage);
+            assert_eq!(count(&world.reopen()), 1, "{label}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::clients::{Clients, cache};
 use super::{START_US, nothing_is_damaged, piped};
+use crate::command::run as run_command;
 use crate::{Failure, Outcome};
 
 const BUCKET: &str = "plant";
@@ -89,6 +90,12 @@ impl Store {
         piped("curl", &[&signed[..], &ask[..]].concat(), b"").is_ok_and(|status| status == b"200" || status == b"409")
     }
 
+    /// Lets it take requests and not answer, until it is woken.
+    fn signal(&self, signal: &str) -> Outcome {
+        let id = self.process.as_ref().map_or(0, Child::id).to_string();
+        run_command(Command::new("kill").args([signal, &id]))
+    }
+
     /// Ends it as a power cut would end the process.
     fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -132,6 +139,8 @@ fn life(clients: &Clients, store: &mut Store) -> Outcome {
     let environment = [
         ("AWS_ENDPOINT_URL", &*store.url()),
         ("AWS_ALLOW_HTTP", "true"),
+        // So that a store that hangs is found out soon.
+        ("AWS_TIMEOUT", "5 seconds"),
         ("AWS_REGION", "us-east-1"),
         ("AWS_ACCESS_KEY_ID", KEY),
         ("AWS_SECRET_ACCESS_KEY", SECRET),
@@ -200,6 +209,18 @@ fn life(clients: &Clients, store: &mut Store) -> Outcome {
     wait::until(FLUSHED_WITHIN, || eden.client().sql("REFRESH TABLE air").is_ok().then_some(()))
         .ok_or("the table is not flushed although the store is back")?;
     agree(&eden, left(rows.next), "after the store was started anew under a running server")?;
+
+    // It hangs: what it was asked meanwhile may be done when it goes on, or not.
+    store.signal("-STOP")?;
+    rows.write(&eden, 150);
+    let hung = eden.client().sql("REFRESH TABLE air");
+    store.signal("-CONT")?;
+    if !hung.as_ref().is_err_and(|error| error.contains("does not answer")) {
+        return Err(format!("REFRESH while the store hangs: {hung:?}"));
+    }
+    wait::until(FLUSHED_WITHIN, || eden.client().sql("REFRESH TABLE air").is_ok().then_some(()))
+        .ok_or("the table is not flushed although the store goes on")?;
+    agree(&eden, left(rows.next), "after the store hung")?;
 
     eden.sql("DROP TABLE air");
     let mut again = Written { next: 0 };
