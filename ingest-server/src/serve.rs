@@ -238,7 +238,7 @@ fn open_parts(app: &Arc<App>, surroundings: Surroundings) -> Result<Parts, Failu
     let tables = tables_elsewhere(config, &disk, &clock)?;
     let mut storage_config = config.storage_config();
     if let Some(tables) = &tables {
-        reach(tables, &*rng).map_err(|e| cannot_open(&config.storage.data, e))?;
+        reach(tables, &*rng)?;
         if tables.is_remote() {
             storage_config.scrub_bytes_per_second = config.storage.store_scrub_rate.0;
         }
@@ -265,14 +265,19 @@ pub(crate) fn tables_elsewhere(
 
 /// Tries the tables' place out. A store that does not answer is waited for: after a power cut it may start later than this
 /// server. One that answers and refuses is a mistake of the operator.
-fn reach(tables: &Tables, rng: &dyn Rng) -> Result<(), StorageError> {
+fn reach(tables: &Tables, rng: &dyn Rng) -> Result<(), Failure> {
     loop {
         match tables.try_out(rng) {
             Err(e) if e.is_store_away() => {
                 tracing::warn!(error = %e, "the tables cannot be reached; trying again until they can");
                 std::thread::park_timeout(REACH_PERIOD);
             }
-            tried => return tried,
+            Ok(()) => return Ok(()),
+            Err(e @ StorageError::Unfit { .. }) => return Err(Failure::usage(e)),
+            Err(e) => {
+                let advice = "look at [storage] tables and at the variables AWS_… of the environment";
+                return Err(Failure::usage(format!("the tables cannot be used: {e}; {advice}")));
+            }
         }
     }
 }
@@ -346,17 +351,13 @@ fn cannot_open(data: &Path, error: StorageError) -> Failure {
         | StorageError::Owned { .. }
         | StorageError::Unfit { .. }
         | StorageError::Invalid(_) => Failure::usage(error),
-        // Of the tables elsewhere: the folder is not to blame.
-        StorageError::Io { ref path, ref source, .. }
-            if !path.starts_with(data) && matches!(source.kind(), K::PermissionDenied | K::InvalidInput) =>
-        {
-            Failure::usage(format!("the tables cannot be used: {error}; look at [storage] tables"))
-        }
+        // If the tables are elsewhere, the folder is not to blame for them.
         StorageError::Io { ref path, ref source, action }
-            if matches!(
-                source.kind(),
-                K::PermissionDenied | K::NotADirectory | K::ReadOnlyFilesystem | K::AlreadyExists | K::NotFound
-            ) =>
+            if path.starts_with(data)
+                && matches!(
+                    source.kind(),
+                    K::PermissionDenied | K::NotADirectory | K::ReadOnlyFilesystem | K::AlreadyExists | K::NotFound
+                ) =>
         {
             let detail = io::Error::new(source.kind(), format!("{action} {}: {source}", path.display()));
             unusable(data, &detail)

@@ -217,7 +217,8 @@ impl Disk for ObjectDisk {
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let location = self.location(path)?;
         let tail = self.tail(path, &location)?;
-        Ok(Box::new(ObjectReader::new(Arc::clone(&self.calls), location, tail)))
+        let (calls, known) = (Arc::clone(&self.calls), Arc::clone(&self.known));
+        Ok(Box::new(ObjectReader::new(calls, known, path.to_owned(), location, tail)))
     }
 
     fn open_write(&self, _path: &Path) -> io::Result<Box<dyn DiskFile>> {
@@ -234,6 +235,8 @@ impl Disk for ObjectDisk {
         }
         self.known.forget(path);
         let location = self.location(path)?;
+        // What cannot be deleted now is found later; a hundred files must not each wait for a store that hangs.
+        self.calls.check_there()?;
         self.calls.run(move |store| async move { store.delete(&location).await })
     }
 

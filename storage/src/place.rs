@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Clock, NodeEpoch, NodeId, Rng};
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path as Location;
-use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
-use wal::disk::{self, Replace, SharedDisk};
+use wal::disk::{self, Disk, Replace, SharedDisk};
 
 use crate::StorageError;
 use crate::object_disk::{ObjectDisk, is_away};
@@ -58,6 +58,12 @@ pub struct Disks {
 
 impl From<SharedDisk> for Disks {
     fn from(data: SharedDisk) -> Disks {
+        Disks { data, tables: None }
+    }
+}
+
+impl<D: Disk> From<Arc<D>> for Disks {
+    fn from(data: Arc<D>) -> Disks {
         Disks { data, tables: None }
     }
 }
@@ -119,6 +125,9 @@ impl Tables {
                         retry_timeout: PATIENCE,
                     };
                     let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
+                    if needs_leave_for_http(&builder) {
+                        return Err(wrong("the store's address is http://, which needs AWS_ALLOW_HTTP=true".into()));
+                    }
                     Ok(Arc::new(builder.build().map_err(|e| wrong(e.to_string()))?))
                 };
                 let root = format!("s3://{bucket}/{prefix}");
@@ -162,6 +171,8 @@ impl Tables {
         if !self.is_remote() {
             return Ok(());
         }
+        // What is asked first is answered or not: then a store that does not is asked once, not by all.
+        self.disk.list(&self.dir).map_err(StorageError::io("list", &self.dir))?;
         let name = format!("{TRIAL}{}", Uuid::from_u64_pair(rng.next_u64(), rng.next_u64()).simple());
         let path = self.dir.join(&name);
         let result = self.race(&path, &name);
@@ -262,6 +273,14 @@ impl Tables {
             note: self.dir.join(OWNER).display().to_string(),
         }
     }
+}
+
+/// Whether the store is to be reached without TLS, and nobody has said that it may be.
+fn needs_leave_for_http(builder: &AmazonS3Builder) -> bool {
+    let is_http = |key| builder.get_config_value(&key).is_some_and(|address| address.starts_with("http://"));
+    let may = builder.get_config_value(&AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
+    (is_http(AmazonS3ConfigKey::Endpoint) || is_http(AmazonS3ConfigKey::S3Endpoint))
+        && may.is_none_or(|may| may != "true")
 }
 
 impl StorageError {

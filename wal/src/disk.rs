@@ -198,6 +198,8 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
         let _ = ranges;
         None
     }
+    /// What was read is not what was written: nothing that is remembered of the file is to be given again.
+    fn distrust(&self) {}
     /// Writes all of `bytes` at `offset`, growing the file if needed.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts or extends (with zeros) the file.

@@ -91,8 +91,22 @@ impl Calls {
         T: Send + 'static,
         F: Future<Output = object_store::Result<T>> + Send + 'static,
     {
-        let is_away = self.clock.monotonic() < *self.away_until.lock().unwrap_or_else(PoisonError::into_inner);
-        self.noted(self.wait(call(Arc::clone(if is_away { &self.once } else { &self.patient }))))
+        self.noted(self.wait(call(Arc::clone(if self.is_away() { &self.once } else { &self.patient }))))
+    }
+
+    /// Whether the store did not answer a moment ago.
+    fn is_away(&self) -> bool {
+        self.clock.monotonic() < *self.away_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// # Errors
+    /// If the store did not answer a moment ago: it is not asked.
+    pub(super) fn check_there(&self) -> io::Result<()> {
+        if !self.is_away() {
+            return Ok(());
+        }
+        let reason = format!("the object store of {} did not answer a moment ago", self.name);
+        Err(io::Error::new(io::ErrorKind::NotConnected, reason))
     }
 
     /// Does `call` once. Blocks.

@@ -50,6 +50,8 @@ impl Tail {
 #[derive(Debug)]
 pub(super) struct ObjectReader {
     calls: Arc<Calls>,
+    known: Arc<Known>,
+    path: PathBuf,
     location: Location,
     tail: Tail,
     /// By the byte at which they begin; the one that was used last is the last.
@@ -57,8 +59,14 @@ pub(super) struct ObjectReader {
 }
 
 impl ObjectReader {
-    pub(super) fn new(calls: Arc<Calls>, location: Location, tail: Tail) -> ObjectReader {
-        ObjectReader { calls, location, tail, windows: Mutex::default() }
+    pub(super) fn new(
+        calls: Arc<Calls>,
+        known: Arc<Known>,
+        path: PathBuf,
+        location: Location,
+        tail: Tail,
+    ) -> ObjectReader {
+        ObjectReader { calls, known, path, location, tail, windows: Mutex::default() }
     }
 
     fn get_ranges(&self, ranges: Vec<Range<u64>>) -> io::Result<Vec<Bytes>> {
@@ -129,6 +137,11 @@ impl DiskFile for ObjectReader {
             let of = |range: &Range<u64>| known(range).or_else(|| read.next()).unwrap_or_default().to_vec();
             ranges.iter().map(of).collect()
         }))
+    }
+
+    fn distrust(&self) {
+        self.known.forget(&self.path);
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn write_all_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<()> {

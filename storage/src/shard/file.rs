@@ -216,6 +216,7 @@ impl ShardFile {
     }
 
     fn damaged(&self, reason: String) -> ReadError {
+        self.file.distrust();
         ReadError::Damaged(ShardDamage { location: self.location.clone(), reason })
     }
 }

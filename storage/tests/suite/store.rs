@@ -17,7 +17,7 @@ use wal::disk::SharedDisk;
 use crate::correct::random_run;
 use crate::fault_store::{Fault, FaultStore, Pretence};
 use crate::power::read_as_others;
-use crate::world::{World, read, write};
+use crate::world::{World, read, try_read_snapshot, write};
 
 const DAY: i64 = 86_400_000_000;
 
@@ -233,6 +233,7 @@ fn a_store_that_breaks_its_promises_is_refused_and_one_that_keeps_them_is_left_a
 fn tables_of_another_node_are_refused_and_an_earlier_life_deletes_nothing() {
     let store = FaultStore::new();
     let (mut first, sim) = world(&store);
+    first.config.vacuum_grace = Duration::ZERO;
     let storage = first.open();
     put(&storage, 1, 1.0);
     storage.refresh(&table()).unwrap();
@@ -244,7 +245,6 @@ fn tables_of_another_node_are_refused_and_an_earlier_life_deletes_nothing() {
     let copy: SharedDisk = Arc::new(sim.fork());
     let mut copy = World::on(copy, PathBuf::from("/data")).with_seed(5).with_tables_in(&store);
     let later = copy.open();
-    first.config.vacuum_grace = Duration::ZERO;
     for time in 2..5 {
         put(&later, time, 1.0);
         later.refresh(&table()).unwrap();
@@ -440,4 +440,26 @@ fn a_new_table_whose_first_commit_was_in_doubt_is_there_at_the_next_try() {
             assert_eq!(count(&world.reopen()), 1, "{label}");
         }
     }
+}
+
+#[test]
+fn a_shard_that_came_damaged_is_asked_for_again() {
+    let store = FaultStore::new();
+    let (mut world, _) = world(&store);
+    let storage = world.open();
+    put(&storage, 1, 1.0);
+    storage.refresh(&table()).unwrap();
+    drop(storage);
+    let location = format!("tables/{}", shard_path(&store));
+    let whole = store.read(&location);
+    let mut damaged = whole.clone();
+    damaged[20] ^= 1;
+    store.plant(&location, damaged);
+    world.tables = Some(store.tables());
+    let storage = world.reopen();
+    let snapshot = storage.snapshot(&table()).unwrap().unwrap();
+    let failed = try_read_snapshot(&storage, &snapshot).unwrap_err();
+    assert!(failed.contains("checksum"), "{failed}");
+    store.plant(&location, whole);
+    assert_eq!(try_read_snapshot(&storage, &snapshot).unwrap().len(), 1);
 }
