@@ -6,23 +6,25 @@ use std::sync::Arc;
 
 use model::name::PUBLIC;
 use model::{Clock, SystemClock, TableName};
-use storage::StorageError;
 use storage::check::repair::{Act, RepairOptions, Repaired, repair};
 use storage::check::{CheckOptions, CheckProgress, Report, Severity, check};
+use storage::{Disks, StorageError};
 use wal::disk::{LocalDisk, SharedDisk};
 
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::progress::{self, Progress};
+use crate::serve::tables_elsewhere;
 
 /// Examines a data folder and prints what is found.
 ///
 /// # Errors
 /// [`Failure::Work`] if anything is damaged, [`Failure::Usage`] if it could not be examined.
-pub fn run_check(data: PathBuf, tables: &[String], outboxes: Vec<PathBuf>) -> Result<(), Failure> {
+pub fn run_check(config: &Config, tables: &[String], outboxes: Vec<PathBuf>) -> Result<(), Failure> {
+    let (data, disks) = (config.storage.data.clone(), disks(config)?);
     let options = CheckOptions { data, tables: tables.iter().map(|name| table_name(name)).collect(), outboxes };
-    let disk: SharedDisk = Arc::new(LocalDisk::new());
     let mut progress = Progress::new();
-    let report = check(&disk, &options, &mut |at| show(&mut progress, &at)).map_err(|e| cannot(e, "eden check"))?;
+    let report = check(disks, &options, &mut |at| show(&mut progress, &at)).map_err(|e| cannot(e, "eden check"))?;
     progress.clear();
     let _ = write_report(&report);
     let damaged = report.findings.iter().filter(|finding| finding.severity > Severity::Note).count();
@@ -37,13 +39,13 @@ pub fn run_check(data: PathBuf, tables: &[String], outboxes: Vec<PathBuf>) -> Re
 ///
 /// # Errors
 /// [`Failure::Work`] if something is damaged and left as it is, [`Failure::Usage`] if a server uses the folder.
-pub fn run_repair(data: PathBuf, tables: &[String], act: Act) -> Result<(), Failure> {
+pub fn run_repair(config: &Config, tables: &[String], act: Act) -> Result<(), Failure> {
+    let (data, disks) = (config.storage.data.clone(), disks(config)?);
     let options = RepairOptions { data, tables: tables.iter().map(|name| table_name(name)).collect(), act };
-    let disk: SharedDisk = Arc::new(LocalDisk::new());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut progress = Progress::new();
     let repaired =
-        repair(&disk, &clock, &options, &mut |at| show(&mut progress, &at)).map_err(|e| cannot(e, "eden repair"))?;
+        repair(disks, &clock, &options, &mut |at| show(&mut progress, &at)).map_err(|e| cannot(e, "eden repair"))?;
     progress.clear();
     let _ = write_repaired(&repaired, act);
     if !repaired.left.is_empty() {
@@ -55,9 +57,16 @@ pub fn run_repair(data: PathBuf, tables: &[String], act: Act) -> Result<(), Fail
     Ok(())
 }
 
+fn disks(config: &Config) -> Result<Disks, Failure> {
+    let data: SharedDisk = Arc::new(LocalDisk::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let tables = tables_elsewhere(config, &data, &clock)?;
+    Ok(Disks { data, tables })
+}
+
 fn cannot(error: StorageError, command: &str) -> Failure {
     match error {
-        StorageError::Locked { .. } | StorageError::Invalid(_) => Failure::usage(error),
+        StorageError::Locked { .. } | StorageError::Owned { .. } | StorageError::Invalid(_) => Failure::usage(error),
         StorageError::Io { ref source, .. } if source.kind() == io::ErrorKind::NotFound => {
             Failure::usage(format!("{error}; name a data folder with --data"))
         }

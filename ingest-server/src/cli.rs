@@ -335,11 +335,11 @@ pub fn run() -> ExitCode {
         Command::Import(args) => import(args),
         Command::Export(args) => export(args),
         Command::Check(args) => {
-            data_folder(args.data).and_then(|data| check_command::run_check(data, &args.tables, args.outboxes))
+            with_data(args.data).and_then(|config| check_command::run_check(&config, &args.tables, args.outboxes))
         }
         Command::Repair(args) => {
             let act = if args.yes { Act::Do } else { Act::Plan };
-            data_folder(args.data).and_then(|data| check_command::run_repair(data, &args.tables, act))
+            with_data(args.data).and_then(|config| check_command::run_repair(&config, &args.tables, act))
         }
         Command::Quarantine(QuarantineCommand::List { table, limit, format, target }) => {
             quarantine_command::list(table.as_deref(), limit, format, &target)
@@ -412,8 +412,13 @@ fn load(file: Option<PathBuf>) -> Result<Config, Failure> {
     Config::load(file.as_deref(), environment).map_err(Failure::usage)
 }
 
-fn data_folder(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    given.map_or_else(|| load(None).map(|config| config.storage.data), Ok)
+/// The configuration, with the data folder that is given.
+fn with_data(given: Option<PathBuf>) -> Result<Config, Failure> {
+    let mut config = load(None)?;
+    if let Some(data) = given {
+        config.storage.data = data;
+    }
+    Ok(config)
 }
 
 fn serve(args: ServeArgs) -> Result<(), Failure> {
@@ -428,6 +433,8 @@ fn serve(args: ServeArgs) -> Result<(), Failure> {
 fn demo(args: DemoArgs) -> Result<(), Failure> {
     let mut config = load(None)?;
     config.storage.data = args.data;
+    // What is played with does not go where somebody keeps his own.
+    config.storage.tables = String::new();
     if config.server.log == Config::default().server.log {
         // The view is on the same terminal: only what went wrong may interrupt it.
         config.server.log = "warn".into();

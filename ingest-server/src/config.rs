@@ -76,6 +76,12 @@ section! {
     "storage" StorageSection {
         /// The data folder; made if missing. `--data` on the command line wins.
         data: PathBuf = PathBuf::from("./eden-data"),
+        /// Where the tables are: empty for the folder `tables` in the data folder, `s3://BUCKET/PREFIX` for
+        /// an object store, or `file:///FOLDER`. The log stays in the data folder: what is acknowledged is
+        /// durable there. A store is reached by the usual variables of the environment: `AWS_ACCESS_KEY_ID`,
+        /// `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, and for others than Amazon's
+        /// `AWS_ENDPOINT_URL`, with `AWS_ALLOW_HTTP=true` for one without TLS.
+        tables: String = String::new(),
         /// Rows that have been in memory for longer are written to shards, so that a small table
         /// reaches its Delta table too. A flush happens sooner when memory or log fills.
         flush_max_age: Period = Period(Duration::from_secs(3_600)),
@@ -97,6 +103,8 @@ section! {
         /// All shards are read again and again, so much in a second, and compared with their
         /// checksums. 0B: not at all.
         scrub_rate: ByteSize = ByteSize(4 << 20),
+        /// The same for tables in an object store, where reading costs money.
+        store_scrub_rate: ByteSize = ByteSize(0),
         /// With less room than this on the disk (or than a twentieth of a small disk) nothing more is taken
         /// in until there is again; queries, deletions and whatever frees room go on.
         disk_reserve: ByteSize = ByteSize(256 << 20),

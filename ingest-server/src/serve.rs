@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use model::{Clock, Rng, SplitMix64, SystemClock};
 use query::{QueryConfig, QueryEngine};
-use storage::{ReplayProgress, Storage, StorageError};
+use storage::{Disks, ReplayProgress, Storage, StorageError, Tables};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,9 @@ use crate::{http, mqtt};
 
 /// How long statements that nobody waits for any more may take to end.
 const QUERY_GRACE: Duration = Duration::from_secs(1);
+
+/// Between two tries to reach the tables at start.
+const REACH_PERIOD: Duration = Duration::from_secs(5);
 
 /// What a server is given besides its settings.
 #[derive(Clone)]
@@ -232,11 +235,51 @@ fn open_parts(app: &Arc<App>, surroundings: Surroundings) -> Result<Parts, Failu
     let config = &app.config;
     let Surroundings { disk, clock, rng, .. } = surroundings;
     let log = ReplayLog { app: Arc::clone(app), next: AtomicU64::new(1) };
-    let storage = Storage::open(config.storage_config(), disk, clock, rng, &|progress| log.note(progress))
-        .map_err(|e| cannot_open(&config.storage.data, e))?;
+    let tables = tables_elsewhere(config, &disk, &clock)?;
+    let mut storage_config = config.storage_config();
+    if let Some(tables) = &tables {
+        reach(tables, &*rng)?;
+        if tables.is_remote() {
+            storage_config.scrub_bytes_per_second = config.storage.store_scrub_rate.0;
+        }
+    }
+    let storage =
+        Storage::open(storage_config, Disks { data: disk, tables }, clock, rng, &|progress| log.note(progress))
+            .map_err(|e| cannot_open(&config.storage.data, e))?;
     let engine = QueryEngine::new(query_config(config), Arc::clone(&storage))
         .map_err(|e| Failure::work(format!("start the query engine: {e}")))?;
     Ok(Parts { storage, engine: Arc::new(engine) })
+}
+
+/// Where the tables are that the configuration puts elsewhere than into the data folder.
+pub(crate) fn tables_elsewhere(
+    config: &Config,
+    disk: &SharedDisk,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Tables>, Failure> {
+    match &*config.storage.tables {
+        "" => Ok(None),
+        place => Tables::at(place, disk, clock).map(Some).map_err(Failure::usage),
+    }
+}
+
+/// Tries the tables' place out. A store that does not answer is waited for: after a power cut it may start later than this
+/// server. One that answers and refuses is a mistake of the operator.
+fn reach(tables: &Tables, rng: &dyn Rng) -> Result<(), Failure> {
+    loop {
+        match tables.try_out(rng) {
+            Err(e) if e.is_store_away() => {
+                tracing::warn!(error = %e, "the tables cannot be reached; trying again until they can");
+                std::thread::park_timeout(REACH_PERIOD);
+            }
+            Ok(()) => return Ok(()),
+            Err(e @ StorageError::Unfit { .. }) => return Err(Failure::usage(e)),
+            Err(e) => {
+                let advice = "look at [storage] tables and at the variables AWS_… of the environment";
+                return Err(Failure::usage(format!("the tables cannot be used: {e}; {advice}")));
+            }
+        }
+    }
 }
 
 fn query_config(config: &Config) -> QueryConfig {
@@ -304,12 +347,17 @@ fn unusable(data: &Path, error: &io::Error) -> Failure {
 fn cannot_open(data: &Path, error: StorageError) -> Failure {
     use io::ErrorKind as K;
     match error {
-        StorageError::Locked { .. } => Failure::usage(error),
+        StorageError::Locked { .. }
+        | StorageError::Owned { .. }
+        | StorageError::Unfit { .. }
+        | StorageError::Invalid(_) => Failure::usage(error),
+        // If the tables are elsewhere, the folder is not to blame for them.
         StorageError::Io { ref path, ref source, action }
-            if matches!(
-                source.kind(),
-                K::PermissionDenied | K::NotADirectory | K::ReadOnlyFilesystem | K::AlreadyExists | K::NotFound
-            ) =>
+            if path.starts_with(data)
+                && matches!(
+                    source.kind(),
+                    K::PermissionDenied | K::NotADirectory | K::ReadOnlyFilesystem | K::AlreadyExists | K::NotFound
+                ) =>
         {
             let detail = io::Error::new(source.kind(), format!("{action} {}: {source}", path.display()));
             unusable(data, &detail)

@@ -293,24 +293,43 @@ impl Catalog {
         let dir = self.context.tables_dir.join(&prefix);
         let properties = Properties::new(options, self.context.now_ms());
         let mut log = TableLog::create(&self.context.disk, &dir)?;
-        log.commit(&[
+        let committed = log.commit(&[
             commit_info(&self.context, "CREATE TABLE"),
-            Action::Protocol(Protocol { min_reader_version: 1, min_writer_version: 2 }),
+            protocol(),
             Action::MetaData(metadata(id, name, schema, &properties)),
-        ])?;
-        let state = TableState {
-            id: TableId(*id.as_bytes()),
-            schema: schema.clone(),
-            adds: BTreeMap::new(),
-            txns: BTreeMap::new(),
-            properties,
+        ]);
+        let table = match committed {
+            Ok(_) => {
+                let state = TableState {
+                    id: TableId(*id.as_bytes()),
+                    schema: schema.clone(),
+                    adds: BTreeMap::new(),
+                    txns: BTreeMap::new(),
+                    properties,
+                };
+                Table::new(name.clone(), prefix, &self.context, log, state).expect("an empty table has nothing to read")
+            }
+            Err(e) => self.made_before(name, &prefix, e)?,
         };
-        let table =
-            Table::new(name.clone(), prefix, &self.context, log, state).expect("an empty table has nothing to read");
         let table = Arc::new(table);
         self.tables.write().expect("no holder of this lock panics").insert(Arc::clone(&table));
         tracing::info!(table = %name, "table created");
         Ok((table, true))
+    }
+
+    /// The table that is in the way of a new one: the store had it made when it did not answer.
+    fn made_before(&self, name: &TableName, prefix: &str, error: StorageError) -> Result<Table, StorageError> {
+        let is_taken = |e: &io::Error| e.kind() == io::ErrorKind::AlreadyExists && self.context.disk.is_remote();
+        if !matches!(&error, StorageError::Io { source, .. } if is_taken(source)) {
+            return Err(error);
+        }
+        let dir = self.context.tables_dir.join(prefix);
+        let Some((log, state)) = TableLog::load(&self.context.disk, &dir)? else { return Err(error) };
+        if state.properties.dropped_ms().is_some() {
+            return Err(error);
+        }
+        let corrupt = |reason| StorageError::Corrupt { path: dir.join("_delta_log"), reason };
+        Table::new(name.clone(), prefix.to_owned(), &self.context, log, state).map_err(corrupt)
     }
 }
 
@@ -360,11 +379,14 @@ impl Table {
             shards.map(|shard| (shard.day, shard.path.clone(), shard.bytes)).collect()
         };
         let properties = self.properties().dropped(now_ms);
-        let mut actions = vec![commit_info(&self.context, "DROP TABLE"), self.metadata(&self.schema(), &properties)];
+        // With all that is needed to know, without the commits before it, that there was a table and is none.
+        let mut actions =
+            vec![commit_info(&self.context, "DROP TABLE"), protocol(), self.metadata(&self.schema(), &properties)];
         actions.extend(paths.iter().map(|(day, path, bytes)| self.remove_action(*day, path, *bytes, true)));
         if let Err(e) = log.commit(&actions) {
             // If it may stand all the same, a row that is acknowledged now could be gone after a restart.
-            self.state().fate = if log.is_uncertain() { Fate::Unknown } else { Fate::Live };
+            let may_stand = log.is_uncertain() && !matches!(e, StorageError::Busy { .. });
+            self.state().fate = if may_stand { Fate::Unknown } else { Fate::Live };
             return Err(e);
         }
         let (gone, freed) = {
@@ -385,6 +407,10 @@ impl Table {
     fn metadata(&self, schema: &TableSchema, properties: &Properties) -> Action {
         Action::MetaData(metadata(Uuid::from_bytes(self.id.0), &self.name, schema, properties))
     }
+}
+
+fn protocol() -> Action {
+    Action::Protocol(Protocol { min_reader_version: 1, min_writer_version: 2 })
 }
 
 pub(crate) fn commit_info(context: &Context, operation: &str) -> Action {

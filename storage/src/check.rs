@@ -20,11 +20,9 @@ mod table;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use model::TableName;
-use wal::disk::SharedDisk;
-
 use crate::catalog::table_folders;
-use crate::{StorageError, identity};
+use crate::{Disks, StorageError, Tables, identity};
+use model::TableName;
 
 /// What to examine.
 #[derive(Clone, Debug)]
@@ -161,15 +159,20 @@ pub type OnProgress<'a> = &'a mut dyn FnMut(CheckProgress<'_>);
 ///
 /// # Errors
 /// If there is no data folder, or the disk does not list it. What it does not give of a single file is a finding.
-pub fn check(disk: &SharedDisk, options: &CheckOptions, progress: OnProgress<'_>) -> Result<Report, StorageError> {
-    let data = &options.data;
+pub fn check(
+    disks: impl Into<Disks>,
+    options: &CheckOptions,
+    progress: OnProgress<'_>,
+) -> Result<Report, StorageError> {
+    let disks = disks.into();
+    let (data, disk) = (&options.data, &disks.data);
     let mut report = Report::default();
     if !options.outboxes.is_empty() && disk.info(data).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
         // On a board there is an outbox and no data folder.
     } else {
         disk.info(data).map_err(StorageError::io("open", data))?;
         report.is_running = identity::is_locked(&**disk, data);
-        check_data(disk, options, &mut report, progress)?;
+        check_data(&disks, options, &mut report, progress)?;
     }
     for outbox in &options.outboxes {
         log::check_outbox(disk, outbox, &mut report);
@@ -178,14 +181,14 @@ pub fn check(disk: &SharedDisk, options: &CheckOptions, progress: OnProgress<'_>
 }
 
 fn check_data(
-    disk: &SharedDisk,
+    disks: &Disks,
     options: &CheckOptions,
     report: &mut Report,
     progress: OnProgress<'_>,
 ) -> Result<(), StorageError> {
-    let root = options.data.join("tables");
+    let Tables { dir: root, disk } = disks.tables(&options.data);
     let mut tables = Vec::new();
-    for folder in table_folders(&**disk, &root)? {
+    for folder in table_folders(&*disk, &root)? {
         let Some(name) = folder.name.clone() else {
             report.find(
                 Severity::Warning,
@@ -199,21 +202,21 @@ fn check_data(
             continue;
         }
         progress(CheckProgress { at: &folder.dir, done_bytes: 0, total_bytes: 0 });
-        if let Some(table) = table::check_log(disk, &name, &folder, report) {
+        if let Some(table) = table::check_log(&disk, &name, &folder, report) {
             tables.push(table);
         }
     }
     for name in &options.tables {
         if !tables.iter().any(|table| table.name == *name) && report.findings.is_empty() {
-            return Err(StorageError::Invalid(format!("there is no table {name} in {}", options.data.display())));
+            return Err(StorageError::Invalid(format!("there is no table {name} in {}", root.display())));
         }
     }
     if options.tables.is_empty() {
-        log::check_logs(disk, &options.data, &tables, report);
+        log::check_logs(&disks.data, &options.data, &tables, report);
     }
     let mut meter = Meter { done_bytes: 0, total_bytes: tables.iter().map(table::CheckedTable::bytes).sum(), progress };
     for table in &tables {
-        table::check_shards(disk, &root, table, report, &mut meter);
+        table::check_shards(&disk, &root, table, report, &mut meter);
     }
     Ok(())
 }

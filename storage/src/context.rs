@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use model::{Clock, NodeId, Rng};
+use model::{Clock, NodeEpoch, NodeId, Rng};
 use uuid::Uuid;
 use wal::disk::SharedDisk;
 
 use crate::StorageError;
+use crate::place::Tables;
 use crate::shard::index::IndexCache;
 use crate::shard::{KnownShards, ShardDamage};
 use crate::space::DiskSpace;
@@ -18,12 +19,18 @@ use crate::write::Memory;
 /// Disk, time, chance, identity, caches and counters.
 #[derive(Debug)]
 pub(crate) struct Context {
+    /// Under the tables.
     pub(crate) disk: SharedDisk,
+    /// Under everything else.
+    pub(crate) data_disk: SharedDisk,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
-    /// `DATA/tables`.
+    /// `DATA/tables`, or where else they are.
     pub(crate) tables_dir: PathBuf,
+    /// Whether they are elsewhere, and so without a lock.
+    pub(crate) elsewhere: Option<Tables>,
     pub(crate) node: NodeId,
+    pub(crate) epoch: NodeEpoch,
     pub(crate) indexes: IndexCache,
     pub(crate) shards: Arc<KnownShards>,
     pub(crate) memory: Memory,

@@ -3,6 +3,7 @@
 //! Owns:     the columns of that table, and that one loss makes one row, however often it is found.
 //! Does not: find anything: `recovery`, `catalog`, `scrub` and `check` do.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat};
@@ -72,9 +73,11 @@ impl LostData {
         }
     }
 
-    pub(crate) fn of_table(damaged: &DamagedTable, data: &std::path::Path) -> LostData {
+    /// Its files are named as below the data folder, wherever the tables are.
+    pub(crate) fn of_table(damaged: &DamagedTable, tables_dir: &Path) -> LostData {
+        let below = damaged.path.strip_prefix(tables_dir).map(|below| Path::new("tables").join(below));
         LostData {
-            file: damaged.path.strip_prefix(data).unwrap_or(&damaged.path).display().to_string(),
+            file: below.unwrap_or_else(|_| damaged.path.clone()).display().to_string(),
             certainty: "possible".into(),
             reason: damaged.reason.clone(),
             table: Some(damaged.name.to_string()),

@@ -23,7 +23,7 @@ pub(crate) use bit::with_one_bit_turned;
 pub(crate) use checkpoint_sum::side_version as checkpoint_side_version;
 pub(crate) use schema_json::{schema_from_json, schema_to_json};
 pub(crate) use table_log::{
-    LogFiles, Replay, Sealing, TableLog, TableState, check_checkpoint, checkpoint_version, commit_bytes,
+    LogFiles, Replay, Resolved, Sealing, TableLog, TableState, check_checkpoint, checkpoint_version, commit_bytes,
     commit_version, format_day, parse_commit, read_add, shard_from_add,
 };
 

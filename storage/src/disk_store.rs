@@ -106,12 +106,12 @@ impl DiskStore {
         let mut found = ListResult { common_prefixes: Vec::new(), objects: Vec::new() };
         let mut folders = vec![prefix.clone()];
         while let Some(folder) = folders.pop() {
-            let entries = match self.disk.list(&self.path(&folder)) {
+            let entries = match self.disk.list_with_info(&self.path(&folder)) {
                 Ok(entries) => entries,
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
                 Err(e) => return Err(error(&folder, e)),
             };
-            for entry in entries {
+            for (entry, info) in entries {
                 // Names that begin with a dot are files on their way to their names.
                 if entry.name.starts_with('.') {
                     continue;
@@ -121,11 +121,7 @@ impl DiskStore {
                 match entry.kind {
                     EntryKind::Directory if deep => folders.push(location),
                     EntryKind::Directory => found.common_prefixes.push(location),
-                    EntryKind::File => match self.disk.info(&self.path(&location)) {
-                        Ok(info) => found.objects.push(object_meta(location, info)),
-                        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                        Err(e) => return Err(error(&location, e)),
-                    },
+                    EntryKind::File => found.objects.push(object_meta(location, info)),
                 }
             }
         }
@@ -204,7 +200,8 @@ impl ObjectStore for DiskStore {
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         // A page-cached read takes less than handing it to another thread and back. Queries have threads of their own,
         // so a disk that has to seek makes only queries wait.
-        if ranges.iter().map(|range| range.end - range.start).sum::<u64>() <= INLINE_READ_BYTES_MAX {
+        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        if bytes <= INLINE_READ_BYTES_MAX && !self.disk.is_remote() {
             return self.read_ranges(location, ranges);
         }
         let (location, ranges) = (location.clone(), ranges.to_vec());

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use model::{Clock, NodeId, Rng, TableBatch, TableId, TableName, record};
 use object_store::ObjectStore;
-use wal::disk::{self, DiskLock, SharedDisk};
+use wal::disk::{self, DiskLock};
 use wal::{Group, Loss, Outcome, Wal, WalError};
 
 use crate::admit::{TimeLimit, admit};
@@ -31,6 +31,7 @@ use crate::flush::Settling;
 use crate::flusher::{Flusher, Pace, Work};
 use crate::gate::{Gate, Pass};
 use crate::maintain::{Maintainer, Maintenance, Stop};
+use crate::place::{Disks, Tables};
 use crate::quarantine::Quarantine;
 use crate::scrub::Scrubber;
 use crate::shard::index::IndexCache;
@@ -106,25 +107,34 @@ impl Storage {
     /// Takes the lock, reads the tables, recovers and replays the log. Blocks; `progress` is called now and then.
     ///
     /// # Errors
-    /// [`StorageError::Locked`] if another server has the folder; [`StorageError::Corrupt`] or
+    /// [`StorageError::Locked`] if another server has the folder, [`StorageError::Owned`] the tables;
+    /// [`StorageError::Corrupt`] or
     /// [`StorageError::NewerFormat`] name the file that cannot be read; nothing was lost by any of them.
     pub fn open(
         config: StorageConfig,
-        disk: SharedDisk,
+        disks: impl Into<Disks>,
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
         progress: &dyn Fn(ReplayProgress),
     ) -> Result<Arc<Storage>, StorageError> {
+        let disks = disks.into();
+        let Tables { dir: tables_dir, disk: tables_disk } = disks.tables(&config.data);
+        let Disks { data: disk, tables: elsewhere } = disks;
         disk::create_dir_all(&*disk, &config.data).map_err(StorageError::io("create", &config.data))?;
         let lock = identity::lock(&*disk, &config.data)?;
         let life = identity::next_life(&*disk, &config.data, &*rng)?;
-        let tables_dir = config.data.join("tables");
+        if let Some(tables) = &elsewhere {
+            tables.claim(life.node, life.epoch)?;
+        }
         let context = Arc::new(Context {
-            disk: Arc::clone(&disk),
+            disk: Arc::clone(&tables_disk),
+            data_disk: Arc::clone(&disk),
             clock: Arc::clone(&clock),
             rng,
             tables_dir: tables_dir.clone(),
+            elsewhere,
             node: life.node,
+            epoch: life.epoch,
             indexes: IndexCache::default(),
             shards: Arc::default(),
             memory: Memory::new(config.memory_bytes_max),
@@ -143,7 +153,7 @@ impl Storage {
         recovery::replay(&config, &wal, &recovered, &catalog, &agents, clock.monotonic(), progress)?;
         let quarantine = Quarantine::new(Arc::clone(&disk), &config.data, life.node, life.epoch)?;
         let shared = Arc::new(Shared {
-            store: DiskStore::new(disk, tables_dir, Arc::clone(&context.shards)),
+            store: DiskStore::new(tables_disk, tables_dir, Arc::clone(&context.shards)),
             context,
             catalog,
             agents,
@@ -213,7 +223,7 @@ impl Storage {
         let space = &self.shared.context.space;
         self.shared.check_open()?;
         space.check()?;
-        self.admit_rows(batches, source).map_err(|e| space.busy_if_full(e))
+        self.admit_rows(batches, source).map_err(|e| space.busy_if_full(e).busy_if_away())
     }
 
     fn admit_rows(&self, batches: Vec<TableBatch>, source: &str) -> Result<Admitted, StorageError> {
@@ -513,9 +523,10 @@ impl Storage {
             tracing::error!(%loss, "the log has lost something");
         }
         let of_log = self.losses.iter().map(LostData::of_log);
-        let of_tables = self.shared.catalog.all_damaged().map(|table| LostData::of_table(table, &self.config.data));
+        let tables_dir = &self.shared.context.tables_dir;
+        let of_tables = self.shared.catalog.all_damaged().map(|table| LostData::of_table(table, tables_dir));
         self.shared.record_lost(&of_log.chain(of_tables).collect::<Vec<_>>())?;
-        let disk = &self.shared.context.disk;
+        let disk = &self.shared.context.data_disk;
         for (path, lost) in repair::new_notes(disk, &self.config.data) {
             self.shared.record_lost(&lost)?;
             repair::note_recorded(disk, &path)?;

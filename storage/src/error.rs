@@ -48,6 +48,27 @@ pub enum StorageError {
         /// Its process id, if it could be read, else "unknown".
         pid: String,
     },
+    /// The tables are in a place that another server writes to.
+    #[error(
+        "the tables at {place} belong to another eden server ({owner}); choose another place in [storage] tables, or, \
+             if that server is gone for good, remove {note}"
+    )]
+    Owned {
+        /// Where the tables are.
+        place: String,
+        /// Whose they are.
+        owner: String,
+        /// The file or object that says so.
+        note: String,
+    },
+    /// An object store that does not do what commits need.
+    #[error("the object store of {place} cannot keep tables: {reason}; choose another store in [storage] tables")]
+    Unfit {
+        /// Where the tables were to be.
+        place: String,
+        /// What it does not do.
+        reason: String,
+    },
     /// The disk failed at something.
     #[error("{action} {}: {source}", .path.display())]
     Io {

@@ -217,6 +217,9 @@ impl Storage {
             let message = format!("column {column:?} is {from} and cannot become {to}");
             return Err(StorageError::Invalid(message));
         }
+        // While new shards are in no version yet, vacuum must not look for what no version names: a disk's or a store's clock
+        // may be behind ours.
+        let _compacting = table.compacting.lock().expect("no holder of this lock panics");
         let change = Change { table, column, from, to, budget };
         // Files that no commit names are removed when this goes.
         let mut rewritten = Rewritten { change: &change, shards: HashMap::new(), is_committed: false };
@@ -325,7 +328,7 @@ impl Rewritten<'_> {
         }
         actions.extend(self.shards.values().map(|(_, add, ..)| Action::Add(add.clone())));
         let committed = log.commit(&actions);
-        if log.is_uncertain() {
+        if log.is_uncertain() && !matches!(committed, Err(StorageError::Busy { .. })) {
             // It may stand and name these files. Rows of either type may be wrong until a restart tells which is right.
             self.is_committed = true;
             table.state().is_in_doubt = true;

@@ -28,7 +28,8 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{Array, RecordBatch};
 use arrow::compute::interleave;
 
-use crate::delta::{Action, Add, CommitInfo, DAY_COLUMN, Remove, Txn, format_day, shard_from_add};
+use crate::catalog::commit_info;
+use crate::delta::{Action, Add, CommitInfo, DAY_COLUMN, Remove, Resolved, Txn, format_day, shard_from_add};
 use crate::memtable::{Memtable, MemtableView, Waiting};
 use crate::shard::index::ShardIndex;
 use crate::shard::read::{STREAM_ROWS, ShardReader};
@@ -57,7 +58,7 @@ pub enum Settling {
 }
 
 /// What one day's sealed memtable becomes.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct DayFlush {
     day: i32,
     /// New and rewritten shards.
@@ -69,6 +70,13 @@ struct DayFlush {
     /// Bytes of new shards, and of rewritten ones before they were.
     new_bytes: u64,
     rewritten_bytes: u64,
+}
+
+/// What a flush wrote, and how far the table is flushed then.
+#[derive(Debug)]
+pub(crate) struct Unconfirmed {
+    days: Vec<DayFlush>,
+    watermark: Option<u64>,
 }
 
 /// A day and its sealed memtable.
@@ -108,6 +116,7 @@ impl Table {
         applied: &dyn Fn() -> u64,
         settling: Settling,
     ) -> Result<Option<Flushed>, StorageError> {
+        self.confirm()?;
         let mut flushed = None;
         // What an earlier flush could not finish was sealed before this call, so it is not all there is to do.
         let left_over = self.state().sealed_to;
@@ -158,9 +167,13 @@ impl Table {
             match committed {
                 Ok(version) => result.version = version.or(result.version),
                 Err(e) => {
+                    let mut log = self.log.lock().expect("no holder of this lock panics");
                     // A commit that may stand names these files: then they must stay.
-                    if !self.log.lock().expect("no holder of this lock panics").is_uncertain() {
+                    if !log.is_uncertain() {
+                        drop(log);
                         self.discard(&days);
+                    } else if log.is_remembered() {
+                        self.state().unconfirmed = Some(Unconfirmed { days, watermark });
                     }
                     return Err(e);
                 }
@@ -169,6 +182,22 @@ impl Table {
         }
         self.context.counters.flushes.add(1);
         Ok(result)
+    }
+
+    /// Finishes a flush whose commit was in doubt, or gives its files up. What it took out of memory is there until then.
+    fn confirm(&self) -> Result<(), StorageError> {
+        let Some(unconfirmed) = self.state().unconfirmed.take() else { return Ok(()) };
+        let info = commit_info(&self.context, "RESOLVE");
+        let resolved = self.log.lock().expect("no holder of this lock panics").resolve(info);
+        match resolved {
+            Ok(Resolved::Stands) => self.swap(unconfirmed.days, unconfirmed.watermark),
+            Ok(Resolved::Gone) => self.discard(&unconfirmed.days),
+            Err(e) => {
+                self.state().unconfirmed = Some(unconfirmed);
+                return Err(e);
+            }
+        }
+        Ok(())
     }
 
     /// Settles the sealed memtables of these days, and chooses which older shards are rewritten.

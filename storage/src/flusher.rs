@@ -34,8 +34,8 @@ const LOG_FREED_BY_STATE_BYTES: u64 = 4;
 /// How often age, log and failed flushes are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long flushes wait after one that found no room on the disk (P9).
-const PAUSE_WHEN_FULL: Duration = Duration::from_secs(5);
+/// How long flushes wait after one that found no room on the disk (P9), or no store.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Segments of log that are left when the disk is short of room: the active one, and the next.
 const SEGMENTS_WHEN_SHORT: u64 = 2;
@@ -91,7 +91,7 @@ impl Flusher {
         let (requests, received) = channel();
         let thread = std::thread::Builder::new()
             .name("flush".into())
-            .spawn(move || Loop { shared, config, full_until: Cell::default() }.run(&received))
+            .spawn(move || Loop { shared, config, paused_until: Cell::default() }.run(&received))
             .expect("the operating system starts a thread");
         Flusher { requests, thread }
     }
@@ -112,8 +112,8 @@ impl Flusher {
 struct Loop {
     shared: Arc<Shared>,
     config: StorageConfig,
-    /// Nothing is flushed until then: the disk was full.
-    full_until: Cell<Duration>,
+    /// Nothing is flushed until then: the disk was full, or the store of the tables did not answer.
+    paused_until: Cell<Duration>,
 }
 
 impl Loop {
@@ -217,7 +217,7 @@ impl Loop {
     }
 
     fn is_paused(&self) -> bool {
-        self.shared.context.clock.monotonic() < self.full_until.get()
+        self.shared.context.clock.monotonic() < self.paused_until.get()
     }
 
     fn flush(&self, table: &Table) {
@@ -226,8 +226,8 @@ impl Loop {
         }
         if let Err(e) = self.shared.flush(table, self.settling(table)) {
             self.shared.context.counters.flushes_failed.add(1);
-            if e.is_disk_full() {
-                self.full_until.set(self.shared.context.clock.monotonic() + PAUSE_WHEN_FULL);
+            if e.is_disk_full() || e.is_store_away() {
+                self.paused_until.set(self.shared.context.clock.monotonic() + PAUSE);
             }
             tracing::error!(table = %table.name, error = %e, "flush failed; it will be tried again");
         }

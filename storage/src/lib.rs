@@ -1,6 +1,6 @@
 //! From durable batches to Delta tables, and one view over both for queries.
 //!
-//! Owns:     the data folder: log, tables, identity, lock; memtables, flush, Delta commits, recovery.
+//! Owns:     the data folder: log, tables, identity, lock; tables elsewhere; memtables, flush, Delta commits, recovery.
 //! Does not: speak any network protocol, plan SQL, or read configuration files.
 //!
 //! A write is admitted (`admit`), appended to the log, synced by it, applied to memtables by one thread in the order
@@ -28,7 +28,9 @@ mod gate;
 mod identity;
 mod maintain;
 mod memtable;
+mod object_disk;
 mod options;
+mod place;
 mod quarantine;
 mod recovery;
 mod remove;
@@ -56,6 +58,7 @@ pub use engine::Storage;
 pub use error::StorageError;
 pub use flush::Settling;
 pub use options::TableOptions;
+pub use place::{Disks, Tables};
 pub use quarantine::{QuarantineId, Quarantined, SET_ASIDE_BYTES_MAX};
 pub use schema::{Column, ColumnKind, TableSchema};
 pub use shard::{Checksums, ColumnStats, Shard, ShardDamage};

@@ -291,7 +291,7 @@ impl Shared {
 
     /// A merge frees room only once its inputs are vacuumed.
     fn has_room_for_merge(&self, inputs: &[Arc<Shard>]) -> bool {
-        self.context.space.has_room_for(inputs.iter().map(|shard| shard.bytes).sum())
+        self.context.disk.is_remote() || self.context.space.has_room_for(inputs.iter().map(|shard| shard.bytes).sum())
     }
 
     /// Merges what is due, each table in its turn, until nothing is.
@@ -338,6 +338,13 @@ impl Shared {
 
     /// Removes days that are too old, and files that nobody needs.
     fn clean(&self, config: &StorageConfig) {
+        if let Some(tables) = &self.context.elsewhere
+            && let Err(e) = tables.check_owner(Some(self.context.node), Some(self.context.epoch))
+        {
+            // What this server does not need any more another one may.
+            tracing::error!(error = %e, "nothing is deleted");
+            return;
+        }
         let mut maintenance = self.maintenance();
         for table in self.catalog.all() {
             if self.stop.is_stopped() {

@@ -42,7 +42,7 @@ pub(crate) fn open_log(
     wal.segment_size_bytes = config.log_segment_bytes;
     wal.offset_min = flushed;
     wal.clock = Arc::clone(&context.clock);
-    let (wal, recovery) = Wal::open(Arc::clone(&context.disk), wal, sink)?;
+    let (wal, recovery) = Wal::open(Arc::clone(&context.data_disk), wal, sink)?;
     // A log that was lost must not make new writes older than what the shards hold.
     let newest = catalog.all().iter().filter_map(|table| table.newest_position()).max();
     wal.observe(newest.map_or(0, |position| position.counter));

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::engine::Shared;
+use crate::object_disk::is_away;
 use crate::shard::{ReadError, ShardDamage, ShardFile};
 use crate::table::Table;
 use crate::{Shard, StorageError};
@@ -126,6 +127,8 @@ impl Work {
             Ok(()) => context.shards.whole(&shard.path),
             Err(_) if !is_listed() => {}
             Err(ReadError::Damaged(damage)) => context.shards.note(&damage),
+            // Nothing is said about the shard.
+            Err(ReadError::Io(e)) if is_away(&e) => {}
             Err(ReadError::Io(e)) => {
                 let reason = format!("it cannot be read: {e}");
                 context.shards.note(&ShardDamage { location: shard.path.clone(), reason });

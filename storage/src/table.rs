@@ -23,6 +23,7 @@ use crate::catalog::SYSTEM;
 use crate::context::Context;
 use crate::delta::{TableLog, TableState, shard_from_add};
 use crate::evolve::Altering;
+use crate::flush::Unconfirmed;
 use crate::memtable::{Below, Memtable};
 use crate::options::Properties;
 use crate::settle::Layers;
@@ -64,6 +65,8 @@ pub(crate) struct State {
     pub(crate) flushed: u64,
     /// What `flushed` becomes when the sealed memtables are committed; set while there are any.
     pub(crate) sealed_to: Option<u64>,
+    /// What a flush wrote whose commit is in doubt: the next one asks what became of it first.
+    pub(crate) unconfirmed: Option<Unconfirmed>,
     /// Bytes of rows in live memtables.
     pub(crate) live_bytes: usize,
     /// Bytes of rows in sealed memtables.
@@ -153,6 +156,7 @@ impl Table {
             partitions,
             flushed,
             sealed_to: None,
+            unconfirmed: None,
             live_bytes: 0,
             sealed_bytes: 0,
             live_since: None,

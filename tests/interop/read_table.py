@@ -8,6 +8,9 @@ are {"decimal": "1.50"}: a text with digits only is something else. Types are in
 own. With "where", the client itself looks for the rows whose COLUMN is TEXT: so it uses the statistics and filters of
 the files.
 
+{"folder": "s3://...", "options": {...}} has two answers like these, of Polars and deltalake, which reach the store with
+the options.
+
 {"folder": "...", "filters": N} has one answer, {"filters": count, "wrong": [...], "conditions": [[SQL, rows], ...]}: for
 N values of each column, every client looks for the rows that have it, another, at most it, and more than it, and for
 those without a value, and must find as many as there are: so nothing is hidden by the statistics and filters of the
@@ -95,11 +98,23 @@ def type_in_words(arrow):
 
 def read_now(folder, where):
     for client, read in [("duckdb", duckdb_rows), ("polars", polars_rows), ("deltalake", deltalake_rows)]:
-        # The partition column is how the table is stored, not what was measured.
-        table = read(folder, where).drop_columns(["eden_day"])
-        types = [type_in_words(field.type) for field in table.schema]
-        rows = [[as_sql_writes_it(value) for value in row.values()] for row in table.to_pylist()]
-        print(json.dumps({"client": client, "cols": table.column_names, "types": types, "rows": rows}))
+        answer(client, read(folder, where))
+
+
+def answer(client, table):
+    # The partition column is how the table is stored, not what was measured.
+    table = table.drop_columns(["eden_day"])
+    types = [type_in_words(field.type) for field in table.schema]
+    rows = [[as_sql_writes_it(value) for value in row.values()] for row in table.to_pylist()]
+    print(json.dumps({"client": client, "cols": table.column_names, "types": types, "rows": rows}))
+
+
+def read_in_store(url, options):
+    for client, table in [
+        ("polars", polars.scan_delta(url, storage_options=options).collect().to_arrow()),
+        ("deltalake", deltalake.DeltaTable(url, storage_options=options).to_pyarrow_table()),
+    ]:
+        answer(client, table)
 
 
 def duckdb_count(connection, folder, column, operator, value):
@@ -219,6 +234,8 @@ def main():
         wanted = json.loads(line)
         if wanted.get("filters"):
             read_filtered(wanted["folder"], wanted["filters"])
+        elif wanted.get("options"):
+            read_in_store(wanted["folder"], wanted["options"])
         elif wanted.get("keys"):
             read_versions(wanted["folder"], wanted["keys"])
         else:

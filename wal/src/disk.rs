@@ -11,7 +11,8 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod local;
@@ -93,6 +94,79 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
         let _ = path;
         Ok(Space { free: u64::MAX, total: u64::MAX })
     }
+    /// Whether a call is a trip over a network: then callers ask for much at once, and never on a thread that others wait
+    /// for. Such a disk has no folders, so none can be renamed, and what it has done is durable.
+    fn is_remote(&self) -> bool {
+        false
+    }
+    /// Creates `path` and the directories above it that are missing, each made durable in its parent.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        match self.info(path) {
+            Ok(info) if info.kind == EntryKind::Directory => return Ok(()),
+            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent {
+            self.create_dir_all(parent)?;
+        }
+        match self.create_dir(path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+        self.sync_dir(parent.unwrap_or(Path::new(".")))
+    }
+    /// Puts `bytes` at `path` so that after any crash the file is either whole or as it was before:
+    /// written beside it, synced, renamed, directory synced.
+    fn write_whole(&self, path: &Path, bytes: &[u8], replace: Replace) -> io::Result<()> {
+        let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+        let beside = parent.join(format!(".{name}.tmp"));
+        match self.remove_file(&beside) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        let file = self.create_new(&beside)?;
+        let written = file.write_all_at(bytes, 0).and_then(|()| file.sync_data());
+        let renamed = written.and_then(|()| self.rename(&beside, path, replace));
+        if renamed.is_err() {
+            // Best effort: the next writer of this name removes it too.
+            let _ = self.remove_file(&beside);
+        }
+        renamed?;
+        self.sync_dir(parent)
+    }
+    /// After [`Disk::write_whole`] failed at `path`: whether the file may stand all the same.
+    fn may_stand(&self, path: &Path, error: &io::Error) -> bool {
+        let _ = error;
+        self.info(path).is_ok()
+    }
+    /// The whole of each of some files.
+    fn read_files(&self, paths: &[PathBuf]) -> Vec<io::Result<Vec<u8>>> {
+        let read = |path: &PathBuf| -> io::Result<Vec<u8>> {
+            let file = self.open_read(path)?;
+            let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            let mut bytes = vec![0; len];
+            read_exact_at(&*file, &mut bytes, 0)?;
+            Ok(bytes)
+        };
+        paths.iter().map(read).collect()
+    }
+    /// The names in a directory, in order, with what is known of each. Those that went meanwhile are left out.
+    fn list_with_info(&self, path: &Path) -> io::Result<Vec<(DirEntry, FileInfo)>> {
+        let mut found = Vec::new();
+        for entry in self.list(path)? {
+            match self.info(&path.join(&entry.name)) {
+                Ok(info) => found.push((entry, info)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(found)
+    }
     /// Takes the lock file at `path`, created if missing, for as long as the result lives;
     /// [`io::ErrorKind::WouldBlock`] if another process has it. `note` is written into it for people to read.
     /// A disk that no other process can reach has nothing to lock: the default.
@@ -118,6 +192,14 @@ impl DiskLock for () {}
 pub trait DiskFile: fmt::Debug + Send + Sync {
     /// Reads up to `buffer.len()` bytes at `offset`; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// The bytes of each range, where it takes much less time to ask for them together than one after another;
+    /// `None` where it does not. Bytes behind the end are [`io::ErrorKind::UnexpectedEof`].
+    fn read_together(&self, ranges: &[Range<u64>]) -> Option<io::Result<Vec<Vec<u8>>>> {
+        let _ = ranges;
+        None
+    }
+    /// What was read is not what was written: nothing that is remembered of the file is to be given again.
+    fn distrust(&self) {}
     /// Writes all of `bytes` at `offset`, growing the file if needed.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts or extends (with zeros) the file.
@@ -157,60 +239,25 @@ pub fn read_exact_at(file: &dyn DiskFile, mut buffer: &mut [u8], mut offset: u64
 /// # Errors
 /// Those of opening and reading it.
 pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
-    let file = disk.open_read(path)?;
-    let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    let mut bytes = vec![0; len];
-    read_exact_at(&*file, &mut bytes, 0)?;
-    Ok(bytes)
+    let mut read = disk.read_files(std::slice::from_ref(&path.to_owned()));
+    read.pop().unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
 }
 
-/// Creates `path` and the directories above it that are missing, each made durable in its parent.
+/// As [`Disk::create_dir_all`].
 ///
 /// # Errors
 /// Those of making and syncing the directories.
 pub fn create_dir_all(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    match disk.info(path) {
-        Ok(info) if info.kind == EntryKind::Directory => return Ok(()),
-        Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
-    }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        create_dir_all(disk, parent)?;
-    }
-    match disk.create_dir(path) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(e),
-    }
-    disk.sync_dir(parent.unwrap_or(Path::new(".")))
+    disk.create_dir_all(path)
 }
 
-/// Puts `bytes` at `path` so that after any crash the file is either whole or as it was before:
-/// written beside it, synced, renamed, directory synced.
+/// As [`Disk::write_whole`].
 ///
 /// # Errors
 /// [`io::ErrorKind::AlreadyExists`] with [`Replace::No`] if the name is taken, else those of the calls it makes.
 /// After an error the file may or may not stand, but never half.
 pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8], replace: Replace) -> io::Result<()> {
-    let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
-    let beside = parent.join(format!(".{name}.tmp"));
-    match disk.remove_file(&beside) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
-    }
-    let file = disk.create_new(&beside)?;
-    let written = file.write_all_at(bytes, 0).and_then(|()| file.sync_data());
-    let renamed = written.and_then(|()| disk.rename(&beside, path, replace));
-    if renamed.is_err() {
-        // Best effort: the next writer of this name removes it too.
-        let _ = disk.remove_file(&beside);
-    }
-    renamed?;
-    disk.sync_dir(parent)
+    disk.write_whole(path, bytes, replace)
 }
 
 /// A disk as it is handed from room to room.

@@ -9,6 +9,7 @@ mod clients;
 mod expected;
 mod influx;
 mod mqtt;
+mod s3;
 mod strace;
 mod transfer;
 
@@ -39,6 +40,7 @@ const PARTS: &[Part] = &[
     ("curl", |_| curl_writes()),
     ("influx", influx::stock_clients_write),
     ("mqtt", mqtt::stock_clients_publish),
+    ("s3", s3::tables_in_s3),
     ("strace", |_| strace::no_ack_leaves_before_its_sync()),
 ];
 

@@ -127,3 +127,24 @@ fn help_and_version_teach() {
         assert_eq!(run(dir.path(), wrong).code, Some(2));
     }
 }
+
+#[test]
+fn a_place_for_tables_that_cannot_be_one_is_a_line_that_says_why_and_exit_code_2() {
+    let dir = TempDir::new().unwrap();
+    let check = |tables: &str, environment: &[(&str, &str)], why: &str| {
+        for arguments in [&["serve", "--data", "data"][..], &["check", "--data", "data"]] {
+            let mut command = command(dir.path(), arguments);
+            command.env("EDEN_HTTP_LISTEN", "127.0.0.1:0").env("EDEN_STORAGE_TABLES", tables);
+            command.envs(environment.iter().copied());
+            let ran = run_with(command, "");
+            assert_eq!(ran.code, Some(2), "{tables}: {}", ran.err);
+            let line = ran.err.lines().last().unwrap_or_default();
+            assert!(line.starts_with("eden: [storage] tables") && line.contains(why), "{tables}: {}", ran.err);
+        }
+    };
+    check("tables", &[], "relative URL");
+    check("ftp://host/tables", &[], "there is no ftp://");
+    check("s3://", &[], "it names no bucket");
+    let without_tls = [("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_ALLOW_HTTP", "false")];
+    check("s3://bucket/eden", &without_tls, "AWS_ALLOW_HTTP=true");
+}

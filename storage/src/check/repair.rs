@@ -24,7 +24,7 @@ use crate::delta::{
     read_add, with_one_bit_turned,
 };
 use crate::shard::read::ShardReader;
-use crate::{LostData, Shard, StorageError, identity};
+use crate::{Disks, LostData, Shard, StorageError, identity};
 
 /// Whether to do anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,28 +71,43 @@ pub struct Repaired {
 /// # Errors
 /// [`StorageError::Locked`] if a server uses it. After any other error what was done so far is sound; repair again.
 pub fn repair(
-    disk: &SharedDisk,
+    disks: impl Into<Disks>,
     clock: &Arc<dyn Clock>,
     options: &RepairOptions,
     progress: OnProgress<'_>,
 ) -> Result<Repaired, StorageError> {
-    let data = &options.data;
-    disk.info(&data.join("tables")).map_err(StorageError::io("open", &data.join("tables")))?;
-    let _lock = identity::lock(&**disk, data)?;
+    let (data, disks) = (&options.data, disks.into());
+    let tables = disks.tables(data);
+    tables.disk.info(&tables.dir).map_err(StorageError::io("open", &tables.dir))?;
+    let _lock = identity::lock(&*disks.data, data)?;
+    if let Some(elsewhere) = &disks.tables {
+        elsewhere.check_owner(identity::read(&*disks.data, data)?, None)?;
+    }
+    let place = Place { disk: tables.disk, root: tables.dir, aside_disk: disks.data, data: data.clone() };
     let mut repaired = Repaired::default();
-    for folder in table_folders(&**disk, &data.join("tables"))? {
+    for folder in table_folders(&*place.disk, &place.root)? {
         let Some(name) = folder.name.clone() else { continue };
         if !options.tables.is_empty() && !options.tables.contains(&name) {
             continue;
         }
-        let Some(plan) = Plan::make(disk, data, name, folder, &mut repaired, progress)? else { continue };
+        let Some(plan) = Plan::make(&place, name, folder, &mut repaired, progress)? else { continue };
         if options.act == Act::Do && !plan.is_empty() {
-            plan.act(disk, data, &**clock)?;
+            plan.act(&place, &**clock)?;
         }
-        repaired.steps.extend(plan.steps());
+        repaired.steps.extend(plan.steps(&place.root));
         repaired.lost.extend(plan.lost);
     }
     Ok(repaired)
+}
+
+/// Where the tables are, and where goes what is set aside.
+struct Place {
+    /// Under the tables.
+    disk: SharedDisk,
+    root: PathBuf,
+    /// Under the data folder.
+    aside_disk: SharedDisk,
+    data: PathBuf,
 }
 
 /// A change of a table's folder.
@@ -116,20 +131,19 @@ struct Plan {
 
 impl Plan {
     fn make(
-        disk: &SharedDisk,
-        data: &Path,
+        place: &Place,
         name: TableName,
         folder: TableFolder,
         repaired: &mut Repaired,
         progress: OnProgress<'_>,
     ) -> Result<Option<Plan>, StorageError> {
+        let (disk, root) = (&place.disk, &place.root);
         let Some(files) = LogFiles::list(&**disk, &folder.dir)? else { return Ok(None) };
-        let root = data.join("tables");
-        let reader = ShardReader { disk: &**disk, root: &root };
+        let reader = ShardReader { disk: &**disk, root };
         let (log, removed, moved) = (Vec::new(), Vec::new(), Vec::new());
         let mut plan = Plan { name, folder, log, files: moved, removed, lost: Vec::new() };
         let good = plan.checkpoints(disk, &files)?;
-        let Some((replay, salvaged)) = plan.commits(&reader, data, &files, good, repaired)? else {
+        let Some((replay, salvaged)) = plan.commits(&reader, place, &files, good, repaired)? else {
             return Ok(Some(plan.nothing()));
         };
         let state = match replay.finish(files.commit_path(files.last)) {
@@ -155,7 +169,7 @@ impl Plan {
             match verdict {
                 Verdict::Sound => sound.push((shard, add.clone())),
                 Verdict::Damaged(reason) => {
-                    plan.take_out(disk, data, &path, shard, add.clone(), reason, salvaged.is_some());
+                    plan.take_out(place, &path, shard, add.clone(), reason, salvaged.is_some());
                 }
                 Verdict::Unreadable(what) => {
                     let advice =
@@ -215,7 +229,7 @@ impl Plan {
     fn commits(
         &mut self,
         reader: &ShardReader<'_>,
-        data: &Path,
+        place: &Place,
         files: &LogFiles,
         good: Option<i64>,
         repaired: &mut Repaired,
@@ -264,7 +278,7 @@ impl Plan {
                 salvaged.actions.len()
             );
             self.lost.push(LostData {
-                file: below(data, &aside(disk, data, &path)),
+                file: place.below(&place.aside(&path)),
                 certainty: "possible".into(),
                 reason: what.clone(),
                 table: Some(self.name.to_string()),
@@ -278,20 +292,10 @@ impl Plan {
 
     /// A shard that is damaged leaves the table. One that is missing may have been replaced by a commit of which not all
     /// is known (`is_salvaged`).
-    #[expect(clippy::too_many_arguments, reason = "called once")]
-    fn take_out(
-        &mut self,
-        disk: &SharedDisk,
-        data: &Path,
-        path: &Path,
-        shard: Shard,
-        add: Add,
-        reason: String,
-        is_salvaged: bool,
-    ) {
-        let is_there = disk.info(path).is_ok();
-        let file = if is_there { aside(&**disk, data, path) } else { path.to_owned() };
-        let lost = LostData::of_shard(&self.name, &shard, below(data, &file), reason.clone());
+    fn take_out(&mut self, place: &Place, path: &Path, shard: Shard, add: Add, reason: String, is_salvaged: bool) {
+        let is_there = place.disk.info(path).is_ok();
+        let file = if is_there { place.aside(path) } else { path.to_owned() };
+        let lost = LostData::of_shard(&self.name, &shard, place.below(&file), reason.clone());
         let certainty = if is_there || !is_salvaged { "certain" } else { "possible" };
         self.lost.push(LostData { certainty: certainty.into(), ..lost });
         if is_there {
@@ -357,12 +361,11 @@ impl Plan {
         self.log.is_empty() && self.files.is_empty() && self.removed.is_empty()
     }
 
-    fn steps(&self) -> Vec<Step> {
+    fn steps(&self, tables: &Path) -> Vec<Step> {
         let change = |change: &Change| match change {
             Change::Aside { file, why } => Step { file: file.clone(), what: format!("set aside: {why}") },
             Change::Replaced { file, why, .. } => Step { file: file.clone(), what: format!("replaced: {why}") },
         };
-        let tables = self.folder.dir.parent().and_then(Path::parent).unwrap_or(Path::new(""));
         let removed = self.removed.iter().map(|(shard, _, why)| (tables.join(&shard.path), shard, why));
         let removed: Vec<_> = removed.collect();
         // What leaves the table is told once, with its rows.
@@ -381,20 +384,18 @@ impl Plan {
         steps
     }
 
-    fn act(&self, disk: &SharedDisk, data: &Path, clock: &dyn Clock) -> Result<(), StorageError> {
+    fn act(&self, place: &Place, clock: &dyn Clock) -> Result<(), StorageError> {
+        let disk = &place.disk;
         let now_ms = clock.now_us().div_euclid(1000);
         if !self.lost.is_empty() {
-            write_note(disk, data, &self.folder.prefix, now_ms, &self.lost)?;
+            write_note(&place.aside_disk, &place.data, &self.folder.prefix, now_ms, &self.lost)?;
         }
         for change in self.log.iter().chain(&self.files) {
             match change {
-                Change::Aside { file, .. } => set_aside(disk, data, file)?,
+                Change::Aside { file, .. } => place.set_aside(file)?,
                 Change::Replaced { file, bytes, .. } => {
                     if let Ok(before) = disk::read_file(&**disk, file) {
-                        let copy = aside(&**disk, data, file);
-                        make_folder_of(disk, &copy)?;
-                        disk::write_whole(&**disk, &copy, &before, Replace::No)
-                            .map_err(StorageError::io("write", &copy))?;
+                        place.copy_aside(file, &before)?;
                     }
                     disk::write_whole(&**disk, file, bytes, Replace::Yes).map_err(StorageError::io("write", file))?;
                 }
@@ -447,36 +448,57 @@ pub(super) fn commit_info(now_ms: i64) -> Action {
     })
 }
 
-/// Where `file` goes, a name that is not taken.
-fn aside(disk: &dyn disk::Disk, data: &Path, file: &Path) -> PathBuf {
-    let place = data.join("damaged").join(file.strip_prefix(data).unwrap_or(file));
-    let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut free = place.clone();
-    let mut n = 1;
-    while disk.info(&free).is_ok() {
-        free = place.with_file_name(format!("{name}.{n}"));
-        n += 1;
+impl Place {
+    /// The path of a table's file as people know it: below the data folder, wherever the tables are.
+    fn path_of(&self, file: &Path) -> PathBuf {
+        let of_tables = file.strip_prefix(&self.root).map(|below| Path::new("tables").join(below));
+        of_tables.unwrap_or_else(|_| file.strip_prefix(&self.data).unwrap_or(file).to_owned())
     }
-    free
-}
 
-fn below(data: &Path, file: &Path) -> String {
-    file.strip_prefix(data).unwrap_or(file).display().to_string()
+    /// Where `file` goes, a name that is not taken.
+    fn aside(&self, file: &Path) -> PathBuf {
+        let place = self.data.join("damaged").join(self.path_of(file));
+        let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut free = place.clone();
+        let mut n = 1;
+        while self.aside_disk.info(&free).is_ok() {
+            free = place.with_file_name(format!("{name}.{n}"));
+            n += 1;
+        }
+        free
+    }
+
+    fn below(&self, file: &Path) -> String {
+        self.path_of(file).display().to_string()
+    }
+
+    /// Puts `bytes`, which `file` had, aside.
+    fn copy_aside(&self, file: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+        let copy = self.aside(file);
+        make_folder_of(&self.aside_disk, &copy)?;
+        disk::write_whole(&*self.aside_disk, &copy, bytes, Replace::No).map_err(StorageError::io("write", &copy))
+    }
+
+    fn set_aside(&self, file: &Path) -> Result<(), StorageError> {
+        if !Arc::ptr_eq(&self.disk, &self.aside_disk) || !file.starts_with(&self.data) {
+            // A crash between the two leaves it twice, and the next repair sets it aside once more.
+            let bytes = disk::read_file(&*self.disk, file).map_err(StorageError::io("read", file))?;
+            self.copy_aside(file, &bytes)?;
+            return self.disk.remove_file(file).map_err(StorageError::io("delete", file));
+        }
+        let to = self.aside(file);
+        make_folder_of(&self.disk, &to)?;
+        self.disk.rename(file, &to, Replace::No).map_err(StorageError::io("move", file))?;
+        for folder in [to.parent(), file.parent()].into_iter().flatten() {
+            self.disk.sync_dir(folder).map_err(StorageError::io("sync", folder))?;
+        }
+        Ok(())
+    }
 }
 
 fn make_folder_of(disk: &SharedDisk, file: &Path) -> Result<(), StorageError> {
     let folder = file.parent().expect("a file has a folder");
     disk::create_dir_all(&**disk, folder).map_err(StorageError::io("create", folder))
-}
-
-fn set_aside(disk: &SharedDisk, data: &Path, file: &Path) -> Result<(), StorageError> {
-    let to = aside(&**disk, data, file);
-    make_folder_of(disk, &to)?;
-    disk.rename(file, &to, Replace::No).map_err(StorageError::io("move", file))?;
-    for folder in [to.parent(), file.parent()].into_iter().flatten() {
-        disk.sync_dir(folder).map_err(StorageError::io("sync", folder))?;
-    }
-    Ok(())
 }
 
 /// Where the notes of repairs are, and how those end that have no row in `system.data_loss` yet.

@@ -1,9 +1,10 @@
 //! The log of one table: load, commit, checkpoint names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate};
 use model::TableId;
@@ -48,6 +49,46 @@ const COMMITS_BETWEEN_CHECKPOINTS: i64 = 64;
 /// Bytes of commits after which one is due all the same, if the last one was not larger.
 const COMMIT_BYTES_BETWEEN_CHECKPOINTS: u64 = 4 << 20;
 
+/// What is told when a version that was to be ours is somebody else's: nothing of his is lost, and nothing of ours.
+const OTHER_WRITER: &str = "another server has committed this version of the table; stop the one that should not write here, \
+                            then start the other anew";
+
+/// When it is worth asking again whether a commit stands.
+const RESOLVED_AFTER: Duration = Duration::from_secs(5);
+
+/// Commits that are read at a time: more take memory, fewer take time behind a network.
+const COMMITS_TOGETHER: usize = 32;
+
+/// What is known of the commit that was tried last.
+#[derive(Debug)]
+enum LastCommit {
+    /// It stands, or never will.
+    Known,
+    /// Nobody knows: its name stands, but may not be durable; or a store has not answered, and may get it yet.
+    InDoubt(Doubt),
+    /// It stands, and what it did is not in memory.
+    Missed,
+}
+
+/// A commit in doubt.
+#[derive(Debug)]
+struct Doubt {
+    bytes: Vec<u8>,
+    /// What was tried to be put in its place.
+    nothing: Option<Vec<u8>>,
+    /// Whether somebody remembers what it did, and asks.
+    is_remembered: bool,
+}
+
+/// What became of a commit that was in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resolved {
+    /// It stands.
+    Stands,
+    /// It does not, and cannot any more: its version is another's.
+    Gone,
+}
+
 /// The one writer of a table's log.
 #[derive(Debug)]
 pub(crate) struct TableLog {
@@ -56,8 +97,7 @@ pub(crate) struct TableLog {
     dir: PathBuf,
     /// The last version that stands; -1 before the first.
     version: i64,
-    /// Set when a commit's outcome is unknown: its name stands, but may not be durable.
-    uncertain: bool,
+    last_commit: LastCommit,
     /// The newest version that has a checkpoint, and the bytes of that.
     checkpoint: Option<(i64, u64)>,
     /// Bytes of the commits behind it.
@@ -81,7 +121,7 @@ impl TableLog {
             disk: Arc::clone(disk),
             dir,
             version,
-            uncertain: false,
+            last_commit: LastCommit::Known,
             checkpoint: None,
             bytes_since_checkpoint: 0,
             checkpoint_not_before: 0,
@@ -102,11 +142,9 @@ impl TableLog {
             tracing::error!(path = %path.display(), reason, "a Delta checkpoint is damaged; an older one and commits stand in");
         }
         let mut log = TableLog::at(disk, files.dir.clone(), files.last);
-        // A file of no known size is no reason to write a checkpoint sooner.
-        let bytes_of = |path: &Path| disk.info(path).map_or(0, |info| info.len);
-        log.checkpoint = base.map(|version| (version, bytes_of(&files.checkpoint_path(version))));
+        log.checkpoint = base.map(|version| (version, files.bytes_of(&files.checkpoint_path(version))));
         let behind = base.map_or(0, |version| version + 1)..=files.last;
-        log.bytes_since_checkpoint = behind.map(|version| bytes_of(&files.commit_path(version))).sum();
+        log.bytes_since_checkpoint = behind.map(|version| files.bytes_of(&files.commit_path(version))).sum();
         let removed = std::mem::take(&mut replay.removed).into_iter();
         log.removed = removed.map(|(path, at_ms)| Removed { path, at_ms, in_this_life: false }).collect();
         let state = replay.finish(files.commit_path(files.last))?;
@@ -146,28 +184,101 @@ impl TableLog {
 
     /// Whether the last commit may or may not stand.
     pub(crate) fn is_uncertain(&self) -> bool {
-        self.uncertain
+        !matches!(self.last_commit, LastCommit::Known)
+    }
+
+    /// Takes note that whoever tried the last commit, which is in doubt, remembers what it did and asks for it by
+    /// [`TableLog::resolve`]. Returns false if nobody can tell but a restart.
+    pub(crate) fn is_remembered(&mut self) -> bool {
+        match &mut self.last_commit {
+            LastCommit::InDoubt(doubt) if self.disk.is_remote() => {
+                doubt.is_remembered = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Finds out what became of a commit in doubt, by putting one that does nothing in its place if that is free: then the
+    /// one in doubt comes too late if it comes. `info` is what that says of itself.
+    ///
+    /// # Errors
+    /// It is still in doubt.
+    pub(crate) fn resolve(&mut self, info: Action) -> Result<Resolved, StorageError> {
+        let version = self.version + 1;
+        let path = commit_path(&self.dir, version);
+        let LastCommit::InDoubt(doubt) = &mut self.last_commit else { return Err(StorageError::Poisoned) };
+        let nothing = doubt.nothing.get_or_insert_with(|| commit_bytes(&[info]));
+        let stands = match disk::write_whole(&*self.disk, &path, nothing, Replace::No) {
+            Ok(()) => nothing.clone(),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                disk::read_file(&*self.disk, &path).map_err(StorageError::io("read", &path))?
+            }
+            Err(e) => return Err(StorageError::io("commit", &path)(e)),
+        };
+        let resolved = match () {
+            () if stands == *nothing => Resolved::Gone,
+            () if stands == doubt.bytes => Resolved::Stands,
+            () => {
+                let e = io::Error::new(io::ErrorKind::AlreadyExists, OTHER_WRITER);
+                return Err(StorageError::io("commit", &path)(e));
+            }
+        };
+        let actions = parse_commit(&stands).map_err(|reason| StorageError::Corrupt { path, reason })?;
+        self.last_commit = LastCommit::Known;
+        self.committed(version, &actions, stands.len());
+        Ok(resolved)
+    }
+
+    /// Before a commit: the last one must not be in doubt.
+    fn check_last(&mut self, info: Option<&Action>) -> Result<(), StorageError> {
+        let is_remembered = match &self.last_commit {
+            LastCommit::Known => return Ok(()),
+            LastCommit::InDoubt(doubt) if self.disk.is_remote() => doubt.is_remembered,
+            LastCommit::InDoubt(_) | LastCommit::Missed => return Err(StorageError::Poisoned),
+        };
+        let Some(info) = info.filter(|_| !is_remembered) else {
+            let reason = "the object store has not said yet whether it has the last commit of the table";
+            return Err(StorageError::Busy { reason: reason.into(), retry_after: RESOLVED_AFTER });
+        };
+        match self.resolve(info.clone())? {
+            Resolved::Gone => Ok(()),
+            Resolved::Stands => {
+                self.last_commit = LastCommit::Missed;
+                Err(StorageError::Poisoned)
+            }
+        }
     }
 
     /// Writes the next version and makes it durable.
     ///
     /// # Errors
     /// [`StorageError::Poisoned`] if an earlier commit may or may not be durable: only a restart can tell.
-    /// Any other error leaves the log as it was.
+    /// Any other error leaves the log as it was, unless it is uncertain then.
     pub(crate) fn commit(&mut self, actions: &[Action]) -> Result<i64, StorageError> {
-        if self.uncertain {
-            return Err(StorageError::Poisoned);
-        }
+        self.check_last(actions.iter().find(|action| matches!(action, Action::CommitInfo(_))))?;
         let bytes = commit_bytes(actions);
         let version = self.version + 1;
         let path = commit_path(&self.dir, version);
         if let Err(e) = disk::write_whole(&*self.disk, &path, &bytes, Replace::No) {
-            // Before the rename nothing stands; after it the name may not survive, which is a failed sync (P2).
-            self.uncertain = self.disk.info(&path).is_ok();
+            // Before the rename nothing stands; after it the name may not survive, which is a failed sync (P2). An object
+            // store that has not answered for long may have the commit, or get it yet.
+            if self.disk.may_stand(&path, &e) {
+                self.last_commit = LastCommit::InDoubt(Doubt { bytes, nothing: None, is_remembered: false });
+            }
+            let e = match e.kind() {
+                io::ErrorKind::AlreadyExists if self.disk.is_remote() => io::Error::new(e.kind(), OTHER_WRITER),
+                _ => e,
+            };
             return Err(StorageError::io("commit", &path)(e));
         }
+        self.committed(version, actions, bytes.len());
+        Ok(version)
+    }
+
+    fn committed(&mut self, version: i64, actions: &[Action], bytes: usize) {
         self.version = version;
-        self.bytes_since_checkpoint += bytes.len() as u64;
+        self.bytes_since_checkpoint += bytes as u64;
         let removed = actions.iter().filter_map(|action| match action {
             Action::Remove(remove) => Some(remove),
             _ => None,
@@ -177,7 +288,6 @@ impl TableLog {
             at_ms: remove.deletion_timestamp,
             in_this_life: true,
         }));
-        Ok(version)
     }
 }
 
@@ -230,6 +340,8 @@ pub(crate) struct LogFiles {
     pub(crate) checkpoints: Vec<i64>,
     /// The last version that a name tells of.
     pub(crate) last: i64,
+    /// Bytes, by name.
+    bytes: HashMap<String, u64>,
 }
 
 /// What the files of a log lead to.
@@ -245,19 +357,26 @@ impl LogFiles {
     /// Those in `table_dir`; `None` where no commit stands.
     pub(crate) fn list(disk: &dyn Disk, table_dir: &Path) -> Result<Option<LogFiles>, StorageError> {
         let dir = table_dir.join("_delta_log");
-        let entries = match disk.list(&dir) {
+        let entries = match disk.list_with_info(&dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(StorageError::io("list", &dir)(e)),
         };
         let versions = |version_of: fn(&str) -> Option<i64>| -> Vec<i64> {
-            let mut found: Vec<i64> = entries.iter().filter_map(|entry| version_of(&entry.name)).collect();
+            let mut found: Vec<i64> = entries.iter().filter_map(|(entry, _)| version_of(&entry.name)).collect();
             found.sort_unstable();
             found
         };
         let (commits, checkpoints) = (versions(commit_version), versions(checkpoint_version));
         let last = commits.last().copied().max(checkpoints.last().copied());
-        Ok(last.map(|last| LogFiles { dir, commits, checkpoints, last }))
+        let bytes = entries.into_iter().map(|(entry, info)| (entry.name, info.len)).collect();
+        Ok(last.map(|last| LogFiles { dir, commits, checkpoints, last, bytes }))
+    }
+
+    /// 0 if it is not known: that is no reason to write a checkpoint sooner.
+    fn bytes_of(&self, path: &Path) -> u64 {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| self.bytes.get(name)).copied().unwrap_or(0)
     }
 
     pub(crate) fn commit_path(&self, version: i64) -> PathBuf {
@@ -268,11 +387,27 @@ impl LogFiles {
         checkpoint_path(&self.dir, version)
     }
 
-    /// Applies the newest checkpoint that can be read and all commits behind it.
+    /// Applies the newest checkpoint that can be read and all commits behind it. Of a table that was dropped the last
+    /// commit is enough.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] names the damaged file that nothing stands in for.
     pub(crate) fn replay(&self, disk: &dyn Disk) -> Result<Replayed, StorageError> {
+        match self.replay_all(disk) {
+            // Where folders cannot be renamed, the commits of a dropped table go one by one, the last one last.
+            Err(e @ StorageError::Corrupt { .. }) => {
+                let mut replay = Replay::default();
+                if let Ok((actions, _)) = self.read_commit(disk, self.last) {
+                    replay.apply_all(actions);
+                }
+                let dropped = replay.is_dropped();
+                if dropped { Ok(Replayed { replay, unread: Vec::new(), base: None }) } else { Err(e) }
+            }
+            replayed => replayed,
+        }
+    }
+
+    fn replay_all(&self, disk: &dyn Disk) -> Result<Replayed, StorageError> {
         let mut unread: Vec<(PathBuf, String)> = Vec::new();
         for base in self.checkpoints.iter().rev().copied().map(Some).chain([None]) {
             let mut replay = Replay::default();
@@ -286,15 +421,19 @@ impl LogFiles {
                 }
             }
             // Whatever the base: no commit behind the newest checkpoint has a stand-in.
-            for version in base.map_or(0, |version| version + 1)..=self.last {
-                let read = self.read_commit(disk, version).map_err(|e| match unread.first() {
-                    // It is missed only because the newest checkpoint is damaged.
-                    Some((path, reason)) if self.checkpoints.last().is_some_and(|newest| version <= *newest) => {
-                        StorageError::Corrupt { path: path.clone(), reason: reason.clone() }
-                    }
-                    _ => e,
-                });
-                replay.apply_all(read?.0);
+            let behind: Vec<i64> = (base.map_or(0, |version| version + 1)..=self.last).collect();
+            for versions in behind.chunks(COMMITS_TOGETHER) {
+                let paths: Vec<PathBuf> = versions.iter().map(|version| self.commit_path(*version)).collect();
+                for (version, read) in versions.iter().zip(disk.read_files(&paths)) {
+                    let read = self.commit_of(*version, read).map_err(|e| match unread.first() {
+                        // It is missed only because the newest checkpoint is damaged.
+                        Some((path, reason)) if self.checkpoints.last().is_some_and(|newest| version <= newest) => {
+                            StorageError::Corrupt { path: path.clone(), reason: reason.clone() }
+                        }
+                        _ => e,
+                    });
+                    replay.apply_all(read?.0);
+                }
             }
             return Ok(Replayed { replay, unread, base });
         }
@@ -306,8 +445,12 @@ impl LogFiles {
     /// # Errors
     /// [`StorageError::Corrupt`] if it is missing or damaged.
     pub(crate) fn read_commit(&self, disk: &dyn Disk, version: i64) -> Result<(Vec<Action>, Sealing), StorageError> {
+        self.commit_of(version, disk::read_file(disk, &self.commit_path(version)))
+    }
+
+    fn commit_of(&self, version: i64, read: io::Result<Vec<u8>>) -> Result<(Vec<Action>, Sealing), StorageError> {
         let path = self.commit_path(version);
-        let bytes = match disk::read_file(disk, &path) {
+        let bytes = match read {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let reason = format!("the commit is missing, but version {} stands", self.last);
@@ -413,6 +556,12 @@ impl Replay {
                 Action::CommitInfo(_) | Action::Other(_) => {}
             }
         }
+    }
+
+    /// Whether what was applied says that the table was dropped.
+    fn is_dropped(&self) -> bool {
+        let configuration = self.metadata.as_ref().map(|metadata| metadata.configuration.clone());
+        configuration.is_some_and(|configuration| Properties { configuration, created_ms: None }.dropped_ms().is_some())
     }
 
     pub(crate) fn metadata(&self) -> Option<&super::Metadata> {

@@ -9,7 +9,7 @@
 //!  2. Files that no version has named are looked for only while nothing can be on its way to a commit: `compacting` and
 //!     `flushing` are held.
 //!  3. Commits go only behind two checkpoints that read back, so that one of them may be damaged later.
-//!  4. A dropped table's folder has a log that says so until the moment in which it has another name.
+//!  4. A dropped table's folder has a log that says so until the moment in which it has another name, or is gone.
 //!
 //! Deletions are not synced: what comes back after a power cut is found and deleted again.
 
@@ -125,6 +125,11 @@ impl Shared {
         if dropped.log_end.is_none_or(|end| first < end) {
             return Ok(());
         }
+        if context.disk.is_remote() {
+            self.delete_log(&dir)?;
+            self.catalog.change_dropped(dropped.id, |_| false);
+            return Ok(());
+        }
         let (parent, name) = (dir.parent().expect("a table's folder is in a schema's"), dir.file_name());
         let name = name.expect("a table's folder has a name").to_string_lossy();
         let doomed = DirEntry {
@@ -140,6 +145,17 @@ impl Shared {
         context.disk.sync_dir(parent).map_err(StorageError::io("sync", parent))?;
         self.catalog.change_dropped(dropped.id, |_| false);
         delete_all(context, parent, &doomed)
+    }
+
+    /// Deletes the log of a dropped table where nothing can be renamed: the commit that says so last, and until then it is
+    /// all that is needed (`LogFiles::replay`). The folder's name is not free before.
+    fn delete_log(&self, dir: &Path) -> Result<(), StorageError> {
+        let context = &*self.context;
+        let log = dir.join("_delta_log");
+        let mut entries = list(&*context.disk, &log)?;
+        // Checkpoints and what else there is, then commits from the first to the last.
+        entries.sort_by_key(|entry| (commit_version(&entry.name), entry.name.clone()));
+        entries.iter().try_for_each(|entry| delete_all(context, &log, entry))
     }
 
     /// Deletes folders that an earlier life had begun to delete.
@@ -251,8 +267,8 @@ impl Table {
                 continue;
             }
             let dir = self.dir.join(&folder.name);
-            let files = list(disk, &dir)?;
-            for file in &files {
+            let files = disk.list_with_info(&dir).map_err(StorageError::io("list", &dir))?;
+            for (file, info) in &files {
                 let path = format!("{}/{}", folder.name, file.name);
                 // What we have not written we do not delete.
                 let is_ours = file.kind == EntryKind::File && file.name.ends_with(".parquet");
@@ -262,8 +278,8 @@ impl Table {
                 found.push(match known.get(&*path) {
                     Some(tombstone) => (*tombstone).clone(),
                     None => {
-                        let changed = disk.info(&self.dir.join(&path)).map(|info| info.modified_us.div_euclid(1000));
-                        Tombstone { path, since: Since { seen: now, earlier_ms: changed.ok() } }
+                        let earlier_ms = Some(info.modified_us.div_euclid(1000));
+                        Tombstone { path, since: Since { seen: now, earlier_ms } }
                     }
                 });
             }

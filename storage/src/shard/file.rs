@@ -81,6 +81,8 @@ pub(crate) struct ShardFile {
     /// `None` for shards of before there were checksums: they are handed out as they are (P13).
     checksums: Option<Checksums>,
     len: u64,
+    /// Whether it is read from one end to the other, a little at a time.
+    is_read_through: bool,
 }
 
 impl ShardFile {
@@ -93,13 +95,18 @@ impl ShardFile {
     ) -> Result<ShardFile, ReadError> {
         let file = disk.open_read(path)?;
         let len = file.len()?;
-        let opened = ShardFile { file, location: location.to_owned(), checksums, len };
+        let opened = ShardFile { file, location: location.to_owned(), checksums, len, is_read_through: false };
         match &opened.checksums {
             Some(sums) if sums.bytes() != len => {
                 Err(opened.damaged(format!("it has {len} bytes, and {} were written", sums.bytes())))
             }
             _ => Ok(opened),
         }
+    }
+
+    /// For whoever reads much of it, a little at a time: a disk behind a network is asked for more than each time is wanted.
+    pub(crate) fn read_through(self) -> ShardFile {
+        ShardFile { is_read_through: true, ..self }
     }
 
     /// Its bytes.
@@ -114,20 +121,27 @@ impl ShardFile {
         }
         let mut order: Vec<usize> = (0..ranges.len()).collect();
         order.sort_by_key(|i| ranges[*i].start);
+        // Blocks that touch or overlap are read once.
+        let mut stretches: Vec<(Range<u64>, usize)> = Vec::new();
+        for i in &order {
+            let wanted = self.expand(&ranges[*i]);
+            match stretches.last_mut() {
+                Some((stretch, count)) if wanted.start <= stretch.end => {
+                    stretch.end = stretch.end.max(wanted.end);
+                    *count += 1;
+                }
+                _ => stretches.push((wanted, 1)),
+            }
+        }
+        let mut together = self.read_together(&stretches)?.map(Vec::into_iter);
         let mut found = vec![Bytes::new(); ranges.len()];
         let mut rest = &order[..];
-        while let Some(first) = rest.first() {
-            let mut stretch = self.expand(&ranges[*first]);
-            let mut count = 1;
-            // Blocks that touch or overlap are read once.
-            while let Some(next) = rest.get(count).map(|i| self.expand(&ranges[*i]))
-                && next.start <= stretch.end
-            {
-                stretch.end = stretch.end.max(next.end);
-                count += 1;
-            }
-            let (here, behind) = rest.split_at(count);
-            let bytes = self.read_stretch(&stretch)?;
+        for (stretch, count) in &stretches {
+            let (here, behind) = rest.split_at(*count);
+            let bytes = match together.as_mut().and_then(Iterator::next) {
+                Some(bytes) => bytes,
+                None => self.read_stretch(stretch)?,
+            };
             let wanted: u64 = here.iter().map(|i| ranges[*i].end - ranges[*i].start).sum();
             for i in here {
                 let from = (ranges[*i].start - stretch.start) as usize;
@@ -139,6 +153,20 @@ impl ShardFile {
             rest = behind;
         }
         Ok(found)
+    }
+
+    /// Reads all stretches at once where that is faster, which it is behind a network.
+    fn read_together(&self, stretches: &[(Range<u64>, usize)]) -> Result<Option<Vec<Bytes>>, ReadError> {
+        if self.is_read_through {
+            return Ok(None);
+        }
+        let ranges: Vec<Range<u64>> = stretches.iter().map(|(stretch, _)| stretch.clone()).collect();
+        let Some(read) = self.file.read_together(&ranges) else { return Ok(None) };
+        let read = read?;
+        for (range, bytes) in ranges.iter().zip(&read) {
+            self.compare(range.start, bytes)?;
+        }
+        Ok(Some(read.into_iter().map(Bytes::from).collect()))
     }
 
     /// The bytes of one range.
@@ -173,17 +201,22 @@ impl ShardFile {
         let mut at = stretch.start;
         for step in bytes.chunks_mut(STEP_BYTES) {
             disk::read_exact_at(&*self.file, step, at)?;
-            if let Some(sums) = &self.checksums {
-                sums.verify(at, step).map_err(|bad| {
-                    self.damaged(format!("bytes {}..{} are not those that were written (checksum)", bad.start, bad.end))
-                })?;
-            }
+            self.compare(at, step)?;
             at += step.len() as u64;
         }
         Ok(bytes.into())
     }
 
+    /// Compares whole blocks from byte `at` on with their checksums, if there are any.
+    fn compare(&self, at: u64, bytes: &[u8]) -> Result<(), ReadError> {
+        let Some(sums) = &self.checksums else { return Ok(()) };
+        sums.verify(at, bytes).map_err(|bad| {
+            self.damaged(format!("bytes {}..{} are not those that were written (checksum)", bad.start, bad.end))
+        })
+    }
+
     fn damaged(&self, reason: String) -> ReadError {
+        self.file.distrust();
         ReadError::Damaged(ShardDamage { location: self.location.clone(), reason })
     }
 }

@@ -32,9 +32,9 @@ pub(crate) struct ShardChunks {
     refusal: Refusal,
 }
 
-/// What the disk said, by its number, when it did not give a shard's bytes. The reader of batches hands on no more than the
-/// text of an error, in which the disk's cannot be told from damage.
-type Refusal = Arc<OnceLock<i32>>;
+/// What the disk said when it did not give a shard's bytes. The reader of batches hands on no more than the text of an
+/// error, in which the disk's cannot be told from damage.
+type Refusal = Arc<OnceLock<(io::ErrorKind, String)>>;
 
 impl ShardChunks {
     fn new(file: ShardFile) -> ShardChunks {
@@ -43,10 +43,11 @@ impl ShardChunks {
 
     fn read(&self, range: Range<u64>) -> Result<Bytes, ReadError> {
         self.file.read(range).inspect_err(|e| {
+            // That a file ends too soon is said of the file.
             if let ReadError::Io(e) = e
-                && let Some(code) = e.raw_os_error()
+                && e.kind() != io::ErrorKind::UnexpectedEof
             {
-                self.refusal.get_or_init(|| code);
+                self.refusal.get_or_init(|| (e.kind(), e.to_string()));
             }
         })
     }
@@ -135,8 +136,8 @@ struct Origin {
 impl Origin {
     /// An error of the Parquet reader: the disk's, or what is wrong with the file.
     fn failed(&self, error: impl Error + 'static) -> StorageError {
-        if let Some(code) = self.refusal.get() {
-            return StorageError::io("read", &self.path)(io::Error::from_raw_os_error(*code));
+        if let Some((kind, said)) = self.refusal.get() {
+            return StorageError::io("read", &self.path)(io::Error::new(*kind, said.clone()));
         }
         let reason = find::<ShardDamage>(&error).map_or_else(|| error.to_string(), |damage| damage.reason.clone());
         StorageError::Corrupt { path: self.path.clone(), reason }
@@ -185,6 +186,7 @@ impl ShardReader<'_> {
             ReadError::Io(e) => StorageError::io("open", &path)(e),
             ReadError::Damaged(damage) => corrupt(damage.reason),
         })?;
+        let file = file.read_through();
         let len = file.len();
         if len != shard.bytes {
             return Err(corrupt(format!("it has {len} bytes; the Delta log says {}", shard.bytes)));

@@ -190,7 +190,7 @@ type Random = (String, i64, Vec<(&'static str, f64)>);
 
 /// P8 in small: random writes (retries, corrections, late rows, partial fields) with flushes, queries and restarts
 /// between them, against a map.
-fn random_run(seed: u64, steps: u64, mut world: World) {
+pub(crate) fn random_run(seed: u64, steps: u64, mut world: World) {
     let rng = SplitMix64::new(seed);
     let mut storage = world.open();
     let mut oracle = Rows::new();

@@ -1,4 +1,5 @@
-//! Power cuts and kills at each step of compaction, retention, DROP, vacuum and the cleaning of logs.
+//! Power cuts and kills at each step of compaction, retention, DROP, vacuum and the cleaning of logs, with the tables on
+//! the disk of the log, and in an object store.
 //!
 //! For each step: a prepared disk is copied, one thing is done to it, and at the n-th operation of the disk the power or
 //! the process goes; for n = 1, 2, … until the thing is done before. What is there afterwards must be what was there
@@ -13,6 +14,7 @@ use model::{Rng, SplitMix64, TableName, Value};
 use storage::{Storage, StorageError, TableOptions};
 use wal::disk::SharedDisk;
 
+use crate::fault_store::FaultStore;
 use crate::power::read_as_others;
 use crate::world::{Rows, World, read, write};
 
@@ -22,9 +24,44 @@ fn table() -> TableName {
     TableName::public("t")
 }
 
-fn world(sim: &SimDisk, seed: u64) -> World {
-    let disk: SharedDisk = Arc::new(sim.clone());
+/// The disk, and the store of the tables if they are in one. What is cut is the one that has the tables.
+struct Site {
+    sim: SimDisk,
+    store: Option<FaultStore>,
+}
+
+impl Site {
+    fn fork(&self) -> Site {
+        Site { sim: self.sim.fork(), store: self.store.as_ref().map(FaultStore::fork) }
+    }
+
+    /// Ends the process at the `n`-th change; a store has made that change if the process was `killed`.
+    fn cut_after(&self, n: u64, killed: bool) {
+        match &self.store {
+            Some(store) => store.cut_after(n, killed),
+            None => self.sim.cut_after(n),
+        }
+    }
+
+    fn is_on(&self) -> bool {
+        self.sim.is_on() && self.store.as_ref().is_none_or(FaultStore::is_on)
+    }
+
+    fn kill(&self) -> Site {
+        Site { sim: self.sim.kill(), store: self.store.as_ref().map(FaultStore::next_life) }
+    }
+
+    fn power_cut(&self, seed: u64) -> Site {
+        Site { sim: self.sim.power_cut(seed), store: self.store.as_ref().map(FaultStore::next_life) }
+    }
+}
+
+fn world(site: &Site, seed: u64) -> World {
+    let disk: SharedDisk = Arc::new(site.sim.clone());
     let (mut world, _clock) = World::on(disk, PathBuf::from("/data")).with_seed(seed).with_test_clock(9 * DAY);
+    if let Some(store) = &site.store {
+        world = world.with_tables_in(store);
+    }
     world.config.log_segment_bytes = 64 << 10;
     // What is no longer needed goes at once: then it shows if it was.
     world.config.vacuum_grace = Duration::ZERO;
@@ -40,8 +77,8 @@ struct Step {
 }
 
 /// Several shards in two days, some of them rewritten by corrections, and rows and corrections in memory only.
-fn prepare(commits: i64) -> (SimDisk, Rows) {
-    let sim = SimDisk::new();
+fn prepare(commits: i64, store: Option<FaultStore>) -> (Site, Rows) {
+    let sim = Site { sim: SimDisk::new(), store };
     let storage = world(&sim, 1).open();
     for n in 0..commits {
         write(
@@ -68,18 +105,25 @@ fn stored(storage: &Storage) -> Option<Rows> {
 }
 
 fn check(commits: i64, step: &Step) {
-    let (base, before) = prepare(commits);
+    check_at(commits, step, None);
+    check_at(commits, step, Some(FaultStore::new()));
+}
+
+fn check_at(commits: i64, step: &Step, store: Option<FaultStore>) {
+    let place = if store.is_some() { "in a store" } else { "on a disk" };
+    let (base, before) = prepare(commits, store);
     let after = (step.after)(&before);
     let mut operations = 0;
     for n in 1.. {
         let mut done = false;
         for kill in [false, true] {
-            let label = format!("{} at operation {n}, {}", step.name, if kill { "killed" } else { "power cut" });
+            let end = if kill { "killed" } else { "power cut" };
+            let label = format!("{} {place} at operation {n}, {end}", step.name);
             let rng = SplitMix64::new(n);
             let sim = base.fork();
             let storage = world(&sim, 2).open();
             assert_eq!(stored(&storage).as_ref(), Some(&before), "{label}: at first");
-            sim.cut_after(n);
+            sim.cut_after(n, kill);
             let result = (step.run)(&storage);
             done = sim.is_on();
             assert!(result.is_ok() || !done, "{label}: {result:?}");
@@ -111,8 +155,8 @@ fn check(commits: i64, step: &Step) {
             break;
         }
     }
-    println!("{}: {} operations", step.name, operations - 1);
-    assert!(operations > 3, "{} does nothing to the disk", step.name);
+    println!("{} {place}: {} operations", step.name, operations - 1);
+    assert!(operations > if base.store.is_some() { 1 } else { 3 }, "{} does nothing {place}", step.name);
 }
 
 #[test]

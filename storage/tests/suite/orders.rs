@@ -11,6 +11,7 @@ use storage::{Settling, Storage, StorageError};
 use wal::disk::SharedDisk;
 
 use crate::changes::{Change, Changes, DAY_US, first_change};
+use crate::fault_store::{Fault, FaultStore};
 use crate::power::read_as_others;
 use crate::world::{Rows, TestClock, World, read, read_snapshot};
 
@@ -23,6 +24,8 @@ struct Run {
     world: World,
     clock: Arc<TestClock>,
     faults: Faults,
+    /// Of the tables, if they are in one.
+    store: Option<FaultStore>,
     storage: Option<Arc<Storage>>,
     oracle: Rows,
     rng: SplitMix64,
@@ -32,10 +35,13 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64, label: &str) -> Run {
+    fn new(seed: u64, label: &str, store: Option<FaultStore>) -> Run {
         let (faulty, faults) = FaultDisk::new(Arc::new(SimDisk::new()));
         let disk: SharedDisk = Arc::new(faulty);
         let (mut world, clock) = World::on(disk, "/data".into()).with_seed(seed).with_test_clock(DAY_US);
+        if let Some(store) = &store {
+            world = world.with_tables_in(store);
+        }
         let rng = SplitMix64::new(seed);
         if rng.below(4) == 0 {
             // The flusher works by itself as well, and rows soon may not wait any longer.
@@ -43,7 +49,7 @@ impl Run {
         }
         let storage = Some(world.open());
         let label = format!("seed {seed}, {label}");
-        Run { world, clock, faults, storage, oracle: Rows::new(), rng, waits: 0, label }
+        Run { world, clock, faults, store, storage, oracle: Rows::new(), rng, waits: 0, label }
     }
 
     fn storage(&self) -> &Storage {
@@ -60,6 +66,11 @@ impl Run {
         match self.rng.below(20) {
             0..2 => self.flush(Settling::Everything),
             2..8 => self.flush(Settling::WithinBudget),
+            8..10 if self.store.is_some() => {
+                let fault = [Fault::Unreached, Fault::AnswerLost, Fault::Late][self.rng.below(3) as usize];
+                let part = ["/eden_day=", "/_delta_log/"][self.rng.below(2) as usize];
+                self.store.as_ref().unwrap().fail(fault, move |path| path.as_ref().contains(part));
+            }
             8..10 => {
                 // The flush that meets it leaves rows sealed, under those that come next.
                 let operation = [Operation::Create, Operation::Write, Operation::Sync][self.rng.below(3) as usize];
@@ -72,6 +83,10 @@ impl Run {
                     let _ = self.storage().close(Duration::from_secs(60));
                 }
                 self.storage = None;
+                if let Some(store) = &self.store {
+                    // Whatever it was, what took its place is there already.
+                    assert!(self.rng.below(2) == 0 || store.deliver(|path| path.as_ref().ends_with(".json")) == 0);
+                }
                 self.storage = Some(self.world.reopen());
             }
             11..13 => self.check("in between"),
@@ -111,8 +126,8 @@ impl Run {
 }
 
 /// Makes `changes` on a storage of their own; returns what is stored in the end, and how often rows waited.
-fn run(seed: u64, label: &str, changes: &[Change]) -> (Rows, u64) {
-    let mut run = Run::new(seed, label);
+fn run(seed: u64, label: &str, changes: &[Change], store: Option<FaultStore>) -> (Rows, u64) {
+    let mut run = Run::new(seed, label, store);
     for change in changes {
         run.make(change);
         run.disturb();
@@ -139,13 +154,22 @@ fn shuffled(changes: &[Change], rng: &SplitMix64) -> Vec<Change> {
 
 #[test]
 fn any_order_of_changes_that_do_not_conflict_and_any_repetition_gives_the_same_table() {
+    orders(200, &|| None);
+}
+
+#[test]
+fn any_order_gives_the_same_table_in_a_store_that_loses_requests_and_answers() {
+    orders(40, &|| Some(FaultStore::new()));
+}
+
+fn orders(count: u64, store: &dyn Fn() -> Option<FaultStore>) {
     let mut waits = 0;
-    for seed in faults::seeds(200) {
+    for seed in faults::seeds(count) {
         let rng = SplitMix64::new(seed);
         let mut source = Changes::new(seed, 3);
         let changes: Vec<Change> = std::iter::once(first_change()).chain((0..24).map(|_| source.next())).collect();
-        let (rows, waited) = run(seed, "in order", &changes);
-        let (others, waited_again) = run(seed ^ 0x5eed << 40, "in another order", &shuffled(&changes, &rng));
+        let (rows, waited) = run(seed, "in order", &changes, store());
+        let (others, waited_again) = run(seed ^ 0x5eed << 40, "in another order", &shuffled(&changes, &rng), store());
         assert_eq!(rows, others, "seed {seed}");
         waits += waited + waited_again;
     }

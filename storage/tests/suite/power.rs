@@ -14,6 +14,7 @@ use model::{FieldType, Removal, Rng, SeriesKey, SplitMix64, TableBatch, TableNam
 use storage::{PendingWrite, Settling, Storage, StorageError};
 use wal::disk::SharedDisk;
 
+use crate::fault_store::FaultStore;
 use crate::world::{Rows, START_US, World, read, read_snapshot};
 
 pub(crate) const DAY_US: i64 = 86_400_000_000;
@@ -138,12 +139,18 @@ pub(crate) fn world(disk: &SharedDisk, seed: u64) -> World {
 /// One life: opens, checks, writes until the power goes or enough is done. `Err` is a broken promise.
 fn live(
     disk: &SharedDisk,
+    store: Option<&FaultStore>,
     oracle: &mut Oracle,
     rng: &SplitMix64,
     steps: u64,
     is_on: &dyn Fn() -> bool,
 ) -> Result<(), String> {
-    let storage = match world(disk, rng.next_u64()).try_open() {
+    let place = world(disk, rng.next_u64());
+    let place = match store {
+        Some(store) => place.with_tables_in(store),
+        None => place,
+    };
+    let storage = match place.try_open() {
         Ok(storage) => storage,
         Err(_) if !is_on() => return Ok(()),
         Err(e) => return Err(format!("open: {e}")),
@@ -216,7 +223,7 @@ fn check_stored(storage: &Storage, oracle: &mut Oracle, is_on: &dyn Fn() -> bool
 }
 
 /// Five lives, each but the last ended by a power cut or a kill at a random operation.
-fn run(seed: u64, bug: Option<PlantedBug>) -> Result<(), String> {
+fn run(seed: u64, bug: Option<PlantedBug>, mut store: Option<FaultStore>) -> Result<(), String> {
     let rng = SplitMix64::new(seed);
     let mut oracle = Oracle::default();
     let mut sim = SimDisk::new();
@@ -228,8 +235,10 @@ fn run(seed: u64, bug: Option<PlantedBug>) -> Result<(), String> {
             sim.cut_after(1 + rng.below(180));
         }
         let alive = sim.clone();
-        live(&disk, &mut oracle, &rng, 16, &|| alive.is_on()).map_err(|e| format!("life {life}: {e}"))?;
+        live(&disk, store.as_ref(), &mut oracle, &rng, 16, &|| alive.is_on())
+            .map_err(|e| format!("life {life}: {e}"))?;
         // A process that dies takes nothing with it that the disk was given.
+        store = store.map(|store| store.next_life());
         sim = if rng.below(4) == 0 && sim.is_on() { sim.kill() } else { sim.power_cut(rng.next_u64()) };
     }
     Ok(())
@@ -238,7 +247,16 @@ fn run(seed: u64, bug: Option<PlantedBug>) -> Result<(), String> {
 #[test]
 fn an_acknowledged_write_survives_any_power_cut_and_no_other_is_invented() {
     for seed in faults::seeds(200) {
-        if let Err(e) = run(seed, None) {
+        if let Err(e) = run(seed, None, None) {
+            panic!("seed {seed}: {e}");
+        }
+    }
+}
+
+#[test]
+fn an_acknowledged_write_survives_any_power_cut_with_the_tables_in_a_store() {
+    for seed in faults::seeds(60) {
+        if let Err(e) = run(seed, None, Some(FaultStore::new())) {
             panic!("seed {seed}: {e}");
         }
     }
@@ -251,7 +269,7 @@ fn planted_bugs_are_caught() {
     std::panic::set_hook(Box::new(|_| {}));
     let caught = [AckBeforeSync, SkipCrc, ForgetDirectorySync, SkipCommitSync, TruncateBeforeCommit].map(|bug| {
         let caught = (0..400).find_map(|seed| {
-            let outcome = catch_unwind(AssertUnwindSafe(|| run(seed, Some(bug))));
+            let outcome = catch_unwind(AssertUnwindSafe(|| run(seed, Some(bug), None)));
             let why = outcome.unwrap_or_else(|_| Err("a panic".into())).err()?;
             Some((seed, why))
         });
@@ -305,7 +323,7 @@ fn after_a_failed_sync_of_the_log_nothing_is_acknowledged_and_a_restart_has_all_
         }
         drop(storage);
         let disk: SharedDisk = Arc::new(sim.power_cut(n));
-        live(&disk, &mut oracle, &rng, 3, &|| true).unwrap_or_else(|e| panic!("n {n}: {e}"));
+        live(&disk, None, &mut oracle, &rng, 3, &|| true).unwrap_or_else(|e| panic!("n {n}: {e}"));
     }
     assert!(poisoned >= 40, "only {poisoned} of 50 failures met a sync that covers a write");
 }

@@ -12,8 +12,10 @@ use arrow::util::display::array_value_to_string;
 use model::{Clock, SeriesKey, SplitMix64, SystemClock, TableBatch, TableName, Value};
 use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use storage::{ColumnKind, Storage, StorageConfig, StorageError, TableSnapshot};
+use storage::{ColumnKind, Disks, Storage, StorageConfig, StorageError, TableSnapshot, Tables};
 use wal::disk::{LocalDisk, SharedDisk};
+
+use crate::fault_store::FaultStore;
 
 /// 2026-06-01T00:00:00Z.
 pub(crate) const START_US: i64 = 1_780_272_000_000_000;
@@ -26,6 +28,8 @@ pub(crate) struct World {
     pub(crate) disk: SharedDisk,
     pub(crate) config: StorageConfig,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Where the tables are; `None` for the data folder.
+    pub(crate) tables: Option<Tables>,
     seed: u64,
     _folder: Option<tempfile::TempDir>,
 }
@@ -44,13 +48,18 @@ impl World {
         config.log_segment_bytes = 256 << 10;
         // Tests that look at it turn it on: it reads at moments of its own.
         config.scrub_bytes_per_second = 0;
-        World { disk, config, clock: Arc::new(SystemClock::new()), seed: 1, _folder: None }
+        World { disk, config, clock: Arc::new(SystemClock::new()), tables: None, seed: 1, _folder: None }
     }
 
     /// The seed of everything the storage draws; no two lives of one folder may share it.
     pub(crate) fn with_seed(mut self, seed: u64) -> World {
         self.seed = seed;
         self
+    }
+
+    /// With the tables in an object store.
+    pub(crate) fn with_tables_in(self, store: &FaultStore) -> World {
+        World { tables: Some(store.tables()), ..self }
     }
 
     /// With a clock that stands still, at `now_us` after [`START_US`], until it is told otherwise.
@@ -66,7 +75,8 @@ impl World {
 
     pub(crate) fn try_open(&self) -> Result<Arc<Storage>, StorageError> {
         let rng = Arc::new(SplitMix64::new(self.seed));
-        Storage::open(self.config.clone(), Arc::clone(&self.disk), Arc::clone(&self.clock), rng, &|_| {})
+        let disks = Disks { data: Arc::clone(&self.disk), tables: self.tables.clone() };
+        Storage::open(self.config.clone(), disks, Arc::clone(&self.clock), rng, &|_| {})
     }
 
     /// As the next process would open it.

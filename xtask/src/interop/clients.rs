@@ -66,6 +66,15 @@ impl Clients {
         Ok(())
     }
 
+    /// As [`Clients::agree_in`], of a table in an object store at `url`, which `options` reach. DuckDB's extension for that is
+    /// not among the packages.
+    pub(super) fn agree_in_store(&self, url: &str, options: &Value, expected: &Rows, step: &str) -> Outcome {
+        let answers = self.ask(json!({ "folder": url, "options": options }), CLIENTS - 1)?;
+        Seen::new(&answers).agree(&[("/_sql", expected)]).map_err(|difference| format!("{step}: {difference}"))?;
+        println!("{step}: Polars and deltalake read what is right, {} rows", expected.len());
+        Ok(())
+    }
+
     /// What every client reads from each of `folders`; with `filter`, the rows whose column is that text.
     pub(super) fn read(&self, folders: &[PathBuf], filter: Option<(&str, &str)>) -> Result<Vec<Seen>, Failure> {
         let read = |folder: &PathBuf| Ok(Seen::new(&self.ask(json!({ "folder": folder, "where": filter }), CLIENTS)?));
