@@ -14,6 +14,8 @@ mod full_disk;
 mod maintain;
 mod maintain_power;
 mod mutations;
+mod nodes;
+mod nodes_killed;
 mod orders;
 mod power;
 mod quarantine;
