@@ -223,8 +223,7 @@ impl Catalog {
         self.context.check_epoch(&state.txns)?;
         let corrupt = |reason| StorageError::Corrupt { path: dir.join("_delta_log"), reason };
         let table = Table::new(name.clone(), prefix, &self.context, log, state).map_err(corrupt)?;
-        let counter = table.newest_position().map_or(0, |position| position.counter);
-        self.context.among_nodes.counter.fetch_max(counter, Ordering::AcqRel);
+        self.context.among_nodes.see(table.newest_position());
         let table = Arc::new(table);
         self.tables.write().expect("no holder of this lock panics").insert(Arc::clone(&table));
         tracing::info!(table = %name, "found a table of another node");

@@ -125,7 +125,7 @@ impl Table {
                 self.context.newest_us.fetch_max(shard.time_max_us, Ordering::Relaxed);
             }
             // What is written here from now on beats what was committed there.
-            self.context.among_nodes.counter.fetch_max(shard.position_max.counter, Ordering::AcqRel);
+            self.context.among_nodes.see(Some(shard.position_max));
             let partition = state.partitions.entry(shard.day).or_default();
             partition.shards.push(Arc::new(shard));
             partition.below_version += 1;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use model::{Clock, NodeEpoch, NodeId, Rng};
+use model::{Clock, NodeEpoch, NodeId, Position, Rng};
 use uuid::Uuid;
 use wal::disk::SharedDisk;
 
@@ -47,6 +47,9 @@ pub(crate) struct Context {
     pub(crate) among_nodes: AmongNodes,
 }
 
+/// Half of what a frame may carry: no other node can use up our counter.
+const COUNTER_MAX: u64 = 1 << 61;
+
 /// What a node among others knows of them.
 #[derive(Debug, Default)]
 pub(crate) struct AmongNodes {
@@ -54,6 +57,14 @@ pub(crate) struct AmongNodes {
     pub(crate) counter: Arc<AtomicU64>,
     /// A later life of this node has begun.
     pub(crate) is_fenced: AtomicBool,
+}
+
+impl AmongNodes {
+    /// What is written here from now on beats what was written at `position`.
+    pub(crate) fn see(&self, position: Option<Position>) {
+        let counter = position.map_or(0, |position| position.counter);
+        self.counter.fetch_max(counter.min(COUNTER_MAX), Ordering::AcqRel);
+    }
 }
 
 impl Context {

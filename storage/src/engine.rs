@@ -123,6 +123,7 @@ impl Storage {
         if let Some(node) = config.shared {
             return nodes::open(config, node, nodes::Taking::Ours, disks, clock, rng, progress);
         }
+        nodes::check_not_shared(&*disks.data, &config.data)?;
         let Tables { dir: tables_dir, disk: tables_disk } = disks.tables(&config.data);
         let Disks { data: disk, tables: elsewhere } = disks;
         disk::create_dir_all(&*disk, &config.data).map_err(StorageError::io("create", &config.data))?;

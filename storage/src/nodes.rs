@@ -48,6 +48,18 @@ fn home_of(data: &Path, node: NodeId) -> PathBuf {
     data.join("nodes").join(node.to_string())
 }
 
+/// # Errors
+/// [`StorageError::Invalid`] if the data folder is one that several nodes share.
+pub(crate) fn check_not_shared(disk: &dyn Disk, data: &Path) -> Result<(), StorageError> {
+    match disk.info(&data.join("nodes")) {
+        Ok(_) => Err(StorageError::Invalid(format!(
+            "several nodes share {}; a server of its own, or a repair, would be in their way: choose another --data",
+            data.display()
+        ))),
+        Err(_) => Ok(()),
+    }
+}
+
 /// As [`Storage::open`], of `node` among others.
 pub(crate) fn open(
     config: StorageConfig,
@@ -63,6 +75,12 @@ pub(crate) fn open(
         let reason =
             "nodes share a folder of a disk so far, with the tables in it: no tables elsewhere, no object store";
         return Err(StorageError::Invalid(reason.into()));
+    }
+    if disk.info(&config.data.join("node")).is_ok() {
+        return Err(StorageError::Invalid(format!(
+            "{} is the data folder of one server, which has a log there; nodes cannot share it",
+            config.data.display()
+        )));
     }
     let writer = format!("{node}-{:016x}", rng.next_u64());
     let disk: SharedDisk = Arc::new(CommonDisk::new(disk, config.data.clone(), writer));

@@ -11,7 +11,6 @@
 //! with all that came after it, which changes nothing in the end (`flush` says why).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::record::{self, Record, RecordError};
@@ -78,8 +77,7 @@ pub(crate) fn take_over_log(
 /// [`StorageError::Corrupt`] if the log of the node is gone.
 pub(crate) fn check_log(context: &Context, catalog: &Catalog, recovery: &Recovery) -> Result<(), StorageError> {
     for table in catalog.all() {
-        let newest = table.newest_position().map_or(0, |position| position.counter);
-        context.among_nodes.counter.fetch_max(newest, Ordering::AcqRel);
+        context.among_nodes.see(table.newest_position());
         let flushed = table.state().flushed;
         if flushed > recovery.end {
             let reason = format!(

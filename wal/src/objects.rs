@@ -187,8 +187,8 @@ impl<T: Send + 'static> ObjectLog<T> {
 
     /// Reads the durable frames at `from` and behind.
     pub fn reader(&self, from: u64) -> ObjectReader {
-        let (disk, dir) = (Arc::clone(&self.shared.disk), self.shared.config.dir.clone());
-        ObjectReader { disk, dir, node: self.shared.config.node, known: Arc::clone(&self.shared.known), next: from }
+        let (disk, config) = (Arc::clone(&self.shared.disk), self.shared.config.clone());
+        ObjectReader { disk, config, known: Arc::clone(&self.shared.known), next: from }
     }
 
     /// Removes the objects whose records all end at or below `offset`, but for the newest of this life, whose name says
@@ -461,13 +461,32 @@ impl<T> Drop for PoisonOnPanic<T> {
 
 /// Reads the frames of an [`ObjectLog`] from an offset on. `None` means that there are no more *now*. Objects that are
 /// removed meanwhile are passed over.
-#[derive(Debug)]
 pub struct ObjectReader {
     disk: SharedDisk,
-    dir: PathBuf,
-    node: NodeId,
+    config: ObjectLogConfig,
     known: Arc<Mutex<Known>>,
     next: u64,
+}
+
+impl std::fmt::Debug for ObjectReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ObjectReader").field("dir", &self.config.dir).field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+impl ObjectReader {
+    /// Whether an object that could not be read was removed in order: by this life, or by an earlier one that was not quite
+    /// over and needed it no more. What it held is in the tables then.
+    fn is_passed_over(&self, object: &Object, error: &io::Error) -> Result<bool, WalError> {
+        if error.kind() != io::ErrorKind::NotFound {
+            return Ok(false);
+        }
+        if object.end <= lock(&self.known).first {
+            return Ok(true);
+        }
+        let first = chain::first(&*self.disk, &self.config)?;
+        Ok(object.end <= first)
+    }
 }
 
 impl Iterator for ObjectReader {
@@ -481,13 +500,16 @@ impl Iterator for ObjectReader {
                 *known.objects.get(at)?
             };
             self.next = object.end;
-            let path = object_path(&self.dir, object.epoch, object.offset);
+            let path = object_path(&self.config.dir, object.epoch, object.offset);
             let bytes = match disk::read_file(&*self.disk, &path) {
                 Ok(bytes) => bytes,
-                Err(e) if e.kind() == io::ErrorKind::NotFound && object.end <= lock(&self.known).first => continue,
-                Err(e) => return Some(Err(e).context("read", path.display())),
+                Err(e) => match self.is_passed_over(&object, &e) {
+                    Ok(true) => continue,
+                    Ok(false) => return Some(Err(e).context("read", path.display())),
+                    Err(e) => return Some(Err(e)),
+                },
             };
-            let Some(header) = chain::verified(&bytes, self.node, object.offset) else {
+            let Some(header) = chain::verified(&bytes, self.config.node, object.offset) else {
                 return Some(Err(WalError::Corrupt { file: path.display().to_string(), at: 0 }));
             };
             let payload = bytes[FRAME_HEADER_BYTES..header.content_bytes()].to_vec();

@@ -221,7 +221,7 @@ pub(super) fn note_first(disk: &dyn Disk, config: &ObjectLogConfig, first: u64) 
 }
 
 /// The offset below which objects may be gone, as any life has noted it.
-fn first(disk: &dyn Disk, config: &ObjectLogConfig) -> Result<u64, WalError> {
+pub(super) fn first(disk: &dyn Disk, config: &ObjectLogConfig) -> Result<u64, WalError> {
     let mut first = 0;
     for epoch in 1..config.epoch.0 {
         let path = epoch_dir(&config.dir, epoch).join(FIRST);
