@@ -106,7 +106,7 @@ impl StorageError {
     /// Whether it is [`StorageError::version_taken`].
     pub(crate) fn is_version_taken(&self) -> bool {
         let StorageError::Io { source, .. } = self else { return false };
-        source.get_ref().is_some_and(|inner| inner.is::<VersionTaken>())
+        source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<VersionTaken>)
     }
 
     /// An adapter for `map_err`: names what was being done to which file.

@@ -182,6 +182,7 @@ impl Table {
         settling: Settling,
         result: &mut Flushed,
     ) -> Result<(), StorageError> {
+        let base = self.log.lock().expect("no holder of this lock panics").version();
         let mut days = Vec::with_capacity(part.len());
         let rewritten = self.plan(part, settling)?;
         let written = part.iter().try_for_each(|(day, memtable)| {
@@ -191,7 +192,7 @@ impl Table {
             self.write_day(memtable, &rewritten, flush, result)
         });
         let watermark = to.map(|to| self.watermark(to, &days));
-        let committed = written.and_then(|()| self.commit_days(&days, watermark));
+        let committed = written.and_then(|()| self.commit_days(&days, watermark, base));
         match committed {
             Ok(version) => result.version = version.or(result.version),
             Err(e) => {
@@ -416,8 +417,9 @@ impl Table {
         if self.context.is_common() { watermark.max(state.flushed) } else { watermark }
     }
 
-    /// Returns the new version; `None` if there was nothing to commit.
-    fn commit_days(&self, days: &[DayFlush], watermark: Option<u64>) -> Result<Option<i64>, StorageError> {
+    /// Returns the new version; `None` if there was nothing to commit. `base` is the version that was known before the first
+    /// file was begun.
+    fn commit_days(&self, days: &[DayFlush], watermark: Option<u64>, base: i64) -> Result<Option<i64>, StorageError> {
         self.context.check_not_fenced()?;
         let flushed = self.state().flushed;
         debug_assert!(
@@ -458,7 +460,12 @@ impl Table {
             }));
             actions.extend(day.added.iter().map(|(add, _)| Action::Add(add.clone())));
         }
-        self.log.lock().expect("no holder of this lock panics").commit(&actions).map(Some)
+        let mut log = self.log.lock().expect("no holder of this lock panics");
+        // Among several nodes whoever has found these files in no version may delete them one version later (`vacuum`).
+        if self.context.is_common() && log.version() != base {
+            return Err(StorageError::version_taken(&self.dir));
+        }
+        log.commit(&actions).map(Some)
     }
 
     /// Shows what was committed to queries, forgets the memtables it came from, and puts what waits under live ones.

@@ -16,6 +16,7 @@ mod maintain_power;
 mod mutations;
 mod nodes;
 mod nodes_killed;
+mod nodes_power;
 mod orders;
 mod power;
 mod quarantine;
