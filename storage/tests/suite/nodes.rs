@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
-use faults::{MortalDisk, SimDisk};
+use faults::{Last, MortalDisk, SimDisk};
 use model::{Clock, NodeId, Rng, SplitMix64, SystemClock, TableName, Value};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use storage::{PendingWrite, Storage, StorageConfig, StorageError, TableOptions, adopt};
@@ -251,6 +251,35 @@ fn types_do_not_change_among_nodes() {
     assert!(refused.contains("several nodes"), "{refused}");
     let refused = a.write(vec![batch("t", &[("a", 2, &[("x", Value::F64(1.5))])])], "test").unwrap();
     assert_eq!((refused.accepted, refused.rejected.len()), (0, 1));
+}
+
+/// It may die between the name of a commit and its sync: whoever deletes what the commit has removed makes it durable.
+#[test]
+fn a_commit_that_a_dying_node_left_unsynced_is_not_lost_from_under_the_others() {
+    for seed in faults::seeds(60) {
+        let rng = SplitMix64::new(seed);
+        let sim = SimDisk::new();
+        let (mortal, life) = MortalDisk::new(Arc::new(sim.clone()));
+        let (dying, disk): (SharedDisk, SharedDisk) = (Arc::new(mortal), Arc::new(sim.clone()));
+        let a = world(&dying, NODES[0], 4 * seed + 1).open();
+        let mut place = world(&disk, NODES[1], 4 * seed + 2);
+        place.config.vacuum_grace = Duration::ZERO;
+        let b = place.open();
+        write(&a, "t", &[("k", 1, &[("x", Value::F64(1.0))])]);
+        a.refresh(&table()).unwrap();
+        read(&b, "t");
+        write(&a, "t", &[("k", 1, &[("x", Value::F64(2.0))])]);
+        life.die_at(4 + rng.below(12), Last::random(&rng));
+        let _ = a.refresh(&table());
+        drop(a);
+        b.clean();
+        drop((b, place, disk));
+        let disk: SharedDisk = Arc::new(sim.power_cut(seed));
+        let config = world(&disk, NODES[1], 0).config;
+        adopt_as(&disk, NODES[0], &config, 4 * seed + 3).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let b = world(&disk, NODES[1], 4 * seed + 4).open();
+        assert_eq!(read(&b, "t")[&("s=k".to_owned(), 1)]["x"], "2", "seed {seed}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use faults::{Life, MortalDisk, NodeBug, SimDisk};
+use faults::{Last, Life, MortalDisk, NodeBug, SimDisk};
 use model::{Rng, SplitMix64, Value};
 use storage::{ColumnKind, Settling, Storage, StorageError};
 use wal::disk::SharedDisk;
@@ -151,7 +151,7 @@ impl Cluster {
     fn start(&mut self, node: usize, rng: &SplitMix64) -> Result<(), String> {
         let (disk, life) = self.disk();
         if rng.below(4) == 0 {
-            life.die_after(1 + rng.below(60));
+            life.die_at(1 + rng.below(60), Last::random(rng));
         }
         self.nodes[node].life = Some(life);
         self.nodes[node].is_zombie = false;
@@ -259,7 +259,7 @@ impl Cluster {
         let dead = 1 - by;
         let (disk, life) = self.disk();
         if rng.below(4) == 0 {
-            life.die_after(1 + rng.below(80));
+            life.die_at(1 + rng.below(80), Last::random(rng));
         }
         let config = self.world(&disk, by, rng).config;
         let adopted = adopt_as(&disk, NODES[dead], &config, rng.next_u64());

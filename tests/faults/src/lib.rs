@@ -29,7 +29,7 @@ mod mutation;
 mod sim;
 
 pub use fault::{FaultDisk, Faults, Operation, PlantedBug};
-pub use mortal::{Life, MortalDisk, NodeBug};
+pub use mortal::{Last, Life, MortalDisk, NodeBug};
 pub use mutation::{Mutation, mutate, mutate_from};
 pub use sim::SimDisk;
 

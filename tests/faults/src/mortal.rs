@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use model::Rng;
 use wal::disk::{DirEntry, Disk, DiskFile, DiskLock, FileInfo, Replace, SharedDisk, Space};
 
 /// A mistake that tests of several nodes must notice, planted below the code that would make it.
@@ -18,6 +19,22 @@ pub enum NodeBug {
     LogNamesAreTaken,
     /// Whoever takes over a log does not seal it.
     NoSeal,
+}
+
+/// What becomes of the operation at which a process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Last {
+    /// It is done; the process does not hear of it.
+    Done,
+    /// It never comes to the disk.
+    Lost,
+}
+
+impl Last {
+    /// Either.
+    pub fn random(rng: &dyn Rng) -> Last {
+        if rng.below(2) == 0 { Last::Done } else { Last::Lost }
+    }
 }
 
 /// Wraps a disk; see [`Life`].
@@ -41,7 +58,7 @@ struct Shared {
 struct State {
     is_dead: bool,
     operations: u64,
-    dies_at: Option<u64>,
+    dies_at: Option<(u64, Last)>,
     sleeps_at: Option<u64>,
     is_asleep: bool,
     bug: Option<NodeBug>,
@@ -58,10 +75,10 @@ impl MortalDisk {
 }
 
 impl Life {
-    /// The process dies at its `n`-th changing operation from now, counted from 1; that one is still done if `n` is even.
-    pub fn die_after(&self, n: u64) {
+    /// The process dies at its `n`-th changing operation from now, counted from 1.
+    pub fn die_at(&self, n: u64, last: Last) {
         let mut state = self.lock();
-        state.dies_at = Some(state.operations + n);
+        state.dies_at = Some((state.operations + n, last));
     }
 
     /// The process dies now, also in its sleep.
@@ -134,13 +151,13 @@ impl Life {
                 return Err(is_dead());
             }
         }
-        let dies = state.dies_at.is_some_and(|at| number >= at);
-        state.is_dead |= dies;
-        drop(state);
-        if !dies {
+        let Some((_, last)) = state.dies_at.filter(|(at, _)| number >= *at) else {
+            drop(state);
             return call();
-        }
-        if number.is_multiple_of(2) {
+        };
+        state.is_dead = true;
+        drop(state);
+        if last == Last::Done {
             let _ = call();
         }
         Err(is_dead())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, channel};
 
-use faults::{FaultDisk, Faults, Operation, SimDisk, mutate};
+use faults::{FaultDisk, Faults, Last, MortalDisk, Operation, SimDisk, mutate};
 use model::{NodeEpoch, Rng, SplitMix64, SystemClock};
 use wal::disk::{CommonDisk, Disk, SharedDisk, create_dir_all, read_file};
 use wal::{Certainty, LossReason, ObjectLog, ObjectLogConfig, Outcome, Recovery, WalError};
@@ -148,6 +148,27 @@ fn what_an_earlier_life_truncates_while_a_later_one_reads_is_no_loss() {
     assert_eq!(later.texts(), "c");
     disk.remove_file(&object(1, 2 * BLOCK)).unwrap();
     assert!(later.log.reader(0).any(|frame| frame.is_err()), "what nobody has truncated is missed");
+}
+
+/// It may die between a name and its sync: whoever builds on the name makes it durable.
+#[test]
+fn what_a_dying_life_left_unsynced_is_not_lost_from_under_a_later_one() {
+    for seed in faults::seeds(20) {
+        for dies_after in 1..=5 {
+            let sim = sim();
+            let (mortal, process) = MortalDisk::new(Arc::new(sim.clone()));
+            let mortal: SharedDisk = Arc::new(mortal);
+            let first = try_open(&mortal, 1).unwrap();
+            first.append("a").unwrap();
+            process.die_at(dies_after, Last::Lost);
+            assert!(first.append("b").is_err());
+            open(&sim, 2).append("c").unwrap();
+            let last = open(&sim.power_cut(seed), 3);
+            let label = format!("seed {seed}, dies after {dies_after}");
+            assert_eq!(last.recovery.losses, [], "{label}");
+            assert!(["a c", "a b c"].contains(&&*last.texts()), "{label}: {}", last.texts());
+        }
+    }
 }
 
 #[test]
