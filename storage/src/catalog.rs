@@ -319,6 +319,8 @@ impl Catalog {
         if let Some(table) = self.get(name) {
             return Ok((table, false));
         }
+        // Asked first: what another node makes from now on is found, or met at the commit.
+        let is_used_up = self.context.is_common() && self.is_name_used_up(name)?;
         if self.context.is_common()
             && let Some(table) = self.find_of_others(name)?
         {
@@ -333,7 +335,7 @@ impl Catalog {
                 "table {name} would be one too many: there are {TABLES_MAX}; put what differs into tags"
             )));
         }
-        if self.context.is_common() && self.is_name_used_up(name)? {
+        if is_used_up {
             return Err(StorageError::Invalid(format!(
                 "table {name} was dropped, and among several nodes a name is not used again; use another one"
             )));
