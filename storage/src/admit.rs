@@ -53,7 +53,7 @@ pub(crate) fn admit(
     rejected: &mut Vec<RejectedRow>,
 ) -> Result<Option<(Arc<Table>, TableBatch)>, StorageError> {
     let batch = within_time(batch, limit, rejected);
-    let mut table = catalog.get(&batch.table);
+    let mut table = catalog.find(&batch.table)?;
     let first_kept_day = match &table {
         Some(table) => table.first_kept_day(),
         None => first_kept_day(catalog.context(), &batch.table, TableOptions::default()),
@@ -73,12 +73,20 @@ pub(crate) fn admit(
             None => table.insert(catalog.get_or_create(&batch.table, &fit.schema())?),
         };
         // Under the log's lock nobody else can grow the schema: judge again, since somebody may have before.
-        let mut log = table.log.lock().expect("no holder of this lock panics");
-        let current = schema.insert(table.schema_for_writes()?);
-        (fit, batch) = fit_without_refused(Some(current), batch, rejected);
-        if fit.grows() {
-            table.commit_schema(&mut log, fit.schema())?;
-        }
+        let mut judged = Some(batch);
+        (fit, batch) = table.until_first(|| {
+            let mut log = table.log.lock().expect("no holder of this lock panics");
+            let current = schema.insert(table.schema_for_writes()?);
+            let batch = judged.take().expect("put back unless it is returned");
+            let (fit, batch) = fit_without_refused(Some(current), batch, rejected);
+            match fit.grows().then(|| table.commit_schema(&mut log, fit.schema())) {
+                Some(Err(e)) => {
+                    judged = Some(batch);
+                    Err(e)
+                }
+                Some(Ok(())) | None => Ok((fit, batch)),
+            }
+        })?;
     }
     let table = table.expect("a batch with rows has a table by now");
     table.check_live()?;

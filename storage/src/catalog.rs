@@ -19,7 +19,9 @@ use uuid::Uuid;
 use wal::disk::{Disk, EntryKind};
 
 use crate::context::Context;
-use crate::delta::{Action, CommitInfo, DAY_COLUMN, Format, Metadata, Protocol, TableLog, TableState, schema_to_json};
+use crate::delta::{
+    Action, CommitInfo, DAY_COLUMN, Format, LogFiles, Metadata, Protocol, TableLog, TableState, schema_to_json,
+};
 use crate::options::Properties;
 use crate::table::{Fate, Table};
 use crate::{StorageError, TableOptions, TableSchema};
@@ -122,6 +124,7 @@ impl Catalog {
                     });
                     return Ok(None);
                 }
+                context.check_epoch(&state.txns)?;
                 let corrupt = |reason| StorageError::Corrupt { path: folder.dir.join("_delta_log"), reason };
                 if let Some(other) = tables.by_name.get(&name) {
                     let other = other.dir.display();
@@ -186,7 +189,45 @@ impl Catalog {
     }
 
     pub(crate) fn get(&self, name: &TableName) -> Option<Arc<Table>> {
-        self.tables.read().expect("no holder of this lock panics").by_name.get(name).cloned()
+        let table = self.tables.read().expect("no holder of this lock panics").by_name.get(name).cloned();
+        // One that another node has dropped is still known, for its rows in the log.
+        table.filter(|table| !self.context.is_common() || !table.is_dropped())
+    }
+
+    /// As [`Catalog::get`], also of a table that another node has made. Blocks.
+    ///
+    /// # Errors
+    /// If its log cannot be read.
+    pub(crate) fn find(&self, name: &TableName) -> Result<Option<Arc<Table>>, StorageError> {
+        match self.get(name) {
+            None if self.context.is_common() => {
+                let _creating = self.creating.lock().expect("no holder of this lock panics");
+                self.find_of_others(name)
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// The table `name`, if it is there in the folder. The caller holds `creating`.
+    fn find_of_others(&self, name: &TableName) -> Result<Option<Arc<Table>>, StorageError> {
+        let is_known = self.tables.read().expect("no holder of this lock panics").by_name.contains_key(name);
+        let prefix = format!("{}/{}", encode(&name.schema), encode(&name.table));
+        if is_known || self.dropped().iter().any(|dropped| dropped.prefix == prefix) {
+            return Ok(self.get(name));
+        }
+        let dir = self.context.tables_dir.join(&prefix);
+        let Some((log, state)) = TableLog::load(&self.context.disk, &dir)? else { return Ok(None) };
+        if state.properties.dropped_ms().is_some() {
+            return Ok(None);
+        }
+        self.context.check_epoch(&state.txns)?;
+        let corrupt = |reason| StorageError::Corrupt { path: dir.join("_delta_log"), reason };
+        let table = Table::new(name.clone(), prefix, &self.context, log, state).map_err(corrupt)?;
+        self.context.among_nodes.see(table.newest_position());
+        let table = Arc::new(table);
+        self.tables.write().expect("no holder of this lock panics").insert(Arc::clone(&table));
+        tracing::info!(table = %name, "found a table of another node");
+        Ok(Some(table))
     }
 
     pub(crate) fn by_id(&self, id: TableId) -> Option<Arc<Table>> {
@@ -229,7 +270,7 @@ impl Catalog {
     /// The table is as it was, unless its log is poisoned: then it takes no rows until a restart tells.
     pub(crate) fn drop_table(&self, table: &Arc<Table>) -> Result<bool, StorageError> {
         let now_ms = self.context.now_ms();
-        if !table.drop_rows(now_ms)? {
+        if !table.until_first(|| table.drop_rows(now_ms))? {
             return Ok(false);
         }
         let mut tables = self.tables.write().expect("no holder of this lock panics");
@@ -257,6 +298,15 @@ impl Catalog {
         }
     }
 
+    /// Among several nodes: whether there was a table of that name. Two of them might else make it again in two folders.
+    fn is_name_used_up(&self, name: &TableName) -> Result<bool, StorageError> {
+        let is_known = self.tables.read().expect("no holder of this lock panics").by_name.contains_key(name);
+        let plain = format!("{}/{}", encode(&name.schema), encode(&name.table));
+        let was_dropped = self.dropped().iter().any(|dropped| dropped.prefix == plain);
+        let dir = self.context.tables_dir.join(&plain);
+        Ok(is_known || was_dropped || LogFiles::list(&*self.context.disk, &dir)?.is_some())
+    }
+
     /// As [`Catalog::get_or_create`]; tells whether it was made.
     pub(crate) fn create(
         &self,
@@ -269,6 +319,13 @@ impl Catalog {
         if let Some(table) = self.get(name) {
             return Ok((table, false));
         }
+        // Asked first: what another node makes from now on is found, or met at the commit.
+        let is_used_up = self.context.is_common() && self.is_name_used_up(name)?;
+        if self.context.is_common()
+            && let Some(table) = self.find_of_others(name)?
+        {
+            return Ok((table, false));
+        }
         for (what, part) in [("schema", &name.schema), ("table", &name.table)] {
             check_name(what, part).map_err(|e| StorageError::Invalid(e.to_string()))?;
         }
@@ -276,6 +333,11 @@ impl Catalog {
         if self.all().len() >= TABLES_MAX && *name.schema != *SYSTEM {
             return Err(StorageError::Invalid(format!(
                 "table {name} would be one too many: there are {TABLES_MAX}; put what differs into tags"
+            )));
+        }
+        if is_used_up {
+            return Err(StorageError::Invalid(format!(
+                "table {name} was dropped, and among several nodes a name is not used again; use another one"
             )));
         }
         let lower = |name: &TableName| (name.schema.to_lowercase(), name.table.to_lowercase());
@@ -298,6 +360,12 @@ impl Catalog {
             protocol(),
             Action::MetaData(metadata(id, name, schema, &properties)),
         ]);
+        if committed.as_ref().is_err_and(StorageError::is_version_taken) {
+            let table = self.find_of_others(name)?;
+            return table.map(|table| (table, false)).ok_or_else(|| {
+                StorageError::Invalid(format!("table {name} was made and dropped by another node just now"))
+            });
+        }
         let table = match committed {
             Ok(_) => {
                 let state = TableState {
@@ -352,13 +420,15 @@ impl Table {
 
     /// Commits `options` and makes them the table's.
     pub(crate) fn set_options(&self, options: TableOptions) -> Result<(), StorageError> {
-        let mut log = self.log.lock().expect("no holder of this lock panics");
-        self.check_live()?;
-        let properties = self.properties().with(options);
-        let metadata = self.metadata(&self.schema(), &properties);
-        log.commit(&[commit_info(&self.context, "SET TBLPROPERTIES"), metadata])?;
-        self.state().properties = properties;
-        Ok(())
+        self.until_first(|| {
+            let mut log = self.log.lock().expect("no holder of this lock panics");
+            self.check_live()?;
+            let properties = self.properties().with(options);
+            let metadata = self.metadata(&self.schema(), &properties);
+            log.commit(&[commit_info(&self.context, "SET TBLPROPERTIES"), metadata])?;
+            self.state().properties = properties;
+            Ok(())
+        })
     }
 
     /// Takes all rows out of the table, in shards and in memory, and marks it as dropped, in one commit. Returns false

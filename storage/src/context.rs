@@ -1,11 +1,12 @@
 //! What every table of a data folder shares.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use model::{Clock, NodeEpoch, NodeId, Rng};
+use model::{Clock, NodeEpoch, NodeId, Position, Rng};
 use uuid::Uuid;
 use wal::disk::SharedDisk;
 
@@ -42,6 +43,28 @@ pub(crate) struct Context {
     pub(crate) newest_us: AtomicI64,
     /// From the configuration.
     pub(crate) retention_default: Option<Duration>,
+    /// Where several nodes share the data folder.
+    pub(crate) among_nodes: AmongNodes,
+}
+
+/// Half of what a frame may carry: no other node can use up our counter.
+const COUNTER_MAX: u64 = 1 << 61;
+
+/// What a node among others knows of them.
+#[derive(Debug, Default)]
+pub(crate) struct AmongNodes {
+    /// The highest Lamport counter that was used or seen; the log's too.
+    pub(crate) counter: Arc<AtomicU64>,
+    /// A later life of this node has begun.
+    pub(crate) is_fenced: AtomicBool,
+}
+
+impl AmongNodes {
+    /// What is written here from now on beats what was written at `position`.
+    pub(crate) fn see(&self, position: Option<Position>) {
+        let counter = position.map_or(0, |position| position.counter);
+        self.counter.fetch_max(counter.min(COUNTER_MAX), Ordering::AcqRel);
+    }
 }
 
 impl Context {
@@ -53,6 +76,38 @@ impl Context {
     /// Delta's transaction id of this node.
     pub(crate) fn app_id(&self) -> String {
         format!("eden/{}", self.node)
+    }
+
+    /// Delta's transaction id under which the life of this node stands that has flushed last; only among several nodes.
+    pub(crate) fn epoch_app_id(&self) -> String {
+        format!("eden/{}/epoch", self.node)
+    }
+
+    /// Whether other nodes commit to the tables as well.
+    pub(crate) fn is_common(&self) -> bool {
+        self.disk.is_common()
+    }
+
+    /// # Errors
+    /// [`StorageError::Fenced`] if a later life of this node has begun.
+    pub(crate) fn check_not_fenced(&self) -> Result<(), StorageError> {
+        if self.among_nodes.is_fenced.load(Ordering::SeqCst) { Err(StorageError::Fenced) } else { Ok(()) }
+    }
+
+    /// # Errors
+    /// [`StorageError::Fenced`] if these transactions of a table say that a later life of this node has begun.
+    pub(crate) fn check_epoch(&self, txns: &BTreeMap<String, i64>) -> Result<(), StorageError> {
+        let newest = txns.get(&self.epoch_app_id()).copied().unwrap_or(0);
+        let is_later = self.is_common() && u64::try_from(newest).is_ok_and(|epoch| epoch > self.epoch.0);
+        if is_later { Err(self.fence()) } else { Ok(()) }
+    }
+
+    /// Takes note that a later life of this node has begun.
+    pub(crate) fn fence(&self) -> StorageError {
+        if !self.among_nodes.is_fenced.swap(true, Ordering::SeqCst) {
+            tracing::error!(node = %self.node, "another process has taken over the log of this node; nothing is acknowledged or committed here any more");
+        }
+        StorageError::Fenced
     }
 
     /// Takes note of a damaged shard that an error names.

@@ -18,20 +18,22 @@ use std::time::Duration;
 use model::{Clock, NodeId, Rng, TableBatch, TableId, TableName, record};
 use object_store::ObjectStore;
 use wal::disk::{self, DiskLock};
-use wal::{Group, Loss, Outcome, Wal, WalError};
+use wal::{Group, Loss, Outcome, WalError};
 
 use crate::admit::{TimeLimit, admit};
 use crate::agents::{AgentEvent, Agents, is_agents_table};
 use crate::catalog::{Catalog, DamagedTable, SYSTEM};
 use crate::check::repair;
-use crate::context::{Context, Counters};
+use crate::context::{AmongNodes, Context, Counters};
 use crate::data_loss::LostData;
 use crate::disk_store::DiskStore;
 use crate::flush::Settling;
 use crate::flusher::{Flusher, Pace, Work};
 use crate::gate::{Gate, Pass};
+use crate::identity::Identity;
+use crate::log::Log;
 use crate::maintain::{Maintainer, Maintenance, Stop};
-use crate::place::{Disks, Tables};
+use crate::place::{Disks, Place, Tables};
 use crate::quarantine::Quarantine;
 use crate::scrub::Scrubber;
 use crate::shard::index::IndexCache;
@@ -40,7 +42,7 @@ use crate::table::Table;
 use crate::write::{Ack, InFlight, Memory, PendingWrite, Subject, Token};
 use crate::{
     RejectedRow, ReplayProgress, ShardDamage, StorageConfig, StorageError, StorageStats, TableInfo, TableOptions,
-    TableSchema, TableSnapshot, Unfit, identity, recovery,
+    TableSchema, TableSnapshot, Unfit, identity, nodes, recovery,
 };
 
 /// Groups that may wait to be applied; more make the log wait, which makes writers wait.
@@ -70,7 +72,7 @@ pub(crate) struct Shared {
     pub(crate) catalog: Catalog,
     pub(crate) agents: Arc<Agents>,
     /// Taken out when the storage is closed.
-    pub(crate) wal: RwLock<Option<Wal<Token>>>,
+    pub(crate) wal: RwLock<Option<Log>>,
     pub(crate) store: DiskStore,
     pub(crate) in_flight: Arc<InFlight>,
     /// Requests between judging rows and having them applied.
@@ -118,11 +120,30 @@ impl Storage {
         progress: &dyn Fn(ReplayProgress),
     ) -> Result<Arc<Storage>, StorageError> {
         let disks = disks.into();
+        if let Some(node) = config.shared {
+            return nodes::open(config, node, nodes::Taking::Ours, disks, clock, rng, progress);
+        }
+        nodes::check_not_shared(&*disks.data, &config.data)?;
         let Tables { dir: tables_dir, disk: tables_disk } = disks.tables(&config.data);
         let Disks { data: disk, tables: elsewhere } = disks;
         disk::create_dir_all(&*disk, &config.data).map_err(StorageError::io("create", &config.data))?;
         let lock = identity::lock(&*disk, &config.data)?;
         let life = identity::next_life(&*disk, &config.data, &*rng)?;
+        let place = Place { home: config.data.clone(), disk, tables_disk, tables_dir, elsewhere };
+        Storage::start(config, place, life, lock, clock, rng, progress)
+    }
+
+    /// Opens what `life` has to itself, or shares, at `place`.
+    pub(crate) fn start(
+        config: StorageConfig,
+        place: Place,
+        life: Identity,
+        lock: Box<dyn DiskLock>,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+        progress: &dyn Fn(ReplayProgress),
+    ) -> Result<Arc<Storage>, StorageError> {
+        let Place { home, disk, tables_disk, tables_dir, elsewhere } = place;
         if let Some(tables) = &elsewhere {
             tables.claim(life.node, life.epoch)?;
         }
@@ -143,15 +164,25 @@ impl Storage {
             counters: Counters::default(),
             newest_us: AtomicI64::new(i64::MIN),
             retention_default: config.retention_default,
+            among_nodes: AmongNodes::default(),
         });
-        let catalog = Catalog::load(Arc::clone(&context))?;
         let (groups, applied_groups) = sync_channel(GROUPS_WAITING_MAX);
-        let (wal, recovered) =
-            recovery::open_log(&config, &life, &context, &catalog, move |outcome| send(&groups, outcome))?;
+        let sink = move |outcome| send(&groups, outcome);
+        let (catalog, wal, recovered) = if context.is_common() {
+            // What an earlier life still logs before its log is sealed may need tables that it has only just made.
+            let (log, recovered) = recovery::take_over_log(&config, &life, &context, sink)?;
+            let catalog = Catalog::load(Arc::clone(&context))?;
+            recovery::check_log(&context, &catalog, &recovered)?;
+            (catalog, log, recovered)
+        } else {
+            let catalog = Catalog::load(Arc::clone(&context))?;
+            let (log, recovered) = recovery::open_log(&config, &life, &context, &catalog, sink)?;
+            (catalog, log, recovered)
+        };
         catalog.know_log_end(recovered.end);
         let agents = Arc::new(Agents::default());
         recovery::replay(&config, &wal, &recovered, &catalog, &agents, clock.monotonic(), progress)?;
-        let quarantine = Quarantine::new(Arc::clone(&disk), &config.data, life.node, life.epoch)?;
+        let quarantine = Quarantine::new(Arc::clone(&disk), &home, life.node, life.epoch)?;
         let shared = Arc::new(Shared {
             store: DiskStore::new(tables_disk, tables_dir, Arc::clone(&context.shards)),
             context,
@@ -254,7 +285,7 @@ impl Storage {
                 Err(e) => return Err(e),
             }
         }
-        let bytes_max = shared.with_wal(Wal::record_bytes_max).ok_or(StorageError::Closed)?;
+        let bytes_max = shared.with_wal(Log::record_bytes_max).ok_or(StorageError::Closed)?;
         let mut records = Vec::with_capacity(admitted.len());
         for (table, batch) in admitted {
             encode(&table, source, batch, bytes_max, &mut records, &mut rejected);
@@ -331,7 +362,8 @@ impl Storage {
             return Ok(Some(quarantine));
         }
         self.shared.catalog.check_whole(name)?;
-        let Some(table) = self.shared.catalog.get(name) else { return Ok(None) };
+        let Some(table) = self.shared.catalog.find(name)? else { return Ok(None) };
+        table.follow()?;
         if is_agents_table(name) {
             let growth = self.shared.agents.project();
             if growth.live_bytes >= self.config.table_memory_bytes_max {
@@ -359,7 +391,7 @@ impl Storage {
             return Ok(());
         }
         self.shared.catalog.check_whole(name)?;
-        let table = self.shared.catalog.get(name);
+        let table = self.shared.catalog.find(name)?;
         let table = table.ok_or_else(|| StorageError::Invalid(format!("there is no table {name}")))?;
         self.shared.flush(&table, settling)?;
         Ok(())
@@ -405,7 +437,7 @@ impl Storage {
         if *name.schema == *SYSTEM {
             return Err(StorageError::Invalid(format!("table {name} is the server's own: {why_not}")));
         }
-        let table = self.shared.catalog.get(name);
+        let table = self.shared.catalog.find(name)?;
         table.ok_or_else(|| StorageError::Invalid(format!("there is no table {name}")))
     }
 
@@ -466,7 +498,7 @@ impl Storage {
             agent_conflicts_total: agents.conflicts.get(),
             set_aside_total: self.quarantine.kept.get(),
             set_aside_dropped_total: self.quarantine.dropped.get(),
-            wal: self.shared.with_wal(Wal::stats).unwrap_or_default(),
+            wal: self.shared.with_wal(Log::stats).unwrap_or_default(),
         }
     }
 
@@ -527,6 +559,10 @@ impl Storage {
         let of_tables = self.shared.catalog.all_damaged().map(|table| LostData::of_table(table, tables_dir));
         self.shared.record_lost(&of_log.chain(of_tables).collect::<Vec<_>>())?;
         let disk = &self.shared.context.data_disk;
+        if self.shared.context.is_common() {
+            // Repairs are for folders of one server.
+            return Ok(());
+        }
         for (path, lost) in repair::new_notes(disk, &self.config.data) {
             self.shared.record_lost(&lost)?;
             repair::note_recorded(disk, &path)?;
@@ -571,6 +607,7 @@ impl Shared {
 
     pub(crate) fn check_open(&self) -> Result<(), StorageError> {
         self.check_not_closing()?;
+        self.context.check_not_fenced()?;
         if self.is_poisoned() { Err(StorageError::Poisoned) } else { Ok(()) }
     }
 
@@ -593,7 +630,7 @@ impl Shared {
     }
 
     fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Ordering::SeqCst) || self.with_wal(Wal::is_poisoned).unwrap_or(false)
+        self.poisoned.load(Ordering::SeqCst) || self.with_wal(Log::is_poisoned).unwrap_or(false)
     }
 
     /// Goes inside `tables`, whose columns keep their types until the last share of what is returned is gone.
@@ -604,7 +641,7 @@ impl Shared {
     }
 
     /// Calls `f` with the log, unless it is closed.
-    pub(crate) fn with_wal<R>(&self, f: impl FnOnce(&Wal<Token>) -> R) -> Option<R> {
+    pub(crate) fn with_wal<R>(&self, f: impl FnOnce(&Log) -> R) -> Option<R> {
         self.wal.read().expect("no holder of this lock panics").as_ref().map(f)
     }
 
@@ -622,6 +659,7 @@ impl Shared {
                         retry_after: Duration::from_secs(1),
                     },
                     WalError::Poisoned => StorageError::Poisoned,
+                    WalError::Fenced { .. } => self.context.fence(),
                     WalError::Closed => StorageError::Closed,
                     WalError::RecordTooLarge { .. } => StorageError::Invalid(format!("{e}; send smaller batches")),
                     e => StorageError::Wal(e),
@@ -686,6 +724,9 @@ fn apply_groups(shared: &Shared, groups: &Receiver<Outcome<Token>>, work: &Work,
     for outcome in groups {
         match outcome {
             Outcome::Durable(group) => apply_group(shared, group, work, config),
+            Outcome::Failed { tokens, error: WalError::Fenced { .. } } => {
+                tokens.into_iter().for_each(|token| token.ack.fail(shared.context.fence()));
+            }
             Outcome::Failed { tokens, error } => {
                 tracing::error!(%error, "the log failed; nothing is acknowledged until the server is restarted");
                 shared.poisoned.store(true, Ordering::SeqCst);

@@ -24,6 +24,9 @@ pub enum StorageError {
     /// The server is stopping.
     #[error("the server is stopping")]
     Closed,
+    /// Another process goes on in the name of this node: nothing more is acknowledged or committed here.
+    #[error("another process has taken over the log of this node, and goes on with it; stop this one")]
+    Fenced,
     /// A file that must hold what we wrote does not (P11). An operator decides.
     #[error("{} is corrupt: {reason}", .path.display())]
     Corrupt {
@@ -94,9 +97,26 @@ impl StorageError {
         }
     }
 
+    /// That the version of a table which was to be ours is another node's. Nothing has changed; who tries again first
+    /// reads what the other has committed.
+    pub(crate) fn version_taken(path: &Path) -> StorageError {
+        StorageError::io("commit", path)(std::io::Error::new(std::io::ErrorKind::AlreadyExists, VersionTaken))
+    }
+
+    /// Whether it is [`StorageError::version_taken`].
+    pub(crate) fn is_version_taken(&self) -> bool {
+        let StorageError::Io { source, .. } = self else { return false };
+        source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<VersionTaken>)
+    }
+
     /// An adapter for `map_err`: names what was being done to which file.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StorageError {
         let path = path.to_owned();
         move |source| StorageError::Io { action, path, source }
     }
 }
+
+/// See [`StorageError::version_taken`].
+#[derive(Debug, thiserror::Error)]
+#[error("other nodes commit to the table faster than this one; try again")]
+struct VersionTaken;

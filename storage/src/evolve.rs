@@ -134,10 +134,12 @@ impl Storage {
     ) -> Result<bool, StorageError> {
         self.shared.check_open()?;
         let table = self.alterable(name)?;
-        let mut log = table.log.lock().expect("no holder of this lock panics");
-        let Some(schema) = grown(&table.schema(), tags, fields)? else { return Ok(false) };
-        table.commit_schema(&mut log, schema)?;
-        Ok(true)
+        table.until_first(|| {
+            let mut log = table.log.lock().expect("no holder of this lock panics");
+            let Some(schema) = grown(&table.schema(), tags, fields)? else { return Ok(false) };
+            table.commit_schema(&mut log, schema)?;
+            Ok(true)
+        })
     }
 
     /// Gives the field `column` the type `to`, in every shard that has it; false if it has that type already. Blocks
@@ -150,6 +152,12 @@ impl Storage {
     pub fn alter_column(&self, name: &TableName, column: &str, to: FieldType) -> Result<bool, StorageError> {
         self.shared.check_open()?;
         let table = self.alterable(name)?;
+        if table.context.is_common() {
+            let message = format!(
+                "the type of a column of {name} cannot be changed while several nodes share its folder; add a column"
+            );
+            return Err(StorageError::Invalid(message));
+        }
         let _turn = table.altering.turn(ALTER_WAIT)?;
         let budget = Budget { bytes_max: self.config.alter_bytes_max, option: "alter_bytes_max" };
         self.change_type(&table, column, to, budget)
@@ -159,6 +167,10 @@ impl Storage {
     pub(crate) fn widen_for(&self, batches: &[TableBatch], limit: TimeLimit) -> Result<(), StorageError> {
         for batch in batches {
             let Some(table) = self.shared.catalog.get(&batch.table) else { continue };
+            if table.context.is_common() {
+                // Types do not change among several nodes: the rows with floats are refused.
+                continue;
+            }
             for column in columns_to_widen(&table.schema(), batch, limit) {
                 self.widen(&table, column)?;
             }
@@ -195,7 +207,7 @@ impl Storage {
     /// A table whose columns may be changed.
     fn alterable(&self, name: &TableName) -> Result<Arc<Table>, StorageError> {
         check_not_system(name)?;
-        let table = self.shared.catalog.get(name);
+        let table = self.shared.catalog.find(name)?;
         table.ok_or_else(|| StorageError::Invalid(format!("there is no table {name}")))
     }
 

@@ -29,6 +29,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::compute::interleave;
 
 use crate::catalog::commit_info;
+use crate::catch_up::TRIES_MAX;
 use crate::delta::{Action, Add, CommitInfo, DAY_COLUMN, Remove, Resolved, Txn, format_day, shard_from_add};
 use crate::memtable::{Memtable, MemtableView, Waiting};
 use crate::shard::index::ShardIndex;
@@ -117,6 +118,7 @@ impl Table {
         settling: Settling,
     ) -> Result<Option<Flushed>, StorageError> {
         self.confirm()?;
+        self.catch_up()?;
         let mut flushed = None;
         // What an earlier flush could not finish was sealed before this call, so it is not all there is to do.
         let left_over = self.state().sealed_to;
@@ -154,34 +156,59 @@ impl Table {
         }
         let mut parts = parts.into_iter().peekable();
         while let Some(part) = parts.next() {
-            let mut days = Vec::with_capacity(part.len());
-            let rewritten = self.plan(part, settling)?;
-            let written = part.iter().try_for_each(|(day, memtable)| {
-                // There before it is written: what is finished of it is discarded with the others.
-                days.push(DayFlush { day: *day, ..DayFlush::default() });
-                let flush = days.last_mut().expect("it was just pushed");
-                self.write_day(memtable, &rewritten, flush, &mut result)
-            });
-            let watermark = parts.peek().is_none().then(|| self.watermark(to, &days));
-            let committed = written.and_then(|()| self.commit_days(&days, watermark));
-            match committed {
-                Ok(version) => result.version = version.or(result.version),
-                Err(e) => {
-                    let mut log = self.log.lock().expect("no holder of this lock panics");
-                    // A commit that may stand names these files: then they must stay.
-                    if !log.is_uncertain() {
-                        drop(log);
-                        self.discard(&days);
-                    } else if log.is_remembered() {
-                        self.state().unconfirmed = Some(Unconfirmed { days, watermark });
-                    }
+            let to = parts.peek().is_none().then_some(to);
+            let mut tries = 0;
+            while let Err(e) = self.flush_part(part, to, settling, &mut result) {
+                if !e.is_version_taken() || tries == TRIES_MAX {
                     return Err(e);
                 }
+                // Another node was faster: its shards may hold keys of these rows.
+                tries += 1;
+                self.catch_up()?;
+                if self.is_dropped() {
+                    return Ok(result);
+                }
             }
-            self.swap(days, watermark);
         }
         self.context.counters.flushes.add(1);
         Ok(result)
+    }
+
+    /// Flushes some days in one commit; the last ones, up to the offset `to`, move the watermark.
+    fn flush_part(
+        &self,
+        part: &[SealedDay],
+        to: Option<u64>,
+        settling: Settling,
+        result: &mut Flushed,
+    ) -> Result<(), StorageError> {
+        let base = self.log.lock().expect("no holder of this lock panics").version();
+        let mut days = Vec::with_capacity(part.len());
+        let rewritten = self.plan(part, settling)?;
+        let written = part.iter().try_for_each(|(day, memtable)| {
+            // There before it is written: what is finished of it is discarded with the others.
+            days.push(DayFlush { day: *day, ..DayFlush::default() });
+            let flush = days.last_mut().expect("it was just pushed");
+            self.write_day(memtable, &rewritten, flush, result)
+        });
+        let watermark = to.map(|to| self.watermark(to, &days));
+        let committed = written.and_then(|()| self.commit_days(&days, watermark, base));
+        match committed {
+            Ok(version) => result.version = version.or(result.version),
+            Err(e) => {
+                let mut log = self.log.lock().expect("no holder of this lock panics");
+                // A commit that may stand names these files: then they must stay.
+                if !log.is_uncertain() {
+                    drop(log);
+                    self.discard(&days);
+                } else if log.is_remembered() {
+                    self.state().unconfirmed = Some(Unconfirmed { days, watermark });
+                }
+                return Err(e);
+            }
+        }
+        self.swap(days, watermark);
+        Ok(())
     }
 
     /// Finishes a flush whose commit was in doubt, or gives its files up. What it took out of memory is there until then.
@@ -385,11 +412,15 @@ impl Table {
         // What waits since an earlier part of this flush, or since one that failed after it, is in live memtables.
         let live = state.partitions.values().filter_map(|partition| partition.live.as_ref()?.waiting_offset());
         let now = days.iter().flat_map(|day| &day.waiting).map(Waiting::offset);
-        live.chain(now).fold(to, u64::min)
+        let watermark = live.chain(now).fold(to, u64::min);
+        // An earlier life that was not quite over may have flushed what waits here.
+        if self.context.is_common() { watermark.max(state.flushed) } else { watermark }
     }
 
-    /// Returns the new version; `None` if there was nothing to commit.
-    fn commit_days(&self, days: &[DayFlush], watermark: Option<u64>) -> Result<Option<i64>, StorageError> {
+    /// Returns the new version; `None` if there was nothing to commit. `base` is the version that was known before the first
+    /// file was begun.
+    fn commit_days(&self, days: &[DayFlush], watermark: Option<u64>, base: i64) -> Result<Option<i64>, StorageError> {
+        self.context.check_not_fenced()?;
         let flushed = self.state().flushed;
         debug_assert!(
             watermark.is_none_or(|to| to >= flushed),
@@ -410,6 +441,12 @@ impl Table {
             let version = i64::try_from(to).expect("a log is shorter than 8 EiB");
             actions.push(Action::Txn(Txn { app_id: self.context.app_id(), version, last_updated: Some(now_ms) }));
         }
+        if self.context.is_common() {
+            // An earlier life of this node that meets it knows that it is over.
+            let epoch = i64::try_from(self.context.epoch.0).expect("a node has fewer lives than 2^63");
+            let app_id = self.context.epoch_app_id();
+            actions.push(Action::Txn(Txn { app_id, version: epoch, last_updated: Some(now_ms) }));
+        }
         for day in days {
             actions.extend(day.removed.iter().map(|(path, bytes)| {
                 Action::Remove(Remove {
@@ -423,7 +460,12 @@ impl Table {
             }));
             actions.extend(day.added.iter().map(|(add, _)| Action::Add(add.clone())));
         }
-        self.log.lock().expect("no holder of this lock panics").commit(&actions).map(Some)
+        let mut log = self.log.lock().expect("no holder of this lock panics");
+        // Among several nodes whoever has found these files in no version may delete them one version later (`vacuum`).
+        if self.context.is_common() && log.version() != base {
+            return Err(StorageError::version_taken(&self.dir));
+        }
+        log.commit(&actions).map(Some)
     }
 
     /// Shows what was committed to queries, forgets the memtables it came from, and puts what waits under live ones.

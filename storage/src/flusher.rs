@@ -15,12 +15,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use model::TableId;
-use wal::Wal;
 
 use crate::agents::is_agents_table;
 use crate::catalog::SYSTEM;
 use crate::engine::Shared;
 use crate::flush::{Flushed, Settling};
+use crate::log::Log;
 use crate::table::Table;
 use crate::write::{Ack, Subject, Token};
 use crate::{StorageConfig, StorageError};
@@ -175,7 +175,7 @@ impl Loop {
         if waits && let Some(tables) = agents.tables() {
             self.flush(&Arc::clone(&tables.agents));
         }
-        let log_bytes = self.shared.with_wal(Wal::stats).map_or(0, |stats| stats.bytes_on_disk);
+        let log_bytes = self.shared.with_wal(Log::stats).map_or(0, |stats| stats.bytes_on_disk);
         // Rows take less room in shards than in the log.
         let log_bytes_max = if self.shared.context.space.is_short() {
             self.config.log_bytes_max.min(SEGMENTS_WHEN_SHORT * self.config.log_segment_bytes)
@@ -205,7 +205,7 @@ impl Loop {
     /// How much a flush of `table` may rewrite now.
     fn settling(&self, table: &Table) -> Settling {
         let now = self.shared.context.clock.monotonic();
-        let log_bytes = self.shared.with_wal(Wal::stats).map_or(0, |stats| stats.bytes_on_disk);
+        let log_bytes = self.shared.with_wal(Log::stats).map_or(0, |stats| stats.bytes_on_disk);
         // Where memory is what is wanted, a flush that leaves much of it to rows that wait helps little.
         let is_pressing = self.shared.context.memory.is_pressing();
         let is_full_of_waiting = is_pressing && table.waiting().0.bytes > table.memory_bytes() / 4;
@@ -277,7 +277,7 @@ impl Shared {
     /// Returns how far it may be. The caller holds `truncating` and no other lock: this waits for the log.
     fn cover_agents(&self, behind: u64, pace: Pace) -> u64 {
         let Some(uncovered) = self.agents.uncovered(behind) else { return behind };
-        let first = self.with_wal(Wal::first).unwrap_or(0);
+        let first = self.with_wal(Log::first).unwrap_or(0);
         let freed = behind.saturating_sub(uncovered.oldest.max(first));
         let slack = (uncovered.bytes * LOG_FREED_BY_STATE_BYTES).max(self.log_slack_bytes.min);
         if pace == Pace::Worthwhile && freed < slack.min(self.log_slack_bytes.max) {

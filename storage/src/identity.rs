@@ -55,8 +55,12 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(NodeId, u64), StorageError> {
 
 /// Locks the data folder.
 pub(crate) fn lock(disk: &dyn Disk, data: &Path) -> Result<Box<dyn DiskLock>, StorageError> {
-    let folder = data.join("node");
-    disk::create_dir_all(disk, &folder).map_err(StorageError::io("create", &folder))?;
+    lock_in(disk, &data.join("node"))
+}
+
+/// As [`lock`], of the `folder` of a node.
+pub(crate) fn lock_in(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn DiskLock>, StorageError> {
+    disk::create_dir_all(disk, folder).map_err(StorageError::io("create", folder))?;
     let path = folder.join("lock");
     disk.lock(&path, &format!("{}\n", std::process::id())).map_err(|e| {
         if e.kind() != io::ErrorKind::WouldBlock {
@@ -64,7 +68,8 @@ pub(crate) fn lock(disk: &dyn Disk, data: &Path) -> Result<Box<dyn DiskLock>, St
         }
         let note = disk::read_file(disk, &path).unwrap_or_default();
         let pid = String::from_utf8_lossy(&note).trim().to_owned();
-        StorageError::Locked { path: data.to_owned(), pid: if pid.is_empty() { "unknown".into() } else { pid } }
+        let data = folder.parent().unwrap_or(folder).to_owned();
+        StorageError::Locked { path: data, pid: if pid.is_empty() { "unknown".into() } else { pid } }
     })
 }
 

@@ -11,6 +11,7 @@
 mod admit;
 mod agents;
 mod catalog;
+mod catch_up;
 pub mod check;
 mod checkpoint;
 mod columns;
@@ -26,8 +27,10 @@ mod flush;
 mod flusher;
 mod gate;
 mod identity;
+mod log;
 mod maintain;
 mod memtable;
+mod nodes;
 mod object_disk;
 mod options;
 mod place;
@@ -49,7 +52,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{TableId, TableName};
+use model::{NodeId, TableId, TableName};
 
 pub use agents::{AgentBatch, AgentGap, AgentStatus, GAPS_PER_BATCH_MAX, Seen, SetAside};
 pub use catalog::DamagedTable;
@@ -57,6 +60,7 @@ pub use data_loss::LostData;
 pub use engine::Storage;
 pub use error::StorageError;
 pub use flush::Settling;
+pub use nodes::{Adopted, adopt};
 pub use options::TableOptions;
 pub use place::{Disks, Tables};
 pub use quarantine::{QuarantineId, Quarantined, SET_ASIDE_BYTES_MAX};
@@ -103,6 +107,10 @@ pub struct StorageConfig {
     /// Bytes of the disk that are left free when rows are taken in, for flushes, removals and all else that goes on
     /// when the disk is full; a twentieth of the disk if that is less. 0 for none. Default 256 MiB.
     pub disk_reserve_bytes: u64,
+    /// Which node this is, where several share the data folder (docs/adr/0018): tables are common, and each has a log of
+    /// objects there, which others can take over ([`adopt`]). Default `None`: the folder is this server's alone. Only for
+    /// those who build on this library, so far: there is no key for it in the configuration of `eden`.
+    pub shared: Option<NodeId>,
 }
 
 impl StorageConfig {
@@ -124,6 +132,7 @@ impl StorageConfig {
             alter_bytes_max: 1 << 30,
             widen_bytes_max: 64 << 20,
             disk_reserve_bytes: 256 << 20,
+            shared: None,
         }
     }
 }

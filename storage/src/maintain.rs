@@ -152,12 +152,13 @@ impl Storage {
         if Storage::is_quarantine(name) {
             return Ok(());
         }
-        let table = self.shared.catalog.get(name);
+        let table = self.shared.catalog.find(name)?;
         let table = table.ok_or_else(|| StorageError::Invalid(format!("there is no table {name}")))?;
         let mut lost = 0;
         loop {
             self.shared.check_open()?;
             let _one = table.compacting.lock().expect("no holder of this lock panics");
+            table.follow()?;
             let days = table.days_of_several_shards();
             let Some((day, inputs)) = days.iter().find_map(|day| Some((day.day, day.plan(When::Now)?))) else {
                 return Ok(());

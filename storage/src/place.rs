@@ -81,6 +81,17 @@ impl Disks {
     }
 }
 
+/// Where one storage keeps what.
+pub(crate) struct Place {
+    /// Of what it does not share with other nodes.
+    pub(crate) home: PathBuf,
+    /// Under everything but the tables.
+    pub(crate) disk: SharedDisk,
+    pub(crate) tables_disk: SharedDisk,
+    pub(crate) tables_dir: PathBuf,
+    pub(crate) elsewhere: Option<Tables>,
+}
+
 /// Where tables are.
 #[derive(Clone, Debug)]
 pub struct Tables {

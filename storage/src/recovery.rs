@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use model::record::{self, Record, RecordError};
 use model::{Removal, TableBatch};
-use wal::{Outcome, Recovery, Wal, WalConfig};
+use wal::{ObjectLog, ObjectLogConfig, Outcome, Recovery, Wal, WalConfig, WalError};
 
 use crate::agents::{AgentEvent, Agents};
 use crate::catalog::Catalog;
@@ -23,6 +23,7 @@ use crate::context::Context;
 use crate::evolve::in_types_of;
 use crate::flush::Settling;
 use crate::identity::Identity;
+use crate::log::Log;
 use crate::write::Token;
 use crate::{ReplayProgress, StorageConfig, StorageError};
 
@@ -36,7 +37,7 @@ pub(crate) fn open_log(
     context: &Context,
     catalog: &Catalog,
     sink: impl FnMut(Outcome<Token>) + Send + 'static,
-) -> Result<(Wal<Token>, Recovery), StorageError> {
+) -> Result<(Log, Recovery), StorageError> {
     let flushed = catalog.all().iter().map(|table| table.state().flushed).max().unwrap_or(0);
     let mut wal = WalConfig::server(config.data.join("wal"), life.node, life.epoch);
     wal.segment_size_bytes = config.log_segment_bytes;
@@ -46,7 +47,48 @@ pub(crate) fn open_log(
     // A log that was lost must not make new writes older than what the shards hold.
     let newest = catalog.all().iter().filter_map(|table| table.newest_position()).max();
     wal.observe(newest.map_or(0, |position| position.counter));
-    Ok((wal, recovery))
+    Ok((Log::Segments(wal), recovery))
+}
+
+/// Seals the logs of this node's earlier lives among the objects that they left, and opens one behind them.
+pub(crate) fn take_over_log(
+    config: &StorageConfig,
+    life: &Identity,
+    context: &Context,
+    sink: impl FnMut(Outcome<Token>) + Send + 'static,
+) -> Result<(Log, Recovery), StorageError> {
+    let log = ObjectLogConfig {
+        dir: config.data.join("wal").join(life.node.to_string()),
+        node: life.node,
+        epoch: life.epoch,
+        counter: Arc::clone(&context.among_nodes.counter),
+        clock: Arc::clone(&context.clock),
+    };
+    let (log, recovery) = ObjectLog::open(Arc::clone(&context.data_disk), log, sink).map_err(|e| match e {
+        WalError::Fenced { .. } => context.fence(),
+        e => StorageError::Wal(e),
+    })?;
+    Ok((Log::Objects(log), recovery))
+}
+
+/// What is written from now on beats what the tables hold, and its offsets are none that they call flushed.
+///
+/// # Errors
+/// [`StorageError::Corrupt`] if the log of the node is gone.
+pub(crate) fn check_log(context: &Context, catalog: &Catalog, recovery: &Recovery) -> Result<(), StorageError> {
+    for table in catalog.all() {
+        context.among_nodes.see(table.newest_position());
+        let flushed = table.state().flushed;
+        if flushed > recovery.end {
+            let reason = format!(
+                "it says that the log of node {} is flushed up to {flushed}, but that ends at {}: the log was taken away; \
+                 start with another node's id",
+                context.node, recovery.end
+            );
+            return Err(StorageError::Corrupt { path: table.dir.clone(), reason });
+        }
+    }
+    Ok(())
 }
 
 /// What a record does to a table.
@@ -58,20 +100,20 @@ enum Change {
 /// Applies what is in the log and in no shard; flushes on the way when memory is full.
 pub(crate) fn replay(
     config: &StorageConfig,
-    wal: &Wal<Token>,
+    log: &Log,
     recovery: &Recovery,
     catalog: &Catalog,
     agents: &Agents,
     now: Duration,
     progress: &dyn Fn(ReplayProgress),
 ) -> Result<(), StorageError> {
-    load_agents(config, wal, recovery, catalog, agents)?;
+    load_agents(config, log, recovery, catalog, agents)?;
     let total_bytes = recovery.end.saturating_sub(recovery.first);
-    let mut reader = wal.reader(recovery.first);
+    let reader = log.reader(recovery.first);
     let mut frames = 0_usize;
     // Tables that cannot be flushed.
     let mut stuck = Vec::new();
-    while let Some(frame) = reader.next() {
+    for frame in reader {
         let frame = frame?;
         if frame.position.offset >= recovery.end {
             break;
@@ -142,7 +184,7 @@ pub(crate) fn replay(
         }
         frames += 1;
         if frames.is_multiple_of(FRAMES_BETWEEN_REPORTS) {
-            progress(ReplayProgress { done_bytes: reader.progress().saturating_sub(recovery.first), total_bytes });
+            progress(ReplayProgress { done_bytes: frame.end.saturating_sub(recovery.first), total_bytes });
         }
     }
     agents.replayed(now);
@@ -153,12 +195,12 @@ pub(crate) fn replay(
 /// Reads the states of agents, wherever they are.
 fn load_agents(
     config: &StorageConfig,
-    wal: &Wal<Token>,
+    log: &Log,
     recovery: &Recovery,
     catalog: &Catalog,
     agents: &Agents,
 ) -> Result<(), StorageError> {
-    for frame in wal.reader(recovery.first) {
+    for frame in log.reader(recovery.first) {
         let frame = frame?;
         if frame.position.offset >= recovery.end {
             break;

@@ -10,11 +10,11 @@
 use std::sync::Arc;
 
 use model::{Removal, record};
-use wal::Wal;
 
 use crate::admit::{TIME_MAX_US, TIME_MIN_US};
 use crate::catalog::SYSTEM;
 use crate::engine::{Admitted, Encoded};
+use crate::log::Log;
 use crate::table::Table;
 use crate::write::{PendingWrite, Subject};
 use crate::{ColumnKind, Storage, StorageError, TableSchema};
@@ -35,7 +35,7 @@ impl Storage {
         }
         removal.check().map_err(|what| StorageError::Invalid(format!("the removal is malformed: {what}")))?;
         shared.check_open()?;
-        let table = shared.catalog.get(&removal.table);
+        let table = shared.catalog.find(&removal.table)?;
         let table = table.ok_or_else(|| StorageError::Invalid(format!("there is no table {}", removal.table)))?;
         shared.wait_for_room()?;
         let pass = shared.enter(vec![removal.table.clone()])?;
@@ -44,7 +44,7 @@ impl Storage {
         // No row has a time that cannot be stored.
         let can_be = |row: usize| (TIME_MIN_US..=TIME_MAX_US).contains(&removal.times_us[row]);
         let removal = if (0..removal.len()).all(can_be) { removal } else { removal.filter(can_be) };
-        let bytes_max = shared.with_wal(Wal::record_bytes_max).ok_or(StorageError::Closed)?;
+        let bytes_max = shared.with_wal(Log::record_bytes_max).ok_or(StorageError::Closed)?;
         let mut records = Vec::new();
         encode(&table, source, removal, bytes_max, &mut records)?;
         self.append(Admitted { rejected: Vec::new(), records, pass }, None)

@@ -21,8 +21,9 @@ pub(crate) type Outputs = Vec<(Add, Arc<ShardIndex>)>;
 
 impl Table {
     /// Replaces `inputs`, shards of `day`, by `outputs`, written in `schema`, durably. `operation` is for people who read
-    /// the history. Returns false, and deletes the outputs, if an input is no longer in the table, or a column of `schema`
-    /// has changed its type since.
+    /// the history; `base` is the version that was known before the outputs were begun. Returns false, and deletes the
+    /// outputs, if an input is no longer in the table, or a column of `schema` has changed its type since; among several
+    /// nodes, if anything was committed since.
     ///
     /// # Errors
     /// The table is as it was, and the outputs are deleted; after a commit that may or may not stand they are kept.
@@ -33,12 +34,18 @@ impl Table {
         inputs: &[Arc<Shard>],
         outputs: Outputs,
         operation: &'static str,
+        base: i64,
     ) -> Result<bool, StorageError> {
         let _one = self.flushing.lock().expect("no holder of this lock panics");
+        let caught_up = self.catch_up();
         let committed = {
             // Held from the look at the schema to the commit: columns change under it only.
             let mut log = self.log.lock().expect("no holder of this lock panics");
-            if !self.has_shards(day, inputs) || !still_holds(&self.schema(), schema) {
+            // Among several nodes whoever finds the outputs in no version may delete them one version later (`vacuum`).
+            let is_late = self.context.is_common() && log.version() != base;
+            if let Err(e) = caught_up {
+                Err(e)
+            } else if is_late || !self.has_shards(day, inputs) || !still_holds(&self.schema(), schema) {
                 Ok(false)
             } else {
                 let data_change = outputs.is_empty() || outputs.iter().any(|(add, _)| add.data_change);
@@ -49,6 +56,7 @@ impl Table {
                 match log.commit(&actions) {
                     Ok(_) => Ok(true),
                     Err(e) if log.is_uncertain() => return Err(e),
+                    Err(e) if e.is_version_taken() => Ok(false),
                     Err(e) => Err(e),
                 }
             }
@@ -105,7 +113,7 @@ impl Table {
 }
 
 /// Whether shards written in `old` fit a table of `new`: it may have more columns, but those of `old` as they were.
-fn still_holds(new: &TableSchema, old: &TableSchema) -> bool {
+pub(crate) fn still_holds(new: &TableSchema, old: &TableSchema) -> bool {
     let tags = |schema: &TableSchema| -> Vec<Arc<str>> {
         let tags = schema.columns().iter().filter(|column| column.kind == ColumnKind::Tag);
         tags.map(|column| Arc::clone(&column.name)).collect()

@@ -118,6 +118,11 @@ impl Work {
         if stopped {
             return true;
         }
+        if verified.is_err()
+            && let Err(e) = table.follow()
+        {
+            tracing::warn!(table = %table.name, error = %e, "what other nodes have committed cannot be read");
+        }
         // It may have been replaced, and vacuumed, meanwhile.
         let is_listed = || {
             let state = table.state();

@@ -12,7 +12,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use model::SeriesKey;
+use model::{Position, SeriesKey};
 
 use crate::columns::value_at;
 use crate::context::Context;
@@ -107,7 +107,14 @@ impl Layers {
     }
 
     /// Looks every suspect up, the newest layer first. `generations` are those of the shards.
-    fn look_up(&self, context: &Context, suspects: &[Suspect], generations: &[u32]) -> Result<Vec<Held>, StorageError> {
+    /// `newest` is the newest position of the memtable.
+    fn look_up(
+        &self,
+        context: &Context,
+        suspects: &[Suspect],
+        generations: &[u32],
+        newest: Option<Position>,
+    ) -> Result<Vec<Held>, StorageError> {
         let mut found = Vec::new();
         let mut rest: Vec<&Suspect> = Vec::with_capacity(suspects.len());
         match &self.sealed {
@@ -129,7 +136,12 @@ impl Layers {
             .map(|suspects| OfSeries { hash: series_hash(&suspects[0].key), suspects: suspects.to_vec() })
             .collect();
         for (shard, generation) in self.shards.iter().zip(generations) {
+            let before = found.len();
             self.look_up_in_shard(context, shard, *generation, &of_series, &mut found)?;
+            // Only of another node a shard may be wholly newer than what is in memory.
+            if context.is_common() && newest.is_some_and(|newest| shard.position_min > newest) {
+                found[before..].iter_mut().for_each(|held| held.is_newer = true);
+            }
         }
         Ok(found)
     }
@@ -262,13 +274,14 @@ impl Layers {
             let reaches = self.reaches(context, &news.known, &news.shards)?;
             with(&mut |memtable| memtable.met(version, &self.shards, &latest, &reaches));
         }
-        let (mut suspects, mut generations) = (Vec::new(), Vec::new());
+        let (mut suspects, mut generations, mut newest) = (Vec::new(), Vec::new(), None);
         with(&mut |memtable| {
+            newest = memtable.positions().map(|(_, newest)| newest);
             suspects = memtable.suspects();
             generations = memtable.generations(&self.shards);
         });
         if !suspects.is_empty() {
-            let found = self.look_up(context, &suspects, &generations)?;
+            let found = self.look_up(context, &suspects, &generations, newest)?;
             with(&mut |memtable| {
                 found.iter().for_each(|held| memtable.settle_key(held));
                 memtable.suspects_done(suspects.len());
@@ -280,6 +293,6 @@ impl Layers {
 
 impl Suspect {
     fn held(&self, at: Below, is_gone: bool, values: Vec<FieldValue>) -> Held {
-        Held { series: self.series, time_us: self.time_us, at, is_gone, values }
+        Held { series: self.series, time_us: self.time_us, at, is_gone, is_newer: false, values }
     }
 }

@@ -15,8 +15,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod common;
 mod local;
 
+pub use common::CommonDisk;
 pub use local::LocalDisk;
 
 /// Whether a rename may take the place of an existing name.
@@ -97,6 +99,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Whether a call is a trip over a network: then callers ask for much at once, and never on a thread that others wait
     /// for. Such a disk has no folders, so none can be renamed, and what it has done is durable.
     fn is_remote(&self) -> bool {
+        false
+    }
+    /// Whether other processes write here at the same time ([`CommonDisk`]): then a name that is taken is another's, and
+    /// what was not there a moment ago may be there now.
+    fn is_common(&self) -> bool {
         false
     }
     /// Creates `path` and the directories above it that are missing, each made durable in its parent.

@@ -5,7 +5,8 @@
 //! Does not: know what a record means, serialise, compress, or run on an async runtime.
 //!
 //! Two policies, one format (`docs/formats/wal.md`): [`Wal`] for a server, with many appenders, a writer thread and one
-//! sync for all that waits; [`RingLog`] for an outbox, bounded and driven by its owner.
+//! sync for all that waits; [`RingLog`] for an outbox, bounded and driven by its owner. [`ObjectLog`] is a server's log
+//! where others can reach it: the same frames, each an object of its own, so that another node can take it over.
 //!
 //! ```
 //! use std::sync::{Arc, mpsc};
@@ -38,6 +39,7 @@ mod catalog;
 pub mod disk;
 mod error;
 mod frame;
+mod objects;
 mod prepare;
 mod reader;
 mod recovery;
@@ -50,6 +52,7 @@ mod window;
 
 pub use error::WalError;
 pub use frame::RECORD_BYTES_MAX;
+pub use objects::{ObjectLog, ObjectLogConfig, ObjectReader};
 pub use reader::{Frame, FrameReader};
 pub use recovery::{Certainty, Inspection, LogKind, Loss, LossReason, Recovery, inspect};
 pub use ring::{Appended, Dropped, RING_SEGMENT_BYTES, RingConfig, RingLog};

@@ -26,8 +26,8 @@ pub struct Frame {
     pub position: Position,
     /// Offset behind the frame.
     pub end: u64,
-    payload: Vec<u8>,
-    records: u32,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) records: u32,
 }
 
 impl Frame {

@@ -24,7 +24,7 @@ use crate::delta::{
     read_add, with_one_bit_turned,
 };
 use crate::shard::read::ShardReader;
-use crate::{Disks, LostData, Shard, StorageError, identity};
+use crate::{Disks, LostData, Shard, StorageError, identity, nodes};
 
 /// Whether to do anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,7 @@ pub fn repair(
     let (data, disks) = (&options.data, disks.into());
     let tables = disks.tables(data);
     tables.disk.info(&tables.dir).map_err(StorageError::io("open", &tables.dir))?;
+    nodes::check_not_shared(&*disks.data, data)?;
     let _lock = identity::lock(&*disks.data, data)?;
     if let Some(elsewhere) = &disks.tables {
         elsewhere.check_owner(identity::read(&*disks.data, data)?, None)?;

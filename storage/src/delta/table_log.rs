@@ -1,5 +1,7 @@
 //! The log of one table: load, commit, checkpoint names.
 
+mod news;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -106,6 +108,8 @@ pub(crate) struct TableLog {
     checkpoint_not_before: i64,
     /// Files that were removed and that vacuum has not been told of.
     removed: Vec<Removed>,
+    /// Among several nodes: one of those versions was ours of which the committer writes a checkpoint.
+    is_our_turn: bool,
 }
 
 impl TableLog {
@@ -126,7 +130,13 @@ impl TableLog {
             bytes_since_checkpoint: 0,
             checkpoint_not_before: 0,
             removed: Vec::new(),
+            is_our_turn: false,
         }
+    }
+
+    /// The last version that is known to stand.
+    pub(crate) fn version(&self) -> i64 {
+        self.version
     }
 
     /// Reads the log in `table_dir`; `None` where no commit stands.
@@ -153,6 +163,9 @@ impl TableLog {
 
     /// Whether so much was committed since the last checkpoint that readers should be given a new one.
     pub(crate) fn is_checkpoint_due(&self) -> bool {
+        if self.disk.is_common() {
+            return self.is_our_turn;
+        }
         let (version, bytes) = self.checkpoint.unwrap_or((0, 0));
         let many = self.version - version >= COMMITS_BETWEEN_CHECKPOINTS;
         let long = self.bytes_since_checkpoint >= bytes.max(COMMIT_BYTES_BETWEEN_CHECKPOINTS);
@@ -162,6 +175,7 @@ impl TableLog {
     /// Takes note that writing one failed: it is tried again only some commits later.
     pub(crate) fn put_checkpoint_off(&mut self) {
         self.checkpoint_not_before = self.version + COMMITS_BETWEEN_CHECKPOINTS / 8;
+        self.is_our_turn = false;
     }
 
     /// Takes note of a checkpoint of `version`.
@@ -170,6 +184,7 @@ impl TableLog {
         let bytes = self.disk.info(&checkpoint_path(&self.dir, version)).map_or(0, |info| info.len);
         self.checkpoint = Some((version, bytes));
         self.bytes_since_checkpoint = 0;
+        self.is_our_turn = false;
     }
 
     /// The newest version that has a checkpoint.
@@ -254,6 +269,7 @@ impl TableLog {
     ///
     /// # Errors
     /// [`StorageError::Poisoned`] if an earlier commit may or may not be durable: only a restart can tell.
+    /// Among several nodes, one that [`StorageError::is_version_taken`] if another was faster.
     /// Any other error leaves the log as it was, unless it is uncertain then.
     pub(crate) fn commit(&mut self, actions: &[Action]) -> Result<i64, StorageError> {
         self.check_last(actions.iter().find(|action| matches!(action, Action::CommitInfo(_))))?;
@@ -266,6 +282,9 @@ impl TableLog {
             if self.disk.may_stand(&path, &e) {
                 self.last_commit = LastCommit::InDoubt(Doubt { bytes, nothing: None, is_remembered: false });
             }
+            if self.disk.is_common() && e.kind() == io::ErrorKind::AlreadyExists {
+                return Err(StorageError::version_taken(&path));
+            }
             let e = match e.kind() {
                 io::ErrorKind::AlreadyExists if self.disk.is_remote() => io::Error::new(e.kind(), OTHER_WRITER),
                 _ => e,
@@ -273,6 +292,8 @@ impl TableLog {
             return Err(StorageError::io("commit", &path)(e));
         }
         self.committed(version, actions, bytes.len());
+        // Each version has one committer, so two nodes do not write one checkpoint but by a rare chance, which costs nothing.
+        self.is_our_turn |= version % COMMITS_BETWEEN_CHECKPOINTS == 0 && version > 0;
         Ok(version)
     }
 

@@ -94,6 +94,7 @@ impl Table {
         inputs: &[Arc<Shard>],
         pace: &mut Pace<'_>,
     ) -> Result<Compacted, StorageError> {
+        let base = self.log.lock().expect("no holder of this lock panics").version();
         let schema = self.schema();
         let cuts_us = self.cuts(day, inputs, pace)?;
         let mut unnamed = Unnamed { table: self, paths: Vec::new() };
@@ -115,7 +116,7 @@ impl Table {
         let bytes_written: i64 = outputs.iter().map(|(add, _)| add.size).sum();
         // From here on replacing deletes them, or a commit that may stand names them.
         unnamed.paths.clear();
-        if !self.replace_shards(&schema, day, inputs, outputs, "OPTIMIZE")? {
+        if !self.replace_shards(&schema, day, inputs, outputs, "OPTIMIZE", base)? {
             return Ok(Compacted::Lost);
         }
         let counters = &self.context.counters;

@@ -50,6 +50,7 @@ impl Table {
     /// Takes the shards of all days before `first` out of the table, in one commit.
     fn remove_days_before(&self, first: i32) -> Result<(), StorageError> {
         let _one = self.flushing.lock().expect("no holder of this lock panics");
+        self.catch_up()?;
         let shards: Vec<std::sync::Arc<Shard>> = {
             let state = self.state();
             state.partitions.range(..first).flat_map(|(_, partition)| partition.shards.clone()).collect()
@@ -57,7 +58,12 @@ impl Table {
         if !shards.is_empty() {
             let mut actions = vec![commit_info(&self.context, "DELETE")];
             actions.extend(shards.iter().map(|shard| self.remove_action(shard.day, &shard.path, shard.bytes, true)));
-            self.log.lock().expect("no holder of this lock panics").commit(&actions)?;
+            let committed = self.log.lock().expect("no holder of this lock panics").commit(&actions);
+            if committed.as_ref().is_err_and(StorageError::is_version_taken) {
+                // They may be gone already; if not, the next turn comes soon.
+                return self.catch_up();
+            }
+            committed?;
         }
         {
             let _resolving = self.resolving.lock().expect("no holder of this lock panics");

@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
-use wal::Wal;
 use wal::disk::{DirEntry, Disk, EntryKind, Replace};
 
 use super::{Care, Maintenance};
@@ -31,6 +30,7 @@ use crate::delta::{
     DAY_COLUMN, TableLog, check_checkpoint, checkpoint_side_version, checkpoint_version, commit_version,
 };
 use crate::engine::Shared;
+use crate::log::Log;
 use crate::table::Table;
 
 /// How often folders are searched for what no version names: only crashes and failing disks leave something.
@@ -62,6 +62,9 @@ pub(super) struct Tombstone {
     /// Below the table's folder.
     path: String,
     since: Since,
+    /// Among several nodes, of one that no version has named: somebody may be about to commit it, until there is a later
+    /// version than this one.
+    open_at: Option<i64>,
 }
 
 impl Shared {
@@ -87,7 +90,7 @@ impl Shared {
                 tracing::warn!(folder = dropped.prefix, error = %e, "a dropped table's folder stays until the next try");
             }
         }
-        if !maintenance.swept {
+        if !maintenance.swept && !self.context.is_common() {
             match self.sweep() {
                 Ok(()) => maintenance.swept = true,
                 Err(e) => tracing::warn!(error = %e, "the rest of dropped tables stays until the next try"),
@@ -102,7 +105,7 @@ impl Shared {
             // Nobody else has the table, so none of its rows is on its way to the log any more: only then it is asked.
             if dropped.table.as_ref().is_none_or(|table| Arc::strong_count(table) == 1) {
                 dropped.table = None;
-                dropped.log_end = dropped.log_end.or_else(|| self.with_wal(Wal::durable));
+                dropped.log_end = dropped.log_end.or_else(|| self.with_wal(Log::durable));
             }
             true
         });
@@ -120,7 +123,11 @@ impl Shared {
                 true
             });
         }
-        let first = self.with_wal(Wal::first).ok_or(StorageError::Closed)?;
+        // The logs of other nodes may have rows of it, which its own log tells from lost ones.
+        if context.is_common() {
+            return Ok(());
+        }
+        let first = self.with_wal(Log::first).ok_or(StorageError::Closed)?;
         // As it was before: what was found out now counts at the next try.
         if dropped.log_end.is_none_or(|end| first < end) {
             return Ok(());
@@ -176,9 +183,13 @@ impl Shared {
 impl Care {
     /// Takes note of the files that commits have removed since the last call.
     fn bury(&mut self, log: &mut TableLog, now: Duration) {
-        self.tombstones.extend(log.take_removed().into_iter().map(|removed| {
+        let removed = log.take_removed();
+        // What was in no version yet when it was found, and has been in one since, is as old as its removal.
+        let is_removed = |tombstone: &Tombstone| removed.iter().any(|removed| removed.path == tombstone.path);
+        self.tombstones.retain(|tombstone| tombstone.open_at.is_none() || !is_removed(tombstone));
+        self.tombstones.extend(removed.into_iter().map(|removed| {
             let earlier_ms = if removed.in_this_life { None } else { removed.at_ms };
-            Tombstone { path: removed.path, since: Since { seen: now, earlier_ms } }
+            Tombstone { path: removed.path, since: Since { seen: now, earlier_ms }, open_at: None }
         }));
     }
 }
@@ -188,19 +199,21 @@ impl Table {
     fn vacuum(&self, care: &mut Care, grace: Duration) -> Result<(), StorageError> {
         let context = &*self.context;
         let now = context.clock.monotonic();
-        {
+        self.follow()?;
+        let version = {
             let mut log = self.log.lock().expect("no holder of this lock panics");
             // The last commit may stand or not: what it removed may be needed, what it added may be named.
             if log.is_uncertain() {
                 return Ok(());
             }
             care.bury(&mut log, now);
-        }
+            log.version()
+        };
         if care.scanned.is_none_or(|at| now.saturating_sub(at) >= SCAN_PERIOD) {
             self.scan(care, now)?;
         }
-        let (due, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut care.tombstones).into_iter().partition(|t| t.since.is_older_than(grace, context));
+        let is_due = |t: &Tombstone| t.open_at.is_none_or(|at| version > at) && t.since.is_older_than(grace, context);
+        let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut care.tombstones).into_iter().partition(is_due);
         care.tombstones = rest;
         if due.is_empty() {
             return Ok(());
@@ -209,6 +222,9 @@ impl Table {
         let mut result = Ok(());
         let mut folders: HashSet<PathBuf> = HashSet::new();
         for tombstone in due {
+            if named.contains(&tombstone.path) && tombstone.open_at.is_some() {
+                continue;
+            }
             if named.contains(&tombstone.path) {
                 tracing::error!(table = %self.name, path = tombstone.path, "a file was removed and is there again; it stays");
                 continue;
@@ -256,8 +272,10 @@ impl Table {
         known.extend(care.tombstones.iter().map(|tombstone| (&*tombstone.path, tombstone)));
         let mut found = Vec::new();
         let log_dir = self.dir.join("_delta_log");
+        let is_common = self.context.is_common();
         for entry in list(disk, &log_dir)? {
-            if entry.name.starts_with('.') && entry.name.ends_with(".tmp") {
+            // Among several nodes, another one may be about to rename it.
+            if !is_common && entry.name.starts_with('.') && entry.name.ends_with(".tmp") {
                 let path = log_dir.join(&entry.name);
                 disk.remove_file(&path).map_err(StorageError::io("delete", &path))?;
             }
@@ -279,13 +297,24 @@ impl Table {
                     Some(tombstone) => (*tombstone).clone(),
                     None => {
                         let earlier_ms = Some(info.modified_us.div_euclid(1000));
-                        Tombstone { path, since: Since { seen: now, earlier_ms } }
+                        let open_at = is_common.then_some(i64::MAX);
+                        Tombstone { path, since: Since { seen: now, earlier_ms }, open_at }
                     }
                 });
             }
-            if files.is_empty() {
+            if files.is_empty() && !is_common {
                 let _ = disk.remove_dir(&dir);
             }
+        }
+        if is_common {
+            // Whoever had begun a file that was found knew no later version than this one, and commits it as the next or
+            // never (`Table::flush`, `Table::replace_shards`).
+            drop(log);
+            self.catch_up()?;
+            let version = self.log.lock().expect("no holder of this lock panics").version();
+            let named = self.named();
+            found.retain(|tombstone| !named.contains(&tombstone.path));
+            found.iter_mut().filter_map(|t| t.open_at.as_mut()).for_each(|at| *at = (*at).min(version));
         }
         care.tombstones = found;
         care.scanned = Some(now);
@@ -294,6 +323,10 @@ impl Table {
 
     /// Removes those of `folders` that are empty. Best effort.
     fn remove_empty(&self, folders: impl Iterator<Item = PathBuf>) {
+        // Another node may be about to write into one.
+        if self.context.is_common() {
+            return;
+        }
         let Ok(_compacting) = self.compacting.try_lock() else { return };
         // Nobody is about to write into a folder that is made already.
         let _flushing = self.flushing.lock().expect("no holder of this lock panics");
@@ -306,6 +339,10 @@ impl Table {
     /// Deletes the commits and checkpoints before the last but one checkpoint.
     fn clean_log(&self, care: &mut Care, grace: Duration) -> Result<(), StorageError> {
         let context = &*self.context;
+        // Another node that slept must find every commit that it has not seen.
+        if context.is_common() {
+            return Ok(());
+        }
         let newest = self.log.lock().expect("no holder of this lock panics").checkpoint();
         if newest.is_none() || newest == care.cleaned {
             return Ok(());

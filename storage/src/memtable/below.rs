@@ -47,6 +47,8 @@ pub(crate) struct Held {
     pub(crate) at: Below,
     /// That the row was removed there.
     pub(crate) is_gone: bool,
+    /// That all of that layer is newer than all of this memtable: another node has written it.
+    pub(crate) is_newer: bool,
     pub(crate) values: Vec<FieldValue>,
 }
 
@@ -248,12 +250,39 @@ impl Memtable {
     /// Notes that a layer below holds the key: completes this memtable's row, or hides it if the two are the same.
     pub(crate) fn settle_key(&mut self, held: &Held) {
         let row = self.find_row(held.series, held.time_us).expect("a suspect's key stays in its memtable");
+        if held.is_newer {
+            let is_hidden = self.give_way(row, &held.values);
+            self.place(held.series, held.time_us, &held.at, is_hidden);
+            return;
+        }
         let composed = self.compose(row, &held.values, held.is_gone);
         let is_hidden = composed.is_same;
         if !is_hidden {
             self.complete(row, composed);
         }
         self.place(held.series, held.time_us, &held.at, is_hidden);
+    }
+
+    /// Gives `row` the `newer` values of a shard; it keeps those of fields that the shard lacks. So it says what the shard
+    /// says from now on, wherever the shard's rows go. Returns whether that is all it says.
+    fn give_way(&mut self, row: u32, newer: &[FieldValue]) -> bool {
+        let slots: Vec<usize> = newer.iter().map(|(name, t, _)| self.slot(name, *t)).collect();
+        let mut values = self.cells(row);
+        let mut is_changed = false;
+        for (slot, (_, _, newer)) in slots.iter().zip(newer) {
+            if !values[*slot].as_ref().is_some_and(|own| same(own.value(), newer.value())) {
+                values[*slot] = Some(newer.clone());
+                is_changed = true;
+            }
+        }
+        let own = values.iter().filter(|value| value.is_some()).count();
+        let standing = if *self.standing(row) == Standing::Over { Standing::Over } else { Standing::Alone };
+        if is_changed {
+            self.replace_row(row, &values, standing);
+        } else {
+            self.set_standing(row, standing);
+        }
+        own == newer.len()
     }
 
     pub(super) fn place(&mut self, series: u32, time_us: i64, at: &Below, is_hidden: bool) {

@@ -113,8 +113,14 @@ impl World {
         let suspects = memtable.suspects();
         let generations = memtable.generations(&shards);
         for suspect in &suspects {
-            let held =
-                |at, is_gone, values| Held { series: suspect.series, time_us: suspect.time_us, at, is_gone, values };
+            let held = |at, is_gone, values| Held {
+                series: suspect.series,
+                time_us: suspect.time_us,
+                at,
+                is_gone,
+                is_newer: false,
+                values,
+            };
             if let Some((is_gone, values)) = sealed.and_then(|sealed| sealed.lookup(&suspect.key, suspect.time_us)) {
                 memtable.settle_key(&held(Below::Sealed, is_gone, values));
                 continue;

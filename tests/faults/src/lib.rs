@@ -1,7 +1,7 @@
 //! Disks that lose power, fail, fill up or lie, for tests of everything that is written through [`wal::disk::Disk`].
 //!
 //! Owns:     [`SimDisk`], a disk in memory that forgets what was not synced; [`FaultDisk`], which makes any disk fail or
-//!           plants a known bug; [`mutate`], damage to the bytes of a file.
+//!           plants a known bug; [`MortalDisk`], through which one process of several dies or sleeps; [`mutate`], damage to the bytes of a file.
 //! Does not: know what a correct answer is: that is each test's oracle.
 //!
 //! ```
@@ -24,10 +24,12 @@
 //! ```
 
 mod fault;
+mod mortal;
 mod mutation;
 mod sim;
 
 pub use fault::{FaultDisk, Faults, Operation, PlantedBug};
+pub use mortal::{Last, Life, MortalDisk, NodeBug};
 pub use mutation::{Mutation, mutate, mutate_from};
 pub use sim::SimDisk;
 

@@ -5,6 +5,7 @@ mod basics;
 mod damage;
 mod hostile;
 mod model;
+mod objects;
 mod rig;
 mod ring;
 mod sync_failure;
