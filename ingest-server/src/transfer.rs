@@ -25,6 +25,7 @@ mod resume;
 pub(crate) mod send;
 mod sink;
 mod source;
+mod store;
 pub mod time;
 
 use std::path::Path;

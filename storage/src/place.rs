@@ -125,27 +125,45 @@ impl Tables {
                 let dir = url.to_file_path().map_err(|()| wrong("not a folder of this machine".into()))?;
                 Ok(Tables { dir, disk: Arc::clone(local) })
             }
-            "s3" | "s3a" => {
-                let bucket = url.host_str().filter(|bucket| !bucket.is_empty());
-                let bucket = bucket.ok_or_else(|| wrong("it names no bucket".into()))?;
-                let prefix = Location::from_url_path(url.path()).map_err(|e| wrong(e.to_string()))?;
-                let client = |retries| -> Result<Arc<dyn ObjectStore>, StorageError> {
-                    let retry = RetryConfig {
-                        backoff: BackoffConfig::default(),
-                        max_retries: retries,
-                        retry_timeout: PATIENCE,
-                    };
-                    let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
-                    if needs_leave_for_http(&builder) {
-                        return Err(wrong("the store's address is http://, which needs AWS_ALLOW_HTTP=true".into()));
-                    }
-                    Ok(Arc::new(builder.build().map_err(|e| wrong(e.to_string()))?))
-                };
-                let root = format!("s3://{bucket}/{prefix}");
-                Tables::in_store(root.trim_end_matches('/'), prefix, [client(4)?, client(0)?], PAUSE_MAX, clock)
-            }
+            "s3" | "s3a" => Tables::in_s3(&url, clock, &wrong),
             other => Err(wrong(format!("there is no {other}://"))),
         }
+    }
+
+    /// A bucket, `s3://BUCKET`, with the environment's `AWS_…`, for files of other kinds. Nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// [`StorageError::Invalid`] if it names none.
+    pub fn in_bucket(location: &str, clock: &Arc<dyn Clock>) -> Result<Tables, StorageError> {
+        let wrong = |why: String| StorageError::Invalid(format!("{location}: {why}"));
+        let url = Url::parse(location).map_err(|e| wrong(e.to_string()))?;
+        Tables::in_s3(&url, clock, &wrong)
+    }
+
+    fn in_s3(
+        url: &Url,
+        clock: &Arc<dyn Clock>,
+        wrong: &dyn Fn(String) -> StorageError,
+    ) -> Result<Tables, StorageError> {
+        let bucket = url.host_str().filter(|bucket| !bucket.is_empty());
+        let bucket = bucket.ok_or_else(|| wrong("it names no bucket".into()))?;
+        let prefix = Location::from_url_path(url.path()).map_err(|e| wrong(e.to_string()))?;
+        let client = |retries| -> Result<Arc<dyn ObjectStore>, StorageError> {
+            let retry =
+                RetryConfig { backoff: BackoffConfig::default(), max_retries: retries, retry_timeout: PATIENCE };
+            let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
+            if needs_leave_for_http(&builder) {
+                return Err(wrong("the store's address is http://, which needs AWS_ALLOW_HTTP=true".into()));
+            }
+            Ok(Arc::new(builder.build().map_err(|e| wrong(e.to_string()))?))
+        };
+        let root = format!("s3://{bucket}/{prefix}");
+        Tables::in_store(root.trim_end_matches('/'), prefix, [client(4)?, client(0)?], PAUSE_MAX, clock)
+    }
+
+    /// The disk that they are on.
+    pub fn disk(&self) -> &SharedDisk {
+        &self.disk
     }
 
     /// The place below `prefix` in a store, where paths begin with `root`. The first of its `clients` tries requests again

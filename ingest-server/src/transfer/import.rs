@@ -357,7 +357,10 @@ impl Reader {
             Format::Parquet if source.is_stdin() => {
                 return Err(Failure::usage("Parquet is read from its end: give it as a file, not by standard input"));
             }
-            Format::Parquet => Reader::Parquet(Box::new(ParquetRows::open(source.open_file()?, &name, time, layout)?)),
+            Format::Parquet => Reader::Parquet(Box::new(match source.object()? {
+                Some(object) => ParquetRows::open(object, &name, time, layout)?,
+                None => ParquetRows::open(source.open_file()?, &name, time, layout)?,
+            })),
             Format::Lp => unreachable!("line protocol is sent as it is"),
         })
     }

@@ -3,13 +3,13 @@
 //! Owns:     which Arrow type becomes which kind of column, and structs as columns by path.
 //! Does not: decode Parquet.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
 use arrow::compute::{cast, is_null, kernels::nullif::nullif};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Fields, Float64Type, Int64Type, TimeUnit, UInt64Type};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::file::reader::ChunkReader;
 
 use super::columns::{Kind, Layout, Naming};
 use super::csv_rows::check_names;
@@ -53,7 +53,12 @@ impl ParquetRows {
     ///
     /// # Errors
     /// If it is no Parquet, or its columns do not fit the table.
-    pub(crate) fn open(file: File, name: &str, time: TimeFormat, layout: &mut Layout) -> Result<ParquetRows, Failure> {
+    pub(crate) fn open<F: ChunkReader + 'static>(
+        file: F,
+        name: &str,
+        time: TimeFormat,
+        layout: &mut Layout,
+    ) -> Result<ParquetRows, Failure> {
         let wrong = |what: String| Failure::usage(format!("{name}: {what}"));
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| wrong(e.to_string()))?;
         let mut leaves = Vec::new();

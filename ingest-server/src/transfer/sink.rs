@@ -1,4 +1,4 @@
-//! The file that an export makes, or standard output.
+//! The file or object that an export makes, or standard output.
 //!
 //! Owns:     the name under which a file is written until it is whole, and packing. Paths are opened here and nowhere
 //!           else in an export.
@@ -15,6 +15,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::Packing;
+use super::store::{self, NewObject};
 use crate::failure::Failure;
 
 /// zstd's own default.
@@ -23,7 +24,7 @@ const ZSTD_LEVEL: i32 = 3;
 /// Where the bytes go.
 pub(crate) struct Sink {
     packer: Packer,
-    /// The file's final name and the one until then; `None` for standard output.
+    /// The file's final name and the one until then; `None` for standard output and objects.
     names: Option<(PathBuf, PathBuf)>,
     written: u64,
 }
@@ -38,6 +39,7 @@ enum Packer {
 
 enum Raw {
     File(BufWriter<File>),
+    Object(NewObject),
     Stdout(io::Stdout),
 }
 
@@ -45,6 +47,7 @@ impl Write for Raw {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Raw::File(file) => file.write(bytes),
+            Raw::Object(object) => object.write(bytes),
             Raw::Stdout(out) => out.write(bytes),
         }
     }
@@ -52,6 +55,7 @@ impl Write for Raw {
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Raw::File(file) => file.flush(),
+            Raw::Object(object) => object.flush(),
             Raw::Stdout(out) => out.flush(),
         }
     }
@@ -65,10 +69,10 @@ impl Sink {
     pub(crate) fn open(path: &Path, packing: Packing) -> Result<Sink, Failure> {
         let (raw, names) = if path == Path::new("-") {
             (Raw::Stdout(io::stdout()), None)
+        } else if let Some((disk, path)) = store::place(path)? {
+            let object = NewObject::create(&disk, &path);
+            (Raw::Object(object.map_err(|e| Failure::usage(format!("write {}: {e}", path.display())))?), None)
         } else {
-            if path.to_string_lossy().contains("://") {
-                return Err(Failure::usage(format!("{}: only files can be written", path.display())));
-            }
             if path.is_dir() {
                 return Err(Failure::usage(format!("{} is a folder; name a file in it", path.display())));
             }
@@ -108,6 +112,7 @@ impl Sink {
         };
         match raw {
             Raw::Stdout(mut out) => out.flush(),
+            Raw::Object(object) => object.finish(),
             Raw::File(file) => {
                 file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
                 if let Some((path, part)) = self.names.take() {

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
+use wal::disk::{EntryKind, SharedDisk};
+
+use super::store::{self, Object};
 use super::{Format, Packing, of_name};
 use crate::failure::Failure;
 
@@ -28,6 +31,8 @@ pub(crate) struct Source {
     packing: Packing,
     /// As it lies there; 0 of standard input.
     pub(crate) len_bytes: u64,
+    /// Where it lies; `None` on this machine.
+    store: Option<SharedDisk>,
 }
 
 /// What a file is known by again.
@@ -50,17 +55,20 @@ impl Source {
             if is_stdin(path) {
                 let format = format
                     .ok_or_else(|| Failure::usage("say with --format what standard input has: csv, jsonl or lp"))?;
-                sources.push(Source { path: path.clone(), format, packing: Packing::Plain, len_bytes: 0 });
+                sources.push(Source { path: path.clone(), format, packing: Packing::Plain, len_bytes: 0, store: None });
+            } else if let Some((disk, path)) = store::place(path)? {
+                let info = disk.info(&path).map_err(|e| Failure::usage(format!("open {}: {e}", path.display())))?;
+                if info.kind == EntryKind::File {
+                    sources.push(Source::new(path, format, info.len, Some(disk))?);
+                } else {
+                    let before = sources.len();
+                    list_store(&disk, &path, format, &mut sources)?;
+                    check_any(&path, sources.len() > before)?;
+                }
             } else if path.is_dir() {
                 let before = sources.len();
                 list_folder(path, format, &mut sources)?;
-                if sources.len() == before {
-                    return Err(Failure::usage(format!(
-                        "{}: no file in this folder ends with .csv, .jsonl, .ndjson, .lp or .parquet (or those with .gz or \
-                         .zst); say what its files are with --format",
-                        path.display()
-                    )));
-                }
+                check_any(path, sources.len() > before)?;
             } else {
                 sources.push(Source::of_file(path.clone(), format)?);
             }
@@ -75,10 +83,16 @@ impl Source {
     }
 
     fn of_file(path: PathBuf, format: Option<Format>) -> Result<Source, Failure> {
-        if path.to_string_lossy().contains("://") {
-            return Err(Failure::usage(format!("{}: only files and folders can be imported", path.display())));
-        }
         let metadata = path.metadata().map_err(|e| Failure::usage(format!("open {}: {e}", path.display())))?;
+        Source::new(path, format, metadata.len(), None)
+    }
+
+    fn new(
+        path: PathBuf,
+        format: Option<Format>,
+        len_bytes: u64,
+        store: Option<SharedDisk>,
+    ) -> Result<Source, Failure> {
         let (named, packing) = of_name(&path);
         let Some(format) = format.or(named) else {
             return Err(Failure::usage(format!(
@@ -86,7 +100,7 @@ impl Source {
                 path.display()
             )));
         };
-        Ok(Source { path, format, packing, len_bytes: metadata.len() })
+        Ok(Source { path, format, packing, len_bytes, store })
     }
 
     pub(crate) fn is_stdin(&self) -> bool {
@@ -106,7 +120,11 @@ impl Source {
         if self.is_stdin() {
             return Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, Counted::new(io::stdin(), done))));
         }
-        let file = Counted::new(self.open_file()?, done);
+        let file: Box<dyn Read> = match self.object()? {
+            Some(object) => Box::new(object.read_from(0)),
+            None => Box::new(self.open_file()?),
+        };
+        let file = Counted::new(file, done);
         let cannot = |e| Failure::work(format!("unpack {}: {e}", self.path.display()));
         let reader: Box<dyn Read> = match self.packing {
             Packing::Plain => Box::new(file),
@@ -116,7 +134,17 @@ impl Source {
         Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, reader)))
     }
 
-    /// The file itself.
+    /// The object, if it is one.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub(crate) fn object(&self) -> Result<Option<Object>, Failure> {
+        let Some(disk) = &self.store else { return Ok(None) };
+        let object = Object::open(disk, &self.path);
+        object.map(Some).map_err(|e| Failure::work(format!("open {}: {e}", self.path.display())))
+    }
+
+    /// The file itself, which is no object.
     ///
     /// # Errors
     /// If it cannot be opened.
@@ -130,13 +158,22 @@ impl Source {
     /// If it cannot be read.
     pub(crate) fn fingerprint(&self) -> Result<Fingerprint, Failure> {
         let cannot = |e: io::Error| Failure::work(format!("read {}: {e}", self.path.display()));
-        let file = self.open_file()?;
-        let metadata = file.metadata().map_err(cannot)?;
-        let modified = metadata.modified().map_err(cannot)?.duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut start = Vec::new();
-        file.take(FINGERPRINT_BYTES).read_to_end(&mut start).map_err(cannot)?;
-        let modified_us = i64::try_from(modified.as_micros()).unwrap_or(i64::MAX);
-        Ok(Fingerprint { len_bytes: metadata.len(), modified_us, start_crc: crc32c::crc32c(&start) })
+        let (len_bytes, modified_us) = match (&self.store, self.object()?) {
+            (Some(disk), Some(object)) => {
+                object.read_from(0).take(FINGERPRINT_BYTES).read_to_end(&mut start).map_err(cannot)?;
+                let info = disk.info(&self.path).map_err(cannot)?;
+                (info.len, info.modified_us)
+            }
+            _ => {
+                let file = self.open_file()?;
+                let metadata = file.metadata().map_err(cannot)?;
+                let modified = metadata.modified().map_err(cannot)?.duration_since(UNIX_EPOCH).unwrap_or_default();
+                file.take(FINGERPRINT_BYTES).read_to_end(&mut start).map_err(cannot)?;
+                (metadata.len(), i64::try_from(modified.as_micros()).unwrap_or(i64::MAX))
+            }
+        };
+        Ok(Fingerprint { len_bytes, modified_us, start_crc: crc32c::crc32c(&start) })
     }
 }
 
@@ -144,13 +181,60 @@ fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
+fn check_any(folder: &Path, is_any: bool) -> Result<(), Failure> {
+    if is_any {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "{}: no file in this folder ends with .csv, .jsonl, .ndjson, .lp or .parquet (or those with .gz or .zst); say what \
+         its files are with --format",
+        folder.display()
+    )))
+}
+
+fn is_delta_table(folder: &Path) -> Failure {
+    Failure::usage(format!(
+        "{}: this is a Delta table, whose folder holds files of older versions too; let a reader of Delta write what is in \
+         it now to a file of its own",
+        folder.display()
+    ))
+}
+
+/// What programs hide or are still writing.
+fn is_hidden(name: &str) -> bool {
+    name.starts_with(['.', '_'])
+}
+
+/// Whether a file of a folder is meant.
+fn is_meant(path: &Path, format: Option<Format>) -> bool {
+    let named = of_name(path).0;
+    named.or(format).is_some() && (format.is_none() || named.is_none() || named == format)
+}
+
+fn list_store(
+    disk: &SharedDisk,
+    folder: &Path,
+    format: Option<Format>,
+    sources: &mut Vec<Source>,
+) -> Result<(), Failure> {
+    let listed = disk.list_with_info(folder).map_err(|e| Failure::usage(format!("list {}: {e}", folder.display())))?;
+    if listed.iter().any(|(entry, _)| entry.name == "_delta_log") {
+        return Err(is_delta_table(folder));
+    }
+    for (entry, info) in listed.into_iter().filter(|(entry, _)| !is_hidden(&entry.name)) {
+        let path = folder.join(&entry.name);
+        if entry.kind == EntryKind::Directory {
+            list_store(disk, &path, format, sources)?;
+        } else if is_meant(&path, format) {
+            sources.push(Source::new(path, format, info.len, Some(Arc::clone(disk)))?);
+        }
+    }
+    Ok(())
+}
+
 fn list_folder(folder: &Path, format: Option<Format>, sources: &mut Vec<Source>) -> Result<(), Failure> {
     if folder.join("_delta_log").is_dir() {
-        return Err(Failure::usage(format!(
-            "{}: this is a Delta table, whose folder holds files of older versions too; let a reader of Delta write what \
-             is in it now to a file of its own",
-            folder.display()
-        )));
+        return Err(is_delta_table(folder));
     }
     let cannot = |e: io::Error| Failure::usage(format!("list {}: {e}", folder.display()));
     let mut paths: Vec<PathBuf> = folder
@@ -161,17 +245,12 @@ fn list_folder(folder: &Path, format: Option<Format>, sources: &mut Vec<Source>)
         .map_err(cannot)?;
     paths.sort();
     for path in paths {
-        // What programs hide or are still writing.
-        let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(['.', '_']));
-        if is_hidden {
+        if path.file_name().is_some_and(|name| is_hidden(&name.to_string_lossy())) {
             continue;
         }
         if path.is_dir() {
             list_folder(&path, format, sources)?;
-            continue;
-        }
-        let named = of_name(&path).0;
-        if named.or(format).is_some() && (format.is_none() || named.is_none() || named == format) {
+        } else if is_meant(&path, format) {
             sources.push(Source::of_file(path, format)?);
         }
     }
@@ -226,6 +305,6 @@ mod tests {
         let error = Source::list(&[folder.path().join("note.txt")], None).unwrap_err();
         assert!(error.to_string().contains("--format"), "{error}");
         assert!(Source::list(&["-".into()], None).is_err());
-        assert!(Source::list(&["s3://a/b.csv".into()], None).unwrap_err().to_string().contains("only files"));
+        assert!(Source::list(&["ftp://a/b.csv".into()], None).unwrap_err().to_string().contains("no ftp://"));
     }
 }

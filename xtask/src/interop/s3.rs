@@ -222,6 +222,7 @@ fn life(clients: &Clients, store: &mut Store) -> Outcome {
         .ok_or("the table is not flushed although the store goes on")?;
     agree(&eden, left(rows.next), "after the store hung")?;
 
+    files_in_s3(&eden)?;
     eden.sql("DROP TABLE air");
     let mut again = Written { next: 0 };
     again.write(&eden, 40);
@@ -239,6 +240,36 @@ fn life(clients: &Clients, store: &mut Store) -> Outcome {
         return Err("the secret is in the log".into());
     }
     nothing_is_damaged(&eden)
+}
+
+/// A table goes out into objects of each format and comes back from them, one by one and all below a prefix.
+fn files_in_s3(eden: &Eden) -> Outcome {
+    let run = |arguments: &[&str]| -> Outcome {
+        let url = format!("http://{}", eden.address());
+        let output = eden.cli(&[arguments, &["--url", &url]].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() { Ok(()) } else { Err(format!("eden {arguments:?}: {}\n{said}", output.status)) }
+    };
+    let folder = format!("s3://{BUCKET}/files");
+    let select = "SELECT device, time, temperature FROM";
+    let expected = eden.sql(&format!("{select} air ORDER BY device, time"));
+    for ending in ["csv", "csv.gz", "jsonl.zst", "parquet"] {
+        let (file, table) = (format!("{folder}/{ending}/air.{ending}"), format!("from_{}", ending.replace('.', "_")));
+        run(&["export", "--table", "air", "--output", &file])?;
+        run(&["import", "--table", &table, "--tags", "device", &file])?;
+        if eden.sql(&format!("{select} {table} ORDER BY device, time")) != expected {
+            return Err(format!("{file} gave another table"));
+        }
+    }
+    run(&["import", "--table", "from_all", "--tags", "device", &folder])?;
+    if eden.sql(&format!("{select} from_all ORDER BY device, time")) != expected {
+        return Err(format!("all of {folder} gave another table"));
+    }
+    let missing = run(&["import", "--table", "air", &format!("{folder}/none.csv")]);
+    match missing {
+        Err(said) if said.contains("none.csv") => Ok(()),
+        other => Err(format!("an object that is not there: {other:?}")),
+    }
 }
 
 /// Another data folder on the same prefix is a mistake of the operator.
