@@ -285,7 +285,7 @@ fn rows_that_are_refused_are_named_and_the_others_are_stored() {
         (4, "v: \"x\" is not a number"),
         (5, "site: \"two\\nlines\" cannot be a tag"),
         (7, "none of its fields has a value"),
-        (8, "field \"d\" is decimal of resolution 0.1"),
+        (8, "field \"d\" is decimal of 18 digits with resolution 0.1"),
         (9, "\"soon\" is not a time"),
         (10, "v: NaN cannot be stored"),
         (11, "3 fields, where there are 4 columns"),
