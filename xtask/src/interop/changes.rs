@@ -20,7 +20,7 @@ const ROWS: i64 = 600;
 const COMMITS: i64 = 140;
 /// Cleaning comes every few seconds where the time of grace is as short.
 const CLEANED_WITHIN: Duration = Duration::from_secs(120);
-const PRESS: &str = "CREATE TABLE press (line TEXT, machine TEXT, temperature DECIMAL(9,1), strokes BIGINT, \
+const PRESS: &str = "CREATE TABLE press (line TEXT, machine TEXT, temperature DECIMAL(18,1), strokes BIGINT, \
                      total NUMERIC(20,0), ok BOOLEAN, note TEXT, fine DECIMAL(18,9), PRIMARY KEY (line, machine, time))";
 
 pub(super) fn readers_agree_after_each_change(clients: &Clients) -> Outcome {
