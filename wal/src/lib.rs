@@ -41,6 +41,7 @@ mod error;
 mod frame;
 mod objects;
 mod prepare;
+mod queue;
 mod reader;
 mod recovery;
 mod ring;

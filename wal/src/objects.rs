@@ -1,6 +1,6 @@
 //! A server's log as objects in a folder that others can reach: each group of records is one, written once.
 //!
-//! Owns:     the queue and the writer thread of such a log; that nothing is acknowledged before its object stands (P1); that
+//! Owns:     the writer thread of such a log; that nothing is acknowledged before its object stands (P1); that
 //!           a log which was taken over acknowledges nothing any more.
 //! Does not: find out which life is the present one (its owner claims an epoch), or say who is dead.
 //!
@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
 use model::{Clock, NodeEpoch, NodeId, Position};
@@ -26,9 +26,8 @@ use model::{Clock, NodeEpoch, NodeId, Position};
 use crate::appender::observe;
 use crate::disk::{self, Replace, SharedDisk};
 use crate::error::{Context, WalError};
-use crate::frame::{
-    BLOCK_BYTES, Closing, FRAME_HEADER_BYTES, FrameBuffer, Header, Kind, RECORD_BYTES_MAX, Reason, payload_bytes_of,
-};
+use crate::frame::{BLOCK_BYTES, Closing, FRAME_HEADER_BYTES, FrameBuffer, Header, Kind, RECORD_BYTES_MAX, Reason};
+use crate::queue::{End, PoisonOnPanic, Queue, Work};
 use crate::reader::Frame;
 use crate::recovery::Recovery;
 use crate::server::{Group, Outcome, SERVER_QUEUE_BYTES_MAX};
@@ -38,9 +37,6 @@ use chain::{Object, object_path};
 
 /// Payload bytes from which on no further record joins an object.
 const OBJECT_BYTES: usize = 4 << 20;
-/// What a waiting record counts beside its bytes, so that empty ones have a limit too.
-const QUEUE_BYTES_PER_RECORD: usize = 64;
-
 /// Settings of an [`ObjectLog`].
 #[derive(Clone)]
 pub struct ObjectLogConfig {
@@ -67,8 +63,7 @@ pub struct ObjectLog<T> {
 struct Shared<T> {
     config: ObjectLogConfig,
     disk: SharedDisk,
-    queue: Mutex<Queue<T>>,
-    changed: Condvar,
+    queue: Arc<Queue<T>>,
     known: Arc<Mutex<Known>>,
 }
 
@@ -82,24 +77,6 @@ struct Known {
     /// Offset up to which everything stands.
     durable: u64,
     stats: WalStats,
-}
-
-struct Queue<T> {
-    waiting: VecDeque<(Vec<u8>, T)>,
-    bytes: usize,
-    state: State,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Open,
-    /// Takes no more, writes what waits.
-    Closing,
-    /// Takes no more, fails what waits.
-    Dropped,
-    Poisoned,
-    /// By a later life, which wrote in the name of this one.
-    Fenced,
 }
 
 impl<T: Send + 'static> ObjectLog<T> {
@@ -131,8 +108,7 @@ impl<T: Send + 'static> ObjectLog<T> {
         let shared = Arc::new(Shared {
             config,
             disk,
-            queue: Mutex::new(Queue { waiting: VecDeque::new(), bytes: 0, state: State::Open }),
-            changed: Condvar::new(),
+            queue: Queue::new(SERVER_QUEUE_BYTES_MAX),
             known: Arc::new(Mutex::new(Known { objects, first, durable: end, stats })),
         });
         let writer = Writer { shared: Arc::clone(&shared), at: end, buffer: FrameBuffer::default(), sink };
@@ -150,23 +126,7 @@ impl<T: Send + 'static> ObjectLog<T> {
         if record.len() > RECORD_BYTES_MAX {
             return Err((token, WalError::RecordTooLarge { bytes: record.len(), bytes_max: RECORD_BYTES_MAX }));
         }
-        let mut queue = self.shared.queue();
-        match queue.state {
-            State::Open => {}
-            State::Closing | State::Dropped => return Err((token, WalError::Closed)),
-            State::Poisoned => return Err((token, WalError::Poisoned)),
-            State::Fenced => return Err((token, self.shared.fenced())),
-        }
-        let bytes = record.len() + QUEUE_BYTES_PER_RECORD;
-        if !queue.waiting.is_empty() && queue.bytes + bytes > SERVER_QUEUE_BYTES_MAX {
-            return Err((token, WalError::Full { bytes_waiting: queue.bytes }));
-        }
-        queue.bytes += bytes;
-        queue.waiting.push_back((record, token));
-        if queue.waiting.len() == 1 {
-            self.shared.changed.notify_one();
-        }
-        Ok(())
+        self.shared.queue.push(record, token)
     }
 
     /// The longest record that [`ObjectLog::append`] takes.
@@ -223,14 +183,14 @@ impl<T: Send + 'static> ObjectLog<T> {
 
     /// The log's figures; a segment is an object here, and a sync the writing of one.
     pub fn stats(&self) -> WalStats {
-        let queue_bytes = self.shared.queue().bytes as u64;
+        let queue_bytes = self.shared.queue.bytes() as u64;
         let known = self.shared.known();
         WalStats { queue_bytes, durable: known.durable, segments: known.objects.len() as u64, ..known.stats }
     }
 
     /// Whether nothing is acknowledged any more: an object may or may not stand (P2), or the log was taken over.
     pub fn is_poisoned(&self) -> bool {
-        matches!(self.shared.queue().state, State::Poisoned | State::Fenced)
+        self.shared.queue.has_ended()
     }
 
     /// Writes all that waits, seals this life's log, and waits for the thread.
@@ -238,19 +198,14 @@ impl<T: Send + 'static> ObjectLog<T> {
     /// # Errors
     /// What kept the end from being written; the log is as safe as after a crash.
     pub fn close(mut self) -> Result<(), WalError> {
-        self.stop(State::Closing)
+        self.stop(true)
     }
 }
 
 impl<T> ObjectLog<T> {
-    fn stop(&mut self, state: State) -> Result<(), WalError> {
+    fn stop(&mut self, is_written: bool) -> Result<(), WalError> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
-        let mut queue = self.shared.queue();
-        if queue.state == State::Open {
-            queue.state = state;
-        }
-        drop(queue);
-        self.shared.changed.notify_all();
+        self.shared.queue.close(is_written);
         writer.join().unwrap_or(Err(WalError::Poisoned))
     }
 }
@@ -258,38 +213,26 @@ impl<T> ObjectLog<T> {
 impl<T> Drop for ObjectLog<T> {
     fn drop(&mut self) {
         // Whoever cares how it ends calls `close`.
-        let _ = self.stop(State::Dropped);
+        let _ = self.stop(false);
     }
 }
 
 impl<T> std::fmt::Debug for ObjectLog<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let state = self.shared.queue().state;
-        f.debug_struct("ObjectLog").field("dir", &self.shared.config.dir).field("state", &state).finish()
+        let Shared { config, queue, .. } = &*self.shared;
+        f.debug_struct("ObjectLog").field("dir", &config.dir).field("queue", queue).finish()
     }
 }
 
 impl<T> Shared<T> {
-    fn queue(&self) -> MutexGuard<'_, Queue<T>> {
-        self.queue.lock().expect("no holder of this lock panics")
-    }
-
     fn known(&self) -> MutexGuard<'_, Known> {
         lock(&self.known)
     }
 
-    fn fenced(&self) -> WalError {
+    fn fenced(&self) -> End {
         let file = chain::epoch_dir(&self.config.dir, self.config.epoch.0).display().to_string();
         // Which life it was is in the seal; that it was a later one is certain.
-        WalError::Fenced { file, found: NodeEpoch(self.config.epoch.0 + 1), ours: self.config.epoch }
-    }
-
-    /// Lets nothing more in and takes out what waits.
-    fn end(&self, state: State) -> Vec<T> {
-        let mut queue = self.queue();
-        queue.state = state;
-        queue.bytes = 0;
-        queue.waiting.drain(..).map(|(_, token)| token).collect()
+        End::Fenced { file, found: NodeEpoch(self.config.epoch.0 + 1), ours: self.config.epoch }
     }
 }
 
@@ -305,19 +248,13 @@ struct Writer<T, S> {
     sink: S,
 }
 
-/// What the writer does next.
-enum Work<T> {
-    Write(Vec<(Vec<u8>, T)>),
-    Close,
-    Drop(Vec<T>),
-}
-
 impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
     fn run(mut self) -> Result<(), WalError> {
-        let _guard = PoisonOnPanic(Arc::clone(&self.shared));
+        let _guard = PoisonOnPanic(Arc::clone(&self.shared.queue));
         loop {
-            match self.next() {
+            match self.shared.queue.next(OBJECT_BYTES, 1) {
                 Work::Write(records) => self.write(records)?,
+                Work::NoRoom => unreachable!("an object takes at least one record"),
                 Work::Close => return self.seal(),
                 Work::Drop(tokens) => {
                     self.fail(tokens, WalError::Closed);
@@ -325,35 +262,6 @@ impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
                 }
             }
         }
-    }
-
-    /// Waits for work and takes what waits, as far as it goes into one object.
-    fn next(&self) -> Work<T> {
-        let mut queue = self.shared.queue();
-        loop {
-            match queue.state {
-                State::Dropped => {
-                    queue.bytes = 0;
-                    return Work::Drop(queue.waiting.drain(..).map(|(_, token)| token).collect());
-                }
-                State::Closing if queue.waiting.is_empty() => return Work::Close,
-                State::Open | State::Closing | State::Poisoned | State::Fenced => {}
-            }
-            if !queue.waiting.is_empty() {
-                break;
-            }
-            queue = self.shared.changed.wait(queue).expect("no holder of this lock panics");
-        }
-        let (mut payload_bytes, mut group) = (0, Vec::new());
-        while let Some((record, _)) = queue.waiting.front() {
-            payload_bytes += payload_bytes_of(record.len());
-            if !group.is_empty() && payload_bytes > OBJECT_BYTES {
-                break;
-            }
-            queue.bytes -= record.len() + QUEUE_BYTES_PER_RECORD;
-            group.extend(queue.waiting.pop_front());
-        }
-        Work::Write(group)
     }
 
     fn write(&mut self, records: Vec<(Vec<u8>, T)>) -> Result<(), WalError> {
@@ -404,28 +312,24 @@ impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
     /// stand all the same ends the log (P2); else nothing is in doubt, and the next one gets its name.
     fn failed(&mut self, tokens: Vec<T>, error: WalError) -> Result<(), WalError> {
         let path = object_path(&self.shared.config.dir, self.shared.config.epoch.0, self.at);
-        let WalError::Io { source, .. } = &error else { return Err(self.end(State::Poisoned, tokens, error)) };
+        let WalError::Io { source, .. } = &error else { return Err(self.end(End::Poisoned, tokens, error)) };
         if source.kind() == io::ErrorKind::AlreadyExists {
             let fenced = self.shared.fenced();
-            return Err(self.end(State::Fenced, tokens, fenced));
+            return Err(self.end(fenced.clone(), tokens, fenced.into()));
         }
         if self.shared.disk.may_stand(&path, source) {
-            return Err(self.end(State::Poisoned, tokens, error));
+            return Err(self.end(End::Poisoned, tokens, error));
         }
         (self.sink)(Outcome::Refused { tokens, error });
         Ok(())
     }
 
     /// Fails `tokens` with `error` and all that waits with it; returns what the thread ends with.
-    fn end(&mut self, state: State, tokens: Vec<T>, error: WalError) -> WalError {
-        let waiting = self.shared.end(state);
-        let (of_waiting, of_thread) = match state {
-            State::Fenced => (self.shared.fenced(), self.shared.fenced()),
-            _ => (WalError::Poisoned, WalError::Poisoned),
-        };
+    fn end(&mut self, end: End, tokens: Vec<T>, error: WalError) -> WalError {
+        let waiting = self.shared.queue.end(end.clone());
         self.fail(tokens, error);
-        self.fail(waiting, of_waiting);
-        of_thread
+        self.fail(waiting, end.clone().into());
+        end.into()
     }
 
     fn fail(&mut self, tokens: Vec<T>, error: WalError) {
@@ -445,18 +349,6 @@ impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
 fn header_of(kind: Kind, position: Position) -> Header {
     let (payload_bytes, records, segment) = (0, 0, 0);
     Header { kind, payload_bytes, records, segment, position, at: BLOCK_BYTES, durable: position.offset }
-}
-
-/// A panic in the writer or in the sink must not leave appenders waiting for an answer.
-struct PoisonOnPanic<T>(Arc<Shared<T>>);
-
-impl<T> Drop for PoisonOnPanic<T> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            // Dropped, the tokens tell whoever waits on them.
-            drop(self.0.end(State::Poisoned));
-        }
-    }
 }
 
 /// Reads the frames of an [`ObjectLog`] from an offset on. `None` means that there are no more *now*. Objects that are

@@ -1,6 +1,6 @@
 //! The log of a server: many appenders, one writer, one sync for all that waits.
 //!
-//! Owns:     the queue, the writer thread, the rule that nothing is acknowledged before its sync returned (P1) and
+//! Owns:     the writer thread, the rule that nothing is acknowledged before its sync returned (P1) and
 //!           nothing at all after one failed (P2).
 //! Does not: know what a record means, or linger for more of them.
 //!
@@ -11,9 +11,8 @@
 //!  4. What finds no room on the disk is refused, and the log is what it was before (P9): no sync has failed, so nothing
 //!     is in doubt.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use model::{Clock, NodeEpoch, NodeId, Position, SystemClock};
@@ -24,6 +23,7 @@ use crate::disk::SharedDisk;
 use crate::error::{Context, WalError};
 use crate::frame::{BLOCK_BYTES, NUMBER_MAX, RECORD_BYTES_MAX, Reason, payload_bytes_of};
 use crate::prepare::Preparer;
+use crate::queue::{End, PoisonOnPanic, Queue, Work};
 use crate::reader::FrameReader;
 use crate::recovery::{self, Life, Policy, Recovery};
 use crate::segment::{Fresh, SEGMENT_BYTES_MAX, SegmentHeader, file_name};
@@ -36,8 +36,6 @@ pub const SERVER_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// The first segment of a life is no longer than this (4 MiB): a start must not wait until 64 MiB of zeros are
 /// durable, 0.1 to 1 s.
 const FIRST_SEGMENT_BYTES_MAX: u64 = 4 << 20;
-/// What a waiting record counts beside its bytes, so that empty ones have a limit too.
-const QUEUE_BYTES_PER_RECORD: usize = 64;
 /// Header block, start frame, end frame and one data frame.
 const SEGMENT_BLOCKS_MIN: u64 = 4;
 
@@ -117,31 +115,13 @@ pub struct Wal<T> {
     shared: Arc<Shared<T>>,
     writer: Option<JoinHandle<Result<(), WalError>>>,
     record_bytes_max: usize,
-    queue_bytes_max: usize,
 }
 
 struct Shared<T> {
-    queue: Mutex<Queue<T>>,
-    changed: Condvar,
+    queue: Arc<Queue<T>>,
     catalog: Arc<Catalog>,
     counter: Counter,
     meters: Meters,
-}
-
-struct Queue<T> {
-    waiting: VecDeque<(Vec<u8>, T)>,
-    bytes: usize,
-    state: State,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Open,
-    /// Takes no more, writes what waits.
-    Closing,
-    /// Takes no more, fails what waits.
-    Dropped,
-    Poisoned,
 }
 
 impl<T: Send + 'static> Wal<T> {
@@ -184,8 +164,7 @@ impl<T: Send + 'static> Wal<T> {
         };
         let preparer = Preparer::spawn(disk, config.dir, next)?;
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue { waiting: VecDeque::new(), bytes: 0, state: State::Open }),
-            changed: Condvar::new(),
+            queue: Queue::new(config.queue_bytes_max),
             catalog: Arc::clone(log.catalog()),
             counter: Counter::clone(log.counter()),
             meters: Meters::default(),
@@ -205,7 +184,6 @@ impl<T: Send + 'static> Wal<T> {
             shared,
             writer: Some(thread.context("start thread", "wal-write")?),
             record_bytes_max: RECORD_BYTES_MAX.min(room(BLOCK_BYTES, size) - payload_bytes_of(0)),
-            queue_bytes_max: config.queue_bytes_max,
         };
         Ok((wal, recovery))
     }
@@ -219,23 +197,7 @@ impl<T: Send + 'static> Wal<T> {
         if record.len() > self.record_bytes_max {
             return Err((token, WalError::RecordTooLarge { bytes: record.len(), bytes_max: self.record_bytes_max }));
         }
-        let mut queue = self.shared.lock();
-        match queue.state {
-            State::Open => {}
-            State::Closing | State::Dropped => return Err((token, WalError::Closed)),
-            State::Poisoned => return Err((token, WalError::Poisoned)),
-        }
-        let bytes = record.len() + QUEUE_BYTES_PER_RECORD;
-        // One record always finds room, or a limit below its length would refuse it for ever.
-        if !queue.waiting.is_empty() && queue.bytes + bytes > self.queue_bytes_max {
-            return Err((token, WalError::Full { bytes_waiting: queue.bytes }));
-        }
-        queue.bytes += bytes;
-        queue.waiting.push_back((record, token));
-        if queue.waiting.len() == 1 {
-            self.shared.changed.notify_one();
-        }
-        Ok(())
+        self.shared.queue.push(record, token)
     }
 
     /// The longest record that [`Wal::append`] takes: [`RECORD_BYTES_MAX`], or what fits a segment if that is less.
@@ -274,13 +236,13 @@ impl<T: Send + 'static> Wal<T> {
 
     /// The log's figures.
     pub fn stats(&self) -> WalStats {
-        let queue_bytes = self.shared.lock().bytes;
+        let queue_bytes = self.shared.queue.bytes();
         self.shared.meters.read(&self.shared.catalog, queue_bytes)
     }
 
     /// Whether a write or sync failed, after which nothing is acknowledged any more (P2).
     pub fn is_poisoned(&self) -> bool {
-        self.shared.lock().state == State::Poisoned
+        self.shared.queue.has_ended()
     }
 
     /// Writes all that waits and a clean end frame, syncs, and waits for the threads.
@@ -288,19 +250,14 @@ impl<T: Send + 'static> Wal<T> {
     /// # Errors
     /// [`WalError::Poisoned`] or what kept the end from being written; the log is as safe as after a crash.
     pub fn close(mut self) -> Result<(), WalError> {
-        self.stop(State::Closing)
+        self.stop(true)
     }
 }
 
 impl<T> Wal<T> {
-    fn stop(&mut self, state: State) -> Result<(), WalError> {
+    fn stop(&mut self, is_written: bool) -> Result<(), WalError> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
-        let mut queue = self.shared.lock();
-        if queue.state == State::Open {
-            queue.state = state;
-        }
-        drop(queue);
-        self.shared.changed.notify_all();
+        self.shared.queue.close(is_written);
         writer.join().unwrap_or(Err(WalError::Poisoned))
     }
 }
@@ -308,43 +265,14 @@ impl<T> Wal<T> {
 impl<T> Drop for Wal<T> {
     fn drop(&mut self) {
         // Whoever cares how it ends calls `close`.
-        let _ = self.stop(State::Dropped);
+        let _ = self.stop(false);
     }
 }
 
 impl<T> std::fmt::Debug for Wal<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wal").field("dir", &self.shared.catalog.dir).field("state", &self.shared.lock().state).finish()
+        f.debug_struct("Wal").field("dir", &self.shared.catalog.dir).field("queue", &self.shared.queue).finish()
     }
-}
-
-impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, Queue<T>> {
-        self.queue.lock().expect("no holder of this lock panics")
-    }
-
-    /// Lets nothing more in and takes out what waits.
-    fn poison(&self) -> Vec<T> {
-        let mut queue = self.lock();
-        queue.state = State::Poisoned;
-        queue.take_all()
-    }
-}
-
-impl<T> Queue<T> {
-    fn take_all(&mut self) -> Vec<T> {
-        self.bytes = 0;
-        self.waiting.drain(..).map(|(_, token)| token).collect()
-    }
-}
-
-/// What the writer does next.
-enum Work<T> {
-    Write(Vec<(Vec<u8>, T)>),
-    /// The next record does not fit the active segment.
-    Rotate,
-    Close,
-    Drop(Vec<T>),
 }
 
 struct Writer<T, S> {
@@ -361,11 +289,11 @@ struct Writer<T, S> {
 
 impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
     fn run(mut self) -> Result<(), WalError> {
-        let _guard = PoisonOnPanic(Arc::clone(&self.shared));
+        let _guard = PoisonOnPanic(Arc::clone(&self.shared.queue));
         loop {
-            match self.next() {
+            match self.shared.queue.next(self.log.room(), 0) {
                 Work::Write(records) => self.write(records)?,
-                Work::Rotate => self.rotate()?,
+                Work::NoRoom => self.rotate()?,
                 Work::Close => return self.finish(),
                 Work::Drop(tokens) => {
                     self.fail(tokens, WalError::Closed);
@@ -373,42 +301,6 @@ impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
                 }
             }
         }
-    }
-
-    /// Waits for work and takes all that waits, as far as it fits one frame.
-    fn next(&self) -> Work<T> {
-        let room = self.log.room();
-        let mut queue = self.shared.lock();
-        loop {
-            match queue.state {
-                State::Dropped => return Work::Drop(queue.take_all()),
-                State::Closing if queue.waiting.is_empty() => return Work::Close,
-                State::Open | State::Closing | State::Poisoned => {}
-            }
-            if !queue.waiting.is_empty() {
-                break;
-            }
-            queue = self.shared.changed.wait(queue).expect("no holder of this lock panics");
-        }
-        let mut payload_bytes = 0;
-        let mut count = 0;
-        for (record, _) in &queue.waiting {
-            payload_bytes += payload_bytes_of(record.len());
-            if payload_bytes > room {
-                break;
-            }
-            count += 1;
-        }
-        if count == 0 {
-            return Work::Rotate;
-        }
-        let group: Vec<_> = if count == queue.waiting.len() {
-            std::mem::take(&mut queue.waiting).into()
-        } else {
-            queue.waiting.drain(..count).collect()
-        };
-        queue.bytes -= group.iter().map(|(record, _)| record.len() + QUEUE_BYTES_PER_RECORD).sum::<usize>();
-        Work::Write(group)
     }
 
     fn write(&mut self, records: Vec<(Vec<u8>, T)>) -> Result<(), WalError> {
@@ -443,7 +335,7 @@ impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
             Ok(fresh) => fresh,
             Err(error) => {
                 // Nothing was written, so nothing is in doubt: what waits fails, what comes may find more space (P9).
-                let waiting = self.shared.lock().take_all();
+                let waiting = self.shared.queue.take_all();
                 self.refuse(waiting, error);
                 return Ok(());
             }
@@ -452,12 +344,12 @@ impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
             && let Err(error) = self.cut_off()
         {
             self.fresh = Some(fresh);
-            let waiting = self.shared.lock().take_all();
+            let waiting = self.shared.queue.take_all();
             return self.refuse_or_poison(waiting, error);
         }
         if let Err(error) = self.log.append_end(Reason::Rotated) {
             self.fresh = Some(fresh);
-            let waiting = self.shared.lock().take_all();
+            let waiting = self.shared.queue.take_all();
             return self.undo(waiting, error);
         }
         // Synced before the new segment gets a frame; so no sync in the hot path but this one.
@@ -478,7 +370,7 @@ impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
 
     /// Fails `tokens` with `error` and all that waits with it (P2); returns what the thread ends with.
     fn poison(&mut self, tokens: Vec<T>, error: WalError) -> WalError {
-        let waiting = self.shared.poison();
+        let waiting = self.shared.queue.end(End::Poisoned);
         self.fail(tokens, error);
         self.fail(waiting, WalError::Poisoned);
         WalError::Poisoned
@@ -537,21 +429,9 @@ impl<T: Send + 'static, S: FnMut(Outcome<T>)> Writer<T, S> {
         match ended {
             Ok(_) => self.log.trim(),
             Err(error) => {
-                self.shared.poison();
+                self.shared.queue.end(End::Poisoned);
                 Err(error)
             }
-        }
-    }
-}
-
-/// A panic in the writer or in the sink must not leave appenders waiting for an answer.
-struct PoisonOnPanic<T>(Arc<Shared<T>>);
-
-impl<T> Drop for PoisonOnPanic<T> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            // Dropped, the tokens tell whoever waits on them.
-            drop(self.0.poison());
         }
     }
 }
