@@ -7,7 +7,6 @@
 //!  1. What a connection sent and got no outcome for counts as not sent when the connection ends.
 //!  2. An acknowledgement counts only on the connection on which the batch was sent.
 
-mod backoff;
 mod http;
 mod mqtt;
 mod probe;
@@ -15,13 +14,12 @@ mod probe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Clock, Rng};
+use model::{Backoff, Clock, Rng};
 use tokio::runtime::Runtime;
 
 use crate::config::{Address, Config, MqttVersion, ServerSection};
 use crate::exchange::Exchange;
 use crate::gap::Life;
-use backoff::Backoff;
 
 pub(crate) use probe::probe;
 

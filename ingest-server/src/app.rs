@@ -78,7 +78,7 @@ impl App {
             bodies_kib: Arc::new(Semaphore::new(bodies)),
             // Two a core: one parses while another waits for a schema commit.
             parsers: Arc::new(Semaphore::new(2 * cores)),
-            metrics: Metrics::default(),
+            metrics: Metrics::of(config.brokers.iter().map(|broker| &*broker.url)),
             process_id: Uuid::new_v4(),
             phase: RwLock::new(Phase::Replaying),
             replay_done: AtomicU64::new(0),

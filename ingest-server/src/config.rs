@@ -7,6 +7,7 @@
 //! How keys are read, by which names and with which errors: `settings`. The environment's prefix is `EDEN_`; variables
 //! that name no section are other programs' business.
 
+mod broker;
 mod load;
 mod manual;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use settings::section;
 use storage::StorageConfig;
 
+pub use broker::BrokerVersion;
 pub use load::{PartialWrites, TopicFilters};
 pub use manual::{manual, show};
 pub use settings::{ByteSize, ConfigError, Period};
@@ -56,6 +58,32 @@ section! {
         /// Messages that are being received and stored, in all, one half of it for packets of more than
         /// 4 KiB; above it nothing more is read.
         messages_memory: ByteSize = ByteSize(64 << 20),
+    }
+}
+
+section! {
+    /// A broker whose messages are taken in: [[broker]] for each. Its topics are read by the rules of
+    /// `[mqtt]`, as if devices published here.
+    "broker" BrokerSection {
+        /// Where it is: "mqtt://host:1883".
+        url: String = String::new(),
+        /// What is subscribed to, as filters with the wildcards `+` and `#`. Of several servers with
+        /// "$share/GROUP/FILTER" each gets a part.
+        topics: TopicFilters = TopicFilters(Vec::new()),
+        /// 1: what the broker had from us no acknowledgement for, which follows the sync, it sends again.
+        /// 0: as it comes. QoS 2 would add nothing: a reading that comes twice counts once.
+        qos: u32 = 1,
+        /// "5" or "3.1.1". In 3.1.1 nobody tells the broker that a message is larger than
+        /// `[mqtt] max_packet_bytes`: it would send it again for ever.
+        version: BrokerVersion = BrokerVersion::V5,
+        /// By which the broker knows this server again. Empty: "eden-" and the node's id.
+        client_id: String = String::new(),
+        /// How long the broker keeps messages for this server while it is away, in MQTT 5.
+        session_expiry: Period = Period(Duration::from_secs(86_400)),
+        /// Sent with the password, if not empty.
+        user: String = String::new(),
+        /// A file whose first line is the password.
+        password_file: String = String::new(),
     }
 }
 
@@ -150,6 +178,8 @@ pub struct Config {
     pub http: Http,
     /// `[mqtt]`
     pub mqtt: Mqtt,
+    /// `[[broker]]`
+    pub brokers: Vec<BrokerSection>,
     /// `[ingest]`
     pub ingest: Ingest,
     /// `[storage]`

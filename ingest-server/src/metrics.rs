@@ -100,6 +100,16 @@ catalogue! {
     Counter MQTT_PAUSES = "eden_mqtt_pauses_total";
     /// Times that MQTT messages waited because storage was busy.
     Counter MQTT_BUSY = "eden_mqtt_storage_busy_total";
+    /// 1 while a broker is connected to, else 0, by broker.
+    Gauge BROKER_CONNECTED = "eden_broker_connected";
+    /// Connections to a broker that it accepted, by broker.
+    Counter BROKER_CONNECTIONS = "eden_broker_connections_total";
+    /// Messages received from a broker, those that came again included, by broker.
+    Counter BROKER_MESSAGES = "eden_broker_messages_total";
+    /// Bytes of these messages, topics included, by broker.
+    Counter BROKER_BYTES = "eden_broker_message_bytes_total";
+    /// Messages acknowledged to a broker, by broker.
+    Counter BROKER_ACKS = "eden_broker_acks_total";
     /// Rows made durable.
     Counter STORAGE_ROWS_STORED = "eden_storage_rows_stored_total";
     /// Rows refused by a table's schema or by time limits.
@@ -223,6 +233,8 @@ pub struct Metrics {
     pub lines_refused: AtomicU64,
     /// Of the MQTT listener.
     pub mqtt: MqttMetrics,
+    /// Of each broker, in the order of the configuration.
+    pub brokers: Vec<BrokerMetrics>,
     endpoints: Mutex<BTreeMap<&'static str, Endpoint>>,
 }
 
@@ -291,6 +303,41 @@ impl MqttMetrics {
     }
 }
 
+/// The counters of a broker that is subscribed to.
+#[derive(Default)]
+pub struct BrokerMetrics {
+    /// As it is labelled.
+    pub url: String,
+    /// See [`BROKER_CONNECTED`].
+    pub connected: AtomicU64,
+    /// See [`BROKER_CONNECTIONS`].
+    pub connections: AtomicU64,
+    /// See [`BROKER_MESSAGES`].
+    pub messages: AtomicU64,
+    /// See [`BROKER_BYTES`].
+    pub bytes: AtomicU64,
+    /// See [`BROKER_ACKS`].
+    pub acks: AtomicU64,
+}
+
+fn write_brokers(brokers: &[BrokerMetrics], page: &mut Page) {
+    type Figure = fn(&BrokerMetrics) -> &AtomicU64;
+    let figures: [(&Metric, Figure); 5] = [
+        (&BROKER_CONNECTED, |broker| &broker.connected),
+        (&BROKER_CONNECTIONS, |broker| &broker.connections),
+        (&BROKER_MESSAGES, |broker| &broker.messages),
+        (&BROKER_BYTES, |broker| &broker.bytes),
+        (&BROKER_ACKS, |broker| &broker.acks),
+    ];
+    for (metric, figure) in figures {
+        page.head(metric);
+        for broker in brokers {
+            let value = figure(broker).load(Ordering::Relaxed) as f64;
+            page.sample(metric.name, &format!("{{broker={:?}}}", broker.url), value);
+        }
+    }
+}
+
 type Counts = Mutex<BTreeMap<&'static str, u64>>;
 
 fn count(counts: &Counts, label: &'static str) {
@@ -305,6 +352,12 @@ fn labelled(page: &mut Page, metric: &Metric, label: &str, counts: &Counts) {
 }
 
 impl Metrics {
+    /// With counters for brokers of these addresses.
+    pub fn of<'a>(brokers: impl Iterator<Item = &'a str>) -> Self {
+        let broker = |url: &str| BrokerMetrics { url: url.to_owned(), ..BrokerMetrics::default() };
+        Metrics { brokers: brokers.map(broker).collect(), ..Metrics::default() }
+    }
+
     /// Adds to a counter.
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
@@ -330,6 +383,7 @@ impl Metrics {
         page.one(&INGEST_LINES, get(&self.lines));
         page.one(&INGEST_LINES_REFUSED, get(&self.lines_refused));
         self.mqtt.write(page);
+        write_brokers(&self.brokers, page);
 
         let endpoints = self.endpoints.lock().expect("no holder of this lock panics");
         page.head(&HTTP_REQUESTS);

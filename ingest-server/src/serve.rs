@@ -25,7 +25,7 @@ use crate::addresses::{Addresses, Stale};
 use crate::app::{App, Parts, Phase, share};
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::{http, mqtt};
+use crate::{brokers, http, mqtt};
 
 /// How long statements that nobody waits for any more may take to end.
 const QUERY_GRACE: Duration = Duration::from_secs(1);
@@ -139,6 +139,7 @@ impl Server {
             .write(&*self.surroundings.disk, data)
             .map_err(|e| unusable(data, &e))?;
         self.app.enter(Phase::Ready(parts));
+        brokers::spawn(&self.app, &self.surroundings.rng, &self.connections, &self.stop);
         let version = env!("CARGO_PKG_VERSION");
         let mqtt = self.mqtt_addr.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
         tracing::info!(version, http = %self.http_addr, %mqtt, data = %data.display(), "ready");

@@ -14,6 +14,7 @@
 //! assert_eq!(batch.len(), 1);
 //! ```
 
+pub mod backoff;
 pub mod batch;
 pub mod clock;
 pub mod decimal;
@@ -25,6 +26,7 @@ pub mod series;
 pub mod time_text;
 pub mod validity;
 
+pub use backoff::Backoff;
 pub use batch::{BatchBuilder, FieldColumn, FieldType, FieldValues, TableBatch, TextColumn, Value};
 pub use clock::{Clock, Rng, SplitMix64, SystemClock};
 pub use name::{NameError, TableId, TableName};

@@ -19,12 +19,16 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Beyond the server's own grace period.
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 
+/// The configuration file, in the server's folder.
+const CONFIGURATION: &str = "eden.toml";
+
 /// How to start a server.
 #[derive(Clone, Debug)]
 pub struct Options {
     name: String,
     profile: Profile,
     environment: Vec<(String, String)>,
+    configuration: Option<String>,
     folder: Option<PathBuf>,
 }
 
@@ -33,6 +37,13 @@ impl Options {
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_string(), value.to_string()));
+        self
+    }
+
+    /// Gives it a configuration file with this text.
+    #[must_use]
+    pub fn configuration(mut self, text: &str) -> Self {
+        self.configuration = Some(text.to_string());
         self
     }
 
@@ -57,6 +68,9 @@ impl Options {
     pub fn start(self) -> Eden {
         let home = Home::new(&self.name, self.folder.as_deref());
         let addresses = Addresses::default();
+        if let Some(text) = &self.configuration {
+            std::fs::write(home.path().join(CONFIGURATION), text).expect("write the configuration");
+        }
         let mut eden = Eden { options: self, home, process: None, addresses, notes: Vec::new() };
         eden.spawn();
         eden.wait_until_ready();
@@ -91,7 +105,13 @@ impl Eden {
 
     /// A dev build with default settings, to be changed and started.
     pub fn options(name: &str) -> Options {
-        Options { name: name.to_string(), profile: Profile::Dev, environment: Vec::new(), folder: None }
+        Options {
+            name: name.to_string(),
+            profile: Profile::Dev,
+            environment: Vec::new(),
+            configuration: None,
+            folder: None,
+        }
     }
 
     /// Adds a line to what is printed if the test fails: the seed, say.
@@ -282,11 +302,12 @@ impl Eden {
         }
         let log: File =
             OpenOptions::new().create(true).append(true).open(self.log_path()).expect("open the server's log");
-        let process = self
-            .command()
-            .arg("serve")
-            .arg("--data")
-            .arg(self.data())
+        let mut command = self.command();
+        command.arg("serve").arg("--data").arg(self.data());
+        if self.options.configuration.is_some() {
+            command.arg("--config").arg(self.home().join(CONFIGURATION));
+        }
+        let process = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("share the server's log"))
             .stderr(log)

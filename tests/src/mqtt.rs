@@ -43,7 +43,7 @@ pub enum Event {
     Connected,
     /// This message is durable (P1).
     Acked(u64),
-    /// The server said no to this message, with the reason code of MQTT 5.
+    /// The server said no to this message, with the reason code of MQTT 5; a broker also if nobody has subscribed to it.
     Refused(u64, String),
     /// The connection is over; nothing comes after it.
     Broken(String),
@@ -209,11 +209,11 @@ fn heard_v5(event: &v5::Event) -> Heard {
     match event {
         Event::Incoming(Packet::ConnAck(_)) => Heard::Connected,
         Event::Incoming(Packet::PubAck(ack)) => match ack.reason {
-            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Heard::Acked(ack.pkid),
+            PubAckReason::Success => Heard::Acked(ack.pkid),
             reason => Heard::Refused(ack.pkid, format!("{reason:?}")),
         },
         Event::Incoming(Packet::PubRec(ack)) => match ack.reason {
-            PubRecReason::Success | PubRecReason::NoMatchingSubscribers => Heard::Acked(ack.pkid),
+            PubRecReason::Success => Heard::Acked(ack.pkid),
             reason => Heard::Refused(ack.pkid, format!("{reason:?}")),
         },
         Event::Outgoing(Outgoing::Publish(id)) => Heard::Sent(*id),

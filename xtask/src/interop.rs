@@ -4,6 +4,7 @@
 //! from Debian.
 
 mod any_order;
+pub(crate) mod brokers;
 mod changes;
 mod clients;
 mod expected;
@@ -40,6 +41,7 @@ const PARTS: &[Part] = &[
     ("curl", |_| curl_writes()),
     ("influx", influx::stock_clients_write),
     ("mqtt", mqtt::stock_clients_publish),
+    ("brokers", |_| brokers::messages_of_a_broker_survive()),
     ("s3", s3::tables_in_s3),
     ("strace", |_| strace::no_ack_leaves_before_its_sync()),
 ];

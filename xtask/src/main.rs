@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod command;
 mod interop;
+mod mosquitto;
 mod soak;
 mod tidy;
 

@@ -3,6 +3,7 @@
 mod full_disk;
 
 use std::io::Write;
+use std::time::Duration;
 
 use harness::{scenario, settings, wait};
 
@@ -31,6 +32,11 @@ const SOAKS: &[Soak] = &[
         name: "agent-kills",
         about: "500 rounds of agents, links and the server dying; 0 lost, 0 doubled (P1, P7)",
         run: agent_kills,
+    },
+    Soak {
+        name: "brokers",
+        about: "Mosquitto in between, two servers that share; stops and kills for 60 s (P1)",
+        run: || interop::brokers::run(settings::seed(), Duration::from_secs(60)),
     },
     Soak {
         name: "read-your-writes",

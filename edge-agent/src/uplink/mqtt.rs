@@ -8,11 +8,11 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use model::Backoff;
 use rumqttc::v5;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::backoff::Backoff;
 use super::{CONNECT_TIME_MAX, End, Ended, Line, STALL_TIME_MAX};
 use crate::causes::with_causes;
 use crate::config::MqttVersion;

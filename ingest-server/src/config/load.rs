@@ -4,7 +4,7 @@ use std::path::Path;
 
 use settings::{ConfigError, Configuration, Others, Part, Section as _, Setting, Value, quoted, text};
 
-use super::{Config, Http, Ingest, Mqtt, Process, Query, StorageSection};
+use super::{BrokerSection, Config, Http, Ingest, Mqtt, Process, Query, StorageSection};
 use crate::mqtt::topic::is_filter;
 
 /// MQTT topic filters.
@@ -71,18 +71,20 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let mut config = Config::default();
         settings::read(&mut config, file, environment, "EDEN_", Others::Ignored)?;
+        config.check_brokers().map_err(ConfigError::Whole)?;
         Ok(config)
     }
 }
 
 impl Configuration for Config {
     const SECTIONS: &'static [&'static str] =
-        &[Http::NAME, Mqtt::NAME, Ingest::NAME, StorageSection::NAME, Query::NAME, Process::NAME];
+        &[Http::NAME, Mqtt::NAME, BrokerSection::NAME, Ingest::NAME, StorageSection::NAME, Query::NAME, Process::NAME];
 
     fn part(&mut self, section: &str) -> Option<Part<'_>> {
         Some(match section {
             Http::NAME => Part::section(&mut self.http),
             Mqtt::NAME => Part::section(&mut self.mqtt),
+            BrokerSection::NAME => Part::list(&mut self.brokers),
             Ingest::NAME => Part::section(&mut self.ingest),
             StorageSection::NAME => Part::section(&mut self.storage),
             Query::NAME => Part::section(&mut self.query),
@@ -110,7 +112,12 @@ mod tests {
     fn every_section_is_known_by_its_name() {
         for section in Config::SECTIONS {
             let said = read(&format!("{section} = 1")).unwrap_err();
-            assert_eq!(said, format!("eden.toml:1:1: {section} is a section: write [{section}] on a line of its own"));
+            let right = if *section == BrokerSection::NAME {
+                format!("{section} is a list: write [[{section}]] on a line of its own for each")
+            } else {
+                format!("{section} is a section: write [{section}] on a line of its own")
+            };
+            assert_eq!(said, format!("eden.toml:1:1: {right}"));
         }
     }
 

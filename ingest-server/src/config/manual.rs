@@ -1,14 +1,17 @@
 //! The configuration as commented TOML, and the page `docs/config.md` made of it.
 
-use settings::show_section;
+use settings::{show_list_item, show_section};
 
-use super::Config;
+use super::{BrokerSection, Config};
 
 /// `config` as TOML, each key under its manual entry.
 pub fn show(config: &Config) -> String {
     let mut out = String::new();
     show_section(&mut out, &config.http);
     show_section(&mut out, &config.mqtt);
+    for broker in &config.brokers {
+        show_list_item(&mut out, broker);
+    }
     show_section(&mut out, &config.ingest);
     show_section(&mut out, &config.storage);
     show_section(&mut out, &config.query);
@@ -18,6 +21,8 @@ pub fn show(config: &Config) -> String {
 
 /// The page `docs/config.md`.
 pub fn manual() -> String {
+    let mut broker = String::new();
+    show_list_item(&mut broker, &BrokerSection::default());
     format!(
         "# Configuration\n\n\
          `eden serve` reads `--config FILE`, else `eden.toml` in the working directory if there is one; every key has a\n\
@@ -25,7 +30,9 @@ pub fn manual() -> String {
          not exist are refused. `eden config check` says whether a file is right, `eden config show` prints what is in\n\
          force.\n\n\
          All keys with their defaults, as `eden config show --defaults` prints them:\n\n\
-         ```toml\n{}```\n",
+         ```toml\n{}```\n\n\
+         There are no brokers by default. Each begins with these keys; `url` and `topics` have to be set, in the file only:\n\n\
+         ```toml\n{broker}```\n",
         show(&Config::default())
     )
 }
@@ -38,13 +45,29 @@ mod tests {
     use settings::{ByteSize, Period};
 
     use super::*;
-    use crate::config::TopicFilters;
+    use crate::config::{BrokerVersion, TopicFilters};
 
     #[test]
     fn what_is_shown_has_every_section_and_reads_back() {
         let mut config = Config::default();
         config.http.connections_max = 1;
         config.mqtt.line_protocol = TopicFilters(vec!["a/#".into(), "+/\"b\"".into()]);
+        config.brokers = vec![
+            BrokerSection {
+                url: "mqtt://broker".into(),
+                topics: TopicFilters(vec!["$share/eden/lp/#".into()]),
+                version: BrokerVersion::V311,
+                user: "eden".into(),
+                password_file: "secret".into(),
+                ..BrokerSection::default()
+            },
+            BrokerSection {
+                url: "mqtt://[::1]:1884".into(),
+                topics: TopicFilters(vec!["#".into()]),
+                qos: 0,
+                ..BrokerSection::default()
+            },
+        ];
         config.ingest.max_future = Period(Duration::from_secs(2));
         config.storage.memory = ByteSize(3);
         config.query.threads = 4;

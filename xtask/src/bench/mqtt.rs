@@ -6,9 +6,8 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use harness::{Eden, Profile, cpu, limits, program, wait};
@@ -18,13 +17,13 @@ use super::Scratch;
 use super::report::Report;
 use crate::command::{exists, in_root, output};
 use crate::interop::install;
+use crate::mosquitto::Mosquitto;
 use crate::{Failure, Outcome};
 
 /// Connections × publishes in flight of each.
 const LOADS: [(usize, u16); 3] = [(1, 1), (100, 1), (100, 100)];
 /// Files a server with that many connections has open, with room.
 const OPEN_FILES: u64 = 12_000;
-const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Memory of fresh connections settles.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -105,7 +104,7 @@ fn loads(scale: &Scale, folder: &Path, report: &mut Report) -> Outcome {
             for server in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
                 let (address, pid) = match server {
                     0 => (eden.mqtt_address(), eden.pid()),
-                    _ => (&*mosquitto.address, mosquitto.process.id()),
+                    _ => (&*mosquitto.address, mosquitto.pid()),
                 };
                 let before = cpu::time_of(pid);
                 let said = output(in_root(&generator).args(["--address", address]).args(load))?;
@@ -190,8 +189,7 @@ fn idle(scale: &Scale, folder: &Path, report: &mut Report) -> Outcome {
     let mut table = format!(
         "| {count} idle connections | RSS MB before | RSS MB with them | kB a connection |\n| --- | --- | --- | --- |\n"
     );
-    let servers =
-        [("Eden", eden.mqtt_address(), eden.pid()), ("Mosquitto", &*mosquitto.address, mosquitto.process.id())];
+    let servers = [("Eden", eden.mqtt_address(), eden.pid()), ("Mosquitto", &*mosquitto.address, mosquitto.pid())];
     for (name, address, pid) in servers {
         let before = cpu::memory_bytes(pid);
         let mut child = in_root(&generator)
@@ -229,41 +227,6 @@ fn eden(scale: &Scale, folder: &Path) -> Eden {
     match scale.profile {
         Profile::Dev => options.start(),
         Profile::Release => options.release().start(),
-    }
-}
-
-/// Debian's broker on a free port, killed when dropped.
-struct Mosquitto {
-    process: Child,
-    address: String,
-}
-
-impl Mosquitto {
-    fn start(folder: &Path) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| format!("start mosquitto: {error}");
-        // It cannot choose a port itself; the one that was free a moment ago will do.
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(failed)?;
-        let config = folder.join("mosquitto.conf");
-        let text = format!("listener {} 127.0.0.1\nallow_anonymous true\npersistence false\n", address.port());
-        std::fs::write(&config, text).map_err(failed)?;
-        let process = Command::new("mosquitto")
-            .arg("-c")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(failed)?;
-        let mosquitto = Mosquitto { process, address: address.to_string() };
-        let up = wait::until(READY_WITHIN, || std::net::TcpStream::connect(address).ok());
-        up.map(|_| mosquitto).ok_or_else(|| "mosquitto does not listen".into())
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        // Gone already is what we want.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

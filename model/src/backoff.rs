@@ -1,24 +1,26 @@
-//! Waiting longer after each failure, with full jitter: many agents do not come back at the same moment.
+//! Waiting longer after each failure, with full jitter: many clients of one server do not come back at the same moment.
 
 use std::time::Duration;
 
-use model::Rng;
+use crate::Rng;
 
 const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(60);
 
 /// How long to wait after each failure in a row: a random time up to 1 s, 2 s, 4 s, … 60 s.
 #[derive(Debug, Default)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    pub(crate) fn reset(&mut self) {
+    /// After a success.
+    pub fn reset(&mut self) {
         self.failures = 0;
     }
 
-    pub(crate) fn next(&mut self, rng: &dyn Rng) -> Duration {
+    /// How long to wait after the failure that has just been.
+    pub fn next(&mut self, rng: &dyn Rng) -> Duration {
         let most = FIRST.saturating_mul(1 << self.failures.min(6)).min(MOST);
         self.failures += 1;
         Duration::from_millis(rng.below(most.as_millis() as u64 + 1))
@@ -27,7 +29,7 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
-    use model::SplitMix64;
+    use crate::SplitMix64;
 
     use super::*;
 
