@@ -5,6 +5,7 @@ mod hot_day;
 mod ingest;
 mod many_tables;
 mod mqtt;
+mod peer;
 mod report;
 mod storage;
 mod year;
@@ -29,7 +30,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         Some(name) => Err(format!("there is no bench {name:?}")),
         None => {
             for (name, about) in [
-                ("ingest", "10 M rows over HTTP, 5 000 a batch, 4 connections, durable"),
+                ("ingest", "10 M rows over HTTP, 5 000 a batch, 4 connections, durable, beside two peers"),
                 ("storage", "10 M rows: bytes a value, CPU of flush and compaction, writes"),
                 ("hot-day", "8.64 M rows of a day in 200 flushes with retries and corrections"),
                 ("many-tables", "1 000 tables, each with a row a second, for 10 min, twice"),

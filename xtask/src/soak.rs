@@ -1,6 +1,7 @@
 //! The long runs: the same scenarios as in `cargo test`, with more seeds, and what takes too long for it.
 
 mod full_disk;
+mod telegraf;
 
 use std::io::Write;
 use std::time::Duration;
@@ -37,6 +38,11 @@ const SOAKS: &[Soak] = &[
         name: "brokers",
         about: "Mosquitto in between, two servers that share; stops and kills for 60 s (P1)",
         run: || interop::brokers::run(settings::seed(), Duration::from_secs(60)),
+    },
+    Soak {
+        name: "telegraf",
+        about: "stock Telegraf by its three outputs for 60 s, the server killed five times (P1; needs Go)",
+        run: || telegraf::run(settings::seed()),
     },
     Soak {
         name: "read-your-writes",
@@ -129,7 +135,7 @@ fn wal_damage() -> Outcome {
 }
 
 fn table_damage() -> Outcome {
-    seeded_tests("storage", "mutations", 10_000)
+    seeded_tests("storage", "mutations::damage", 10_000)
 }
 
 fn readers() -> Outcome {
