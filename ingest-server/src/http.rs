@@ -7,6 +7,7 @@ pub mod answer;
 pub mod body;
 pub mod cells;
 pub mod influx;
+pub(crate) mod intake;
 pub mod left_out;
 pub mod metrics_page;
 pub mod quarantine;

@@ -12,10 +12,11 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 
-use super::lines::{self, LineWrite, Refused, Written};
-use super::{REFUSED_HEADER, partial, precision, schema, taken, unparsable};
+use super::lines::{self, LineWrite, Written};
+use super::{partial, precision, schema, unparsable};
 use crate::app::App;
 use crate::config::PartialWrites;
+use crate::http::intake::{REFUSED_HEADER, Refused, taken};
 use crate::http::{Peer, answer};
 
 const PATH: &str = "/write";

@@ -14,9 +14,10 @@ use axum::response::Response;
 use serde_json::json;
 
 use super::lines::{self, LineWrite, Written};
-use super::{REFUSED_HEADER, partial, precision, schema, taken, unparsable};
+use super::{partial, precision, schema, unparsable};
 use crate::app::App;
 use crate::config::PartialWrites;
+use crate::http::intake::{REFUSED_HEADER, taken};
 use crate::http::{Peer, answer};
 
 const PATH: &str = "/api/v2/write";

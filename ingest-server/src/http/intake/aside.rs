@@ -6,23 +6,23 @@
 use decode::line_protocol::{self, Precision};
 use storage::{SET_ASIDE_BYTES_MAX, SetAside};
 
-use super::lines::Refused;
+use super::Refused;
 
 /// A body, as it is set aside.
-pub(super) struct Came<'a> {
+pub(in crate::http) struct Came<'a> {
     /// Where it came in.
-    pub(super) path: &'static str,
-    pub(super) body: &'a [u8],
-    pub(super) now_us: i64,
+    pub(in crate::http) path: &'static str,
+    pub(in crate::http) body: &'a [u8],
+    pub(in crate::http) now_us: i64,
     /// Who sent it, and for which agent.
-    pub(super) source: String,
-    pub(super) schema: &'a str,
-    pub(super) precision: Precision,
+    pub(in crate::http) source: String,
+    pub(in crate::http) schema: &'a str,
+    pub(in crate::http) precision: Precision,
 }
 
 impl Came<'_> {
     /// Refused lines, each by itself with its reason; the whole body if not all of them are known.
-    pub(super) fn set_aside(&self, refused: &Refused) -> Vec<SetAside> {
+    pub(in crate::http) fn set_aside(&self, refused: &Refused) -> Vec<SetAside> {
         match refused.lines.first() {
             None => Vec::new(),
             Some(first) if refused.total > refused.lines.len() as u64 => {
@@ -48,7 +48,7 @@ impl Came<'_> {
     }
 
     /// The body, of which nothing is stored, in pieces that are kept whole, cut behind lines where that is possible.
-    pub(super) fn whole(&self, reason: &str) -> Vec<SetAside> {
+    pub(in crate::http) fn whole(&self, reason: &str) -> Vec<SetAside> {
         let (mut pieces, mut rest) = (Vec::new(), self.body);
         let is_one = rest.len() <= SET_ASIDE_BYTES_MAX;
         // A text may have line breaks, so a piece may begin or end in one.
@@ -81,7 +81,7 @@ impl Came<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::influx::lines::{Cause, RefusedLine};
+    use crate::http::intake::{Cause, RefusedLine};
 
     fn came(body: &[u8]) -> Came<'_> {
         Came {
