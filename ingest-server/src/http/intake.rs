@@ -5,6 +5,7 @@
 //! Does not: know formats, or the shapes of answers (each endpoint's module does).
 
 pub(super) mod aside;
+pub(super) mod rows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,8 @@ impl From<LineError> for RefusedLine {
 pub(in crate::http) enum WriteError {
     #[error(transparent)]
     Body(#[from] BodyError),
+    #[error("the body is not what its type says: {0}")]
+    Malformed(String),
     #[error("{error}")]
     Storage { error: StorageError, refused: Refused },
     #[error(transparent)]
@@ -78,6 +81,7 @@ impl WriteError {
         match self {
             WriteError::Body(BodyError::Busy) => (StatusCode::SERVICE_UNAVAILABLE, Some(STARTING_RETRY)),
             WriteError::Body(error) => (error.status(), None),
+            WriteError::Malformed(_) => (StatusCode::BAD_REQUEST, None),
             WriteError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, Some(STARTING_RETRY)),
             WriteError::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, None),
             WriteError::Storage { error: StorageError::Invalid(_), .. } => (StatusCode::UNPROCESSABLE_ENTITY, None),
@@ -103,10 +107,10 @@ impl WriteError {
 }
 
 /// Success, of which the header tells what is in the quarantine.
-pub(super) fn taken(refused: &Refused) -> Response {
+pub(super) fn taken(refused_total: u64) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
-    if refused.total > 0 {
-        response.headers_mut().insert(QUARANTINED_HEADER, HeaderValue::from(refused.total));
+    if refused_total > 0 {
+        response.headers_mut().insert(QUARANTINED_HEADER, HeaderValue::from(refused_total));
     }
     response
 }

@@ -10,6 +10,7 @@ mod influx;
 mod life;
 mod mqtt;
 mod process;
+mod prometheus;
 mod quarantine;
 mod sql;
 mod writes;

@@ -43,9 +43,9 @@ pub async fn write(
         Err(reason) => return answer::error(StatusCode::BAD_REQUEST, reason),
     };
     match lines::write(&app, format!("http {peer}"), wanted, &headers, body).await {
-        Ok(Written::Stored { refused, .. }) if refused.total == 0 => taken(&refused),
+        Ok(Written::Stored { refused, .. }) if refused.total == 0 => taken(refused.total),
         Ok(Written::Stored { refused, accepted, .. }) => match app.config.ingest.partial_writes {
-            PartialWrites::Quarantine => taken(&refused),
+            PartialWrites::Quarantine => taken(refused.total),
             PartialWrites::Refuse => refusal(&refused, accepted),
         },
         Ok(Written::NotParsed(refused)) => refusal(&refused, 0),

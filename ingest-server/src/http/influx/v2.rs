@@ -45,9 +45,9 @@ pub async fn write(
         Err(reason) => return error(StatusCode::BAD_REQUEST, &reason),
     };
     match lines::write(&app, format!("http {peer}"), wanted, &headers, body).await {
-        Ok(Written::Stored { refused, .. }) if refused.total == 0 => taken(&refused),
+        Ok(Written::Stored { refused, .. }) if refused.total == 0 => taken(refused.total),
         Ok(Written::Stored { refused, .. }) => match partial_writes {
-            PartialWrites::Quarantine => taken(&refused),
+            PartialWrites::Quarantine => taken(refused.total),
             PartialWrites::Refuse => {
                 let message = format!("failure writing points to database: {}", partial(&refused));
                 let mut response = error(StatusCode::UNPROCESSABLE_ENTITY, &message);
