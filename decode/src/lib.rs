@@ -20,5 +20,6 @@ pub mod json_lines;
 pub mod line_protocol;
 pub mod line_text;
 pub mod metrics;
+pub mod otlp;
 pub mod prometheus;
 mod wire;

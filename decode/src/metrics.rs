@@ -62,6 +62,9 @@ pub(crate) const START: &str = "start_us";
 /// Names of fields: no label keeps one of them.
 const FIELDS: [&str; 9] = [VALUE, SPECIAL, COUNT, SUM, MIN, MAX, BUCKETS, QUANTILES, START];
 
+/// What goes before the name of a label that is in the way, as when Prometheus scrapes a label that it sets itself.
+const PREFIX: &str = "exported_";
+
 /// [`SPECIAL`] of a series that has ended.
 pub(crate) const STALE: &str = "stale";
 
@@ -134,12 +137,12 @@ struct Refused {
 }
 
 impl<'a> Series<'a> {
-    /// A series of `table`. Labels that have a field's name, or one that no column may have, get `prefix` before it; of
+    /// A series of `table`. Labels that have a field's name, or one that no column may have, get [`PREFIX`] before it; of
     /// a label that comes twice all samples are refused. Labels without a value are none.
-    pub(crate) fn new(table: Cow<'a, str>, labels: &mut Vec<Label<'a>>, prefix: &str) -> Self {
+    pub(crate) fn new(table: Cow<'a, str>, labels: &mut Vec<Label<'a>>) -> Self {
         labels.retain(|(_, value)| !value.is_empty());
         for (name, _) in labels.iter_mut().filter(|(name, _)| is_taken(name)) {
-            *name = format!("{prefix}{name}").into();
+            *name = format!("{PREFIX}{name}").into();
         }
         labels.sort_unstable();
         match check(&table, labels) {
@@ -207,7 +210,7 @@ pub(crate) struct Rows<'t, E> {
     tables: Vec<Table>,
     refused: Vec<RefusedSample>,
     take: &'t mut Take<'t, E>,
-    /// Of the samples so far.
+    /// Of the sample before.
     number: u32,
     tables_total: usize,
     bytes: usize,

@@ -18,9 +18,6 @@ use crate::wire::{Malformed, Message};
 /// The label that is the name of the metric.
 const NAME: &str = "__name__";
 
-/// What goes before the name of a label that is in the way, as when Prometheus scrapes a label that it sets itself.
-const PREFIX: &str = "exported_";
-
 /// The NaN by which Prometheus says that a series has ended: `StaleNaN` in `model/value/value.go`.
 const STALE_BITS: u64 = 0x7ff0_0000_0000_0002;
 
@@ -109,7 +106,7 @@ impl<E> Decoder<'_, E> {
         let name = name.unwrap_or_default();
         let mut series = match wrong {
             Some(reason) => Series::refused(name, labels, reason.to_owned()),
-            None => Series::new(name, labels, PREFIX),
+            None => Series::new(name, labels),
         };
         let (samples, histograms, exemplars) = match told {
             Labels::Written => (2, 4, 3),

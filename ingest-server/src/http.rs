@@ -10,6 +10,7 @@ pub mod influx;
 pub(crate) mod intake;
 pub mod left_out;
 pub mod metrics_page;
+pub mod otlp;
 pub mod prometheus;
 pub mod quarantine;
 pub mod query_sql;
@@ -70,6 +71,7 @@ pub const PATHS: &[(&str, &str, &str)] = &[
     ("/write", "POST", "write_v1"),
     ("/api/v1/prom/write", "POST", "prometheus_write"),
     ("/api/v1/write", "POST", "prometheus_write"),
+    ("/v1/metrics", "POST", "otlp_metrics"),
     ("/query", "GET, POST", "query_v1"),
     ("/api/v3/query_sql", "GET, POST", "query_sql"),
     ("/api/v1/table", "GET", "table"),
@@ -90,6 +92,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/write", post(influx::v1::write))
         .route("/api/v1/prom/write", post(prometheus::write))
         .route("/api/v1/write", post(prometheus::write))
+        .route("/v1/metrics", post(otlp::metrics))
         .route("/query", get(influx::query::get).post(influx::query::post))
         .route("/api/v3/query_sql", get(query_sql::get).post(query_sql::post))
         .route("/api/v1/table", get(table::table))

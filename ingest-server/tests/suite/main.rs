@@ -9,6 +9,7 @@ mod failing_disk;
 mod influx;
 mod life;
 mod mqtt;
+mod otlp;
 mod process;
 mod prometheus;
 mod quarantine;
