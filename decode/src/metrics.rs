@@ -38,6 +38,10 @@ pub const LABELS_MAX: usize = 256;
 /// Longest labels of one sample, names and values together.
 pub const LABEL_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of labels in rows for each byte of a body, and at least: labels that come once are in every row.
+const EXPANSION_A_BYTE: usize = 256;
+const EXPANSION_AT_LEAST: usize = 64 << 20;
+
 /// Bytes of a refused sample that are kept.
 const REFUSED_BYTES_MAX: usize = 4 << 10;
 
@@ -213,14 +217,16 @@ pub(crate) struct Rows<'t, E> {
     /// Of the sample before.
     number: u32,
     tables_total: usize,
+    /// Bytes of labels that may still be in rows.
+    labels_left: usize,
     bytes: usize,
     /// Counts the portions.
     portion: usize,
 }
 
 impl<'t, E> Rows<'t, E> {
-    /// Rows for tables of `schema`, which `take` gets.
-    pub(crate) fn new(schema: &str, take: &'t mut Take<'t, E>) -> Self {
+    /// Rows of a body of so many bytes for tables of `schema`, which `take` gets.
+    pub(crate) fn new(schema: &str, body_len: usize, take: &'t mut Take<'t, E>) -> Self {
         Rows {
             schema: schema.into(),
             by_name: HashMap::new(),
@@ -229,6 +235,7 @@ impl<'t, E> Rows<'t, E> {
             take,
             number: 0,
             tables_total: 0,
+            labels_left: EXPANSION_AT_LEAST.saturating_add(body_len.saturating_mul(EXPANSION_A_BYTE)),
             bytes: 0,
             portion: 0,
         }
@@ -264,6 +271,13 @@ impl<'t, E> Rows<'t, E> {
                     let reason = format!("the body has more than {TABLES_MAX} metrics; send it in several requests");
                     return self.refuse(series, Some(time_us), fields, reason);
                 };
+                let key_len = series.key.as_bytes().len();
+                let Some(left) = self.labels_left.checked_sub(key_len) else {
+                    let reason =
+                        "the labels of the body would be hundreds of times as long in rows; send fewer at a time";
+                    return self.refuse(series, Some(time_us), fields, reason.to_owned());
+                };
+                self.labels_left = left;
                 let known = self.tables[table].builder.series().len();
                 let id = self.tables[table].builder.intern_series(series.key.clone());
                 if id as usize == known {
@@ -279,11 +293,14 @@ impl<'t, E> Rows<'t, E> {
         for (name, value) in fields {
             let field_type = value.field_type();
             let known = columns.iter().find(|(known, of, _)| known == name && *of == field_type);
-            let column = known.map(|(.., column)| *column).unwrap_or_else(|| {
-                let column = builder.field_column(name, field_type);
-                columns.push((name, field_type, column));
-                column
-            });
+            let column = match known {
+                Some((.., column)) => *column,
+                None => {
+                    let column = builder.field_column(name, field_type);
+                    columns.push((name, field_type, column));
+                    column
+                }
+            };
             builder.set(column, *value);
             if let Value::Text(text) = value {
                 self.bytes += text.len();

@@ -38,7 +38,7 @@ pub struct Totals {
 /// # Errors
 /// If the body is not such a message, or what `take` says; portions before that were handed on.
 pub fn decode<E>(body: &[u8], now_us: i64, schema: &str, take: &mut Take<'_, E>) -> Result<Totals, DecodeError<E>> {
-    let mut decoder = Decoder { rows: Rows::new(schema, take), now_us, exemplars: 0 };
+    let mut decoder = Decoder { rows: Rows::new(schema, body.len(), take), now_us, exemplars: 0 };
     let mut request = Message::new(body);
     while let Some((number, field)) = request.next()? {
         if number == 1 {

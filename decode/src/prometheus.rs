@@ -51,7 +51,7 @@ pub fn decode<E>(
     schema: &str,
     take: &mut Take<'_, E>,
 ) -> Result<Totals, DecodeError<E>> {
-    let mut decoder = Decoder { rows: Rows::new(schema, take), totals: Totals::default() };
+    let mut decoder = Decoder { rows: Rows::new(schema, body.len(), take), totals: Totals::default() };
     let mut symbols = Vec::new();
     if version == Version::Two {
         let mut request = Message::new(body);

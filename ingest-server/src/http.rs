@@ -4,6 +4,7 @@
 //! Does not: know formats: each endpoint has its module.
 
 pub mod answer;
+pub mod arrow;
 pub mod body;
 pub mod cells;
 pub mod influx;
@@ -72,6 +73,7 @@ pub const PATHS: &[(&str, &str, &str)] = &[
     ("/api/v1/prom/write", "POST", "prometheus_write"),
     ("/api/v1/write", "POST", "prometheus_write"),
     ("/v1/metrics", "POST", "otlp_metrics"),
+    ("/api/v1/arrow", "POST", "arrow"),
     ("/query", "GET, POST", "query_v1"),
     ("/api/v3/query_sql", "GET, POST", "query_sql"),
     ("/api/v1/table", "GET", "table"),
@@ -93,6 +95,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/prom/write", post(prometheus::write))
         .route("/api/v1/write", post(prometheus::write))
         .route("/v1/metrics", post(otlp::metrics))
+        .route("/api/v1/arrow", post(arrow::write))
         .route("/query", get(influx::query::get).post(influx::query::post))
         .route("/api/v3/query_sql", get(query_sql::get).post(query_sql::post))
         .route("/api/v1/table", get(table::table))

@@ -34,10 +34,8 @@ impl<'a> Attributes<'a> {
 
     pub(super) fn key_value(&mut self, message: Message<'a>) -> Result<(), Malformed> {
         let ((name, name_is_text), value) = key_value(message)?;
-        let (value, value_is_text) = match value.map(|value| value_text(value, self)).transpose()? {
-            None => return Ok(()),
-            Some(value) => value,
-        };
+        let Some(value) = value else { return Ok(()) };
+        let (value, value_is_text) = value_text(value, self)?;
         self.add(name, (value, name_is_text && value_is_text));
         Ok(())
     }
