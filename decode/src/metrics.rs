@@ -253,7 +253,11 @@ impl<'t, E> Rows<'t, E> {
         let time = time_us.ok_or("the time is out of range");
         match (wrong, &series.refused, time) {
             (None, None, Ok(time_us)) => self.add(series, time_us, fields),
-            (Some(reason), ..) => self.refuse(series, time_us, fields, reason),
+            // Its fields are not all that came.
+            (Some(reason), ..) => {
+                self.refuse(series, time_us, fields, reason);
+                self.refused.last_mut().expect("it was added").is_whole = false;
+            }
             (None, Some(refused), _) => {
                 let reason = refused.reason.clone();
                 self.refuse(series, time_us, fields, reason);

@@ -80,8 +80,8 @@ fn bad_samples_are_set_aside_behind_a_success_and_counted() {
     assert_eq!(eden.rows("SELECT count(*) FROM up"), json!([[2]]));
     assert_eq!(eden.rows("SELECT sum, count, time FROM h"), json!([[2.5, 0, 1_000]]));
     let refused = json!([
-        ["h count=0i,sum=2.5 2000000", PATH, "public", "microsecond", true],
-        ["h count=0i,sum=2.5 2000000", PATH, "public", "microsecond", true],
+        ["h count=0i,sum=2.5 2000000", PATH, "public", "microsecond", false],
+        ["h count=0i,sum=2.5 2000000", PATH, "public", "microsecond", false],
         ["{job=a}  value=3.0 1000000", PATH, "public", "microsecond", false],
         ["{job=a}  value=3.0 1000000", PATH, "public", "microsecond", false],
     ]);
@@ -192,4 +192,19 @@ fn a_body_of_several_portions_is_stored_whole() {
     let answer = eden.post(PATH, TWO, &packed(&body2(&many)));
     assert_eq!((answer.status, written(&answer)[0]), (204, Some("300")));
     assert_eq!(eden.rows("SELECT count(DISTINCT n), sum(value) FROM wide"), json!([[300, 44850.0]]));
+}
+
+#[test]
+fn refused_samples_that_would_fill_the_quarantine_are_counted_instead() {
+    let eden = Eden::start();
+    let long = "x".repeat(4_000);
+    let samples: Vec<_> = (0..10_000).map(|n| (1.0, n)).collect();
+    let twice = series(&[("__name__", "m"), ("a", &long), ("a", "twice")], &samples);
+    let body = packed(&body(vec![twice, series(&[("__name__", "up")], &[(1.0, 1)])]));
+    let answer = eden.post(PATH, ONE, &body);
+    assert_eq!((answer.status, answer.header("x-eden-quarantined")), (204, Some("10000")));
+    assert_eq!(eden.rows("SELECT value FROM up"), json!([[1.0]]));
+    let kept = eden.rows("SELECT sum(octet_length(payload)), count(*) FILTER (WHERE reason LIKE '% more samples of the body were refused, %') FROM system.quarantine");
+    let bytes = kept[0][0].as_f64().unwrap();
+    assert!((1e6..16e6).contains(&bytes) && kept[0][1] == json!(1), "{kept}");
 }

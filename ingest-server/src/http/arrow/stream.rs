@@ -262,3 +262,83 @@ fn value_of(cell: &Cell) -> Result<Value<'_>, String> {
         Cell::Time(us) => Value::I64(*us),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{DictionaryArray, Float64Array, StringViewArray, StructArray, TimestampMillisecondArray};
+    use arrow::datatypes::{Field, Fields, Int8Type};
+    use arrow::ipc::writer::StreamWriter;
+    use model::{Rng, SplitMix64};
+
+    use super::*;
+
+    fn stream() -> Vec<u8> {
+        let site: DictionaryArray<Int8Type> = vec![Some("a"), None, Some("a b")].into_iter().collect();
+        let fields = Fields::from(vec![Field::new("x", DataType::Utf8View, true)]);
+        let texts = StringViewArray::from(vec![Some("short"), None, Some("a text that is too long to be in its view")]);
+        let nested = StructArray::new(fields, vec![Arc::new(texts)], Some(vec![true, true, false].into()));
+        let columns: [(&str, ArrayRef); 4] = [
+            ("site", Arc::new(site)),
+            ("v", Arc::new(Float64Array::from(vec![Some(1.0), None, Some(f64::NAN)]))),
+            ("s", Arc::new(nested)),
+            ("time", Arc::new(TimestampMillisecondArray::from(vec![1, 2, 3]))),
+        ];
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true))).unwrap();
+        let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        writer.into_inner().unwrap()
+    }
+
+    /// Rows, and those that are refused.
+    fn read(body: &[u8]) -> Result<(u32, usize, usize), DecodeError<()>> {
+        let wanted = Wanted { table: TableName::public("t"), tags: Some(vec!["site".into()]), time: "time".into() };
+        let (mut rows, mut refused) = (0, 0);
+        let number = decode::<()>(body, &wanted, None, &mut |chunk| {
+            rows += chunk.batches.iter().map(model::TableBatch::len).sum::<usize>();
+            refused += chunk.refused.len();
+            Ok(())
+        })?;
+        Ok((number, rows, refused))
+    }
+
+    #[test]
+    fn mutated_streams_neither_panic_nor_lose_rows() {
+        // What the library panics over is caught; a test's output is not the place to tell of it.
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !is_decoding() {
+                default(panic);
+            }
+        }));
+        let good = stream();
+        assert_eq!(read(&good), Ok((6, 4, 2)));
+        let (mut taken, mut malformed) = (0, 0);
+        for seed in 0..10_000 {
+            let rng = SplitMix64::new(seed);
+            let mut body = good.clone();
+            for _ in 0..=rng.below(4) {
+                let at = rng.below(body.len() as u64) as usize;
+                match rng.below(5) {
+                    0 => body[at] ^= 1 << rng.below(8),
+                    1 => body[at] = [0, 1, 0x7f, 0x80, 0xff][rng.below(5) as usize],
+                    2 => body[at] = rng.next_u64() as u8,
+                    3 => drop(body.remove(at)),
+                    _ => body.truncate(at + 1),
+                }
+            }
+            match catch_unwind(|| read(&body)) {
+                Ok(Ok((number, rows, refused))) => {
+                    assert_eq!(number as usize, rows + refused, "seed {seed}: a row is stored or refused");
+                    taken += 1;
+                }
+                Ok(Err(_)) => malformed += 1,
+                Err(_) => panic!("seed {seed}"),
+            }
+        }
+        assert!(taken > 500 && malformed > 500, "{taken} taken, {malformed} malformed");
+    }
+}
