@@ -127,9 +127,16 @@ impl<'a> Sink<'a> {
         let Chunk { batches, refused } = chunk;
         let samples = batches.iter().map(TableBatch::len).sum::<usize>() + refused.len();
         Metrics::add(&self.app.metrics.samples, samples as u64);
-        self.set_aside(refused)?;
+        // Behind the rows: a body that has to come again is not to be set aside twice.
+        let mut aside = self.store(batches)?;
+        aside.splice(..0, refused);
+        self.set_aside(aside)
+    }
+
+    /// Stores rows; those that are refused come back.
+    fn store(&mut self, batches: Vec<TableBatch>) -> Result<Vec<RefusedSample>, WriteError> {
         if batches.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         // Storage takes the rows; those that it refuses are looked up here.
         let copies = batches.clone();
@@ -146,30 +153,7 @@ impl<'a> Sink<'a> {
             }
             Err(error) => return Err(failed(error)),
         };
-        self.set_aside_rows(&copies, &reasons)
-    }
-
-    fn set_aside_rows(&mut self, batches: &[TableBatch], reasons: &HashMap<u32, String>) -> Result<(), WriteError> {
-        if reasons.is_empty() {
-            return Ok(());
-        }
-        let mut samples = Vec::with_capacity(reasons.len());
-        for batch in batches {
-            let count = batch.fields.iter().find(|field| &*field.name == COUNT);
-            for (row, number) in batch.lines.iter().enumerate() {
-                let Some(reason) = reasons.get(number) else { continue };
-                let mut line = Vec::new();
-                let is_whole = write_row(batch, row, &mut line);
-                samples.push(RefusedSample {
-                    number: *number,
-                    line: String::from_utf8_lossy(&line).into_owned(),
-                    is_whole,
-                    is_histogram: count.is_some_and(|count| count.valid.get(row)),
-                    reason: reason.clone(),
-                });
-            }
-        }
-        self.set_aside(samples)
+        Ok(refused_rows(&copies, &reasons))
     }
 
     /// Durable when this returns.
@@ -208,4 +192,28 @@ impl<'a> Sink<'a> {
         self.refused.named.sort_by_key(|sample| sample.number);
         Ok((self.refused, self.pending))
     }
+}
+
+/// The rows of `batches` that have reasons, as lines.
+fn refused_rows(batches: &[TableBatch], reasons: &HashMap<u32, String>) -> Vec<RefusedSample> {
+    if reasons.is_empty() {
+        return Vec::new();
+    }
+    let mut samples = Vec::with_capacity(reasons.len());
+    for batch in batches {
+        let count = batch.fields.iter().find(|field| &*field.name == COUNT);
+        for (row, number) in batch.lines.iter().enumerate() {
+            let Some(reason) = reasons.get(number) else { continue };
+            let mut line = Vec::new();
+            let is_whole = write_row(batch, row, &mut line);
+            samples.push(RefusedSample {
+                number: *number,
+                line: String::from_utf8_lossy(&line).into_owned(),
+                is_whole,
+                is_histogram: count.is_some_and(|count| count.valid.get(row)),
+                reason: reason.clone(),
+            });
+        }
+    }
+    samples
 }
