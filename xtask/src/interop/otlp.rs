@@ -1,4 +1,4 @@
-//! OpenTelemetry's SDK exports metrics; what it says it has exported is in SQL, each data point once, also after a kill.
+//! OpenTelemetry's SDKs export metrics; what they say they have exported is in SQL, each data point once, also after a kill.
 //! pyarrow writes a stream, and reads back the same.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,13 +6,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use harness::{Eden, Rows};
 use serde_json::{Map, Value};
 
-use super::clients::Clients;
-use super::run_sql;
+use super::clients::{Clients, install_from_npm};
+use super::{install, run_sql};
 use crate::command::{in_root, output, run};
 use crate::{Failure, Outcome};
 
 const OTLP_SCRIPT: &str = "tests/interop/write_otlp.py";
 const ARROW_SCRIPT: &str = "tests/interop/write_arrow.py";
+
+/// The one exporter that writes JSON, and what it exports.
+const NPM: &[&str] = &["@opentelemetry/sdk-metrics@2.12.1", "@opentelemetry/exporter-metrics-otlp-http@0.223.0"];
+const OTLP_JS: &str = "tests/interop/write_otlp.js";
+
+/// What the metrics of [`OTLP_JS`] are in SQL: statement and row.
+const OF_JS: &[(&str, &str)] = &[
+    ("SELECT DISTINCT line, n, f, b, l, value FROM \"js.made\"", r#"["ü","7","1.5","true","[\"x\",\"y\"]",3.0]"#),
+    ("SELECT DISTINCT count, sum, min, max FROM \"js.took\"", "[2,700.5,0.5,700.0]"),
+    (
+        "SELECT DISTINCT count, buckets FROM \"js.force\"",
+        r#"[2,"{\"scale\":5,\"zero_threshold\":0.0,\"zero_count\":0,\"positive\":[[-1,1],[101,1]],\"negative\":[]}"]"#,
+    ),
+    ("SELECT DISTINCT \"otel.scope.version\", value FROM \"js.temperature\"", r#"["1.0",21.5]"#),
+];
 
 pub(super) fn exporters_write(clients: &Clients) -> Outcome {
     let mut eden = Eden::start("otlp-interop");
@@ -20,10 +35,22 @@ pub(super) fn exporters_write(clients: &Clients) -> Outcome {
     let python = |arguments: &[&str], eden: &Eden| -> Outcome {
         run(in_root(&clients.python).arg(ARROW_SCRIPT).arg(format!("http://{}", eden.address())).args(arguments))
     };
+    install("node", "nodejs")?;
+    install("npm", "npm")?;
+    let modules = install_from_npm(NPM)?;
+    run(in_root("node").env("NODE_PATH", modules).arg(OTLP_JS).arg(format!("http://{}", eden.address())))?;
     python(&["write"], &eden)?;
     eden.kill();
     eden.restart();
     python(&["read"], &eden)?;
+    for (statement, expected) in OF_JS {
+        let rows = Rows::new(run_sql(&eden, statement)?);
+        let found: Vec<String> = (0..rows.len()).map(|row| Value::from(rows.row(row)).to_string()).collect();
+        if found != [*expected] {
+            return Err(format!("{statement}: {found:?}, expected {expected}"));
+        }
+    }
+    println!("{}: what it exported as JSON is stored, also after kill -9", NPM[1]);
     let mut lines: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let client = lines.pop().ok_or("the exporter said nothing")?;
     let mut by_table: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
