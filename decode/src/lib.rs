@@ -1,7 +1,7 @@
 //! Bytes of foreign formats to batches.
 //!
-//! Owns:     one module a format; each says precisely what it refused. Line protocol becomes [`model::TableBatch`]es; CSV
-//!           and JSON lines, which do not say what is a tag, become fields by name.
+//! Owns:     one module a format; each says precisely what it refused. Line protocol and metrics become
+//!           [`model::TableBatch`]es; CSV and JSON lines, which do not say what is a tag, become fields by name.
 //! Does not: do I/O, ask the time, know a table's schema (`storage` decides conflicts with it), or authorise.
 //!
 //! Every parser takes hostile bytes: it does not panic, and what it allocates is bounded by what it was given (P14).
@@ -18,3 +18,8 @@
 pub mod csv;
 pub mod json_lines;
 pub mod line_protocol;
+pub mod line_text;
+pub mod metrics;
+pub mod otlp;
+pub mod prometheus;
+mod wire;

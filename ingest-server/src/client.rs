@@ -13,7 +13,7 @@ use ureq::http::{HeaderMap, Response};
 use crate::addresses::Addresses;
 use crate::cli::Target;
 use crate::failure::Failure;
-use crate::http::influx::REFUSED_HEADER;
+use crate::http::intake::REFUSED_HEADER;
 use crate::http::left_out::{NAMES_HEADER, ROWS_HEADER, SHARDS_HEADER, SKIP_DAMAGED_HEADER};
 
 /// Where a server listens unless told otherwise.

@@ -92,9 +92,9 @@ section! {
     "ingest" Ingest {
         /// A reading later than now by more than this is refused: its clock is wrong.
         max_future: Period = Period(Duration::from_secs(86_400)),
-        /// What `/write` and `/api/v2/write` answer when only some lines can be stored. "quarantine":
-        /// success, with the others in `system.quarantine`, for clients that throw all of it away
-        /// otherwise. "refuse": an error, as InfluxDB 1 and 2 do.
+        /// What `/write`, `/api/v2/write` and `/api/v1/prom/write` answer when only some lines or samples
+        /// can be stored. "quarantine": success, with the others in `system.quarantine`, for clients that
+        /// throw all of it away otherwise. "refuse": an error, as InfluxDB 1 and 2 and Prometheus do.
         partial_writes: PartialWrites = PartialWrites::Quarantine,
     }
 }

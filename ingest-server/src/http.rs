@@ -4,11 +4,15 @@
 //! Does not: know formats: each endpoint has its module.
 
 pub mod answer;
+pub mod arrow;
 pub mod body;
 pub mod cells;
 pub mod influx;
+pub(crate) mod intake;
 pub mod left_out;
 pub mod metrics_page;
+pub mod otlp;
+pub mod prometheus;
 pub mod quarantine;
 pub mod query_sql;
 pub mod rows;
@@ -66,6 +70,10 @@ pub const PATHS: &[(&str, &str, &str)] = &[
     ("/api/v3/write_lp", "POST", "write_lp"),
     ("/api/v2/write", "POST", "write_v2"),
     ("/write", "POST", "write_v1"),
+    ("/api/v1/prom/write", "POST", "prometheus_write"),
+    ("/api/v1/write", "POST", "prometheus_write"),
+    ("/v1/metrics", "POST", "otlp_metrics"),
+    ("/api/v1/arrow", "POST", "arrow"),
     ("/query", "GET, POST", "query_v1"),
     ("/api/v3/query_sql", "GET, POST", "query_sql"),
     ("/api/v1/table", "GET", "table"),
@@ -84,6 +92,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v3/write_lp", post(influx::v3::write_lp))
         .route("/api/v2/write", post(influx::v2::write))
         .route("/write", post(influx::v1::write))
+        .route("/api/v1/prom/write", post(prometheus::write))
+        .route("/api/v1/write", post(prometheus::write))
+        .route("/v1/metrics", post(otlp::metrics))
+        .route("/api/v1/arrow", post(arrow::write))
         .route("/query", get(influx::query::get).post(influx::query::post))
         .route("/api/v3/query_sql", get(query_sql::get).post(query_sql::post))
         .route("/api/v1/table", get(table::table))

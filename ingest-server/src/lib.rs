@@ -25,6 +25,7 @@
 pub mod addresses;
 mod agent_batch;
 pub mod app;
+mod arrow_values;
 pub mod brokers;
 pub mod check_command;
 pub mod cli;

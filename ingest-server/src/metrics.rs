@@ -74,6 +74,12 @@ catalogue! {
     Counter INGEST_LINES = "eden_ingest_lines_total";
     /// Lines refused because they could not be parsed.
     Counter INGEST_LINES_REFUSED = "eden_ingest_lines_refused_total";
+    /// Samples, data points and rows read of formats without lines, good and bad.
+    Counter INGEST_SAMPLES = "eden_ingest_samples_total";
+    /// Of those, refused ones; they are set aside.
+    Counter INGEST_SAMPLES_REFUSED = "eden_ingest_samples_refused_total";
+    /// Exemplars that came with samples; none is stored.
+    Counter INGEST_EXEMPLARS = "eden_ingest_exemplars_total";
     /// MQTT connections that are open.
     Gauge MQTT_CONNECTIONS = "eden_mqtt_connections";
     /// MQTT connections accepted from the system, refused ones included.
@@ -231,6 +237,12 @@ pub struct Metrics {
     pub lines: AtomicU64,
     /// See [`INGEST_LINES_REFUSED`].
     pub lines_refused: AtomicU64,
+    /// See [`INGEST_SAMPLES`].
+    pub samples: AtomicU64,
+    /// See [`INGEST_SAMPLES_REFUSED`].
+    pub samples_refused: AtomicU64,
+    /// See [`INGEST_EXEMPLARS`].
+    pub exemplars: AtomicU64,
     /// Of the MQTT listener.
     pub mqtt: MqttMetrics,
     /// Of each broker, in the order of the configuration.
@@ -382,6 +394,9 @@ impl Metrics {
         page.one(&INGEST_BODY_BYTES, get(&self.body_bytes));
         page.one(&INGEST_LINES, get(&self.lines));
         page.one(&INGEST_LINES_REFUSED, get(&self.lines_refused));
+        page.one(&INGEST_SAMPLES, get(&self.samples));
+        page.one(&INGEST_SAMPLES_REFUSED, get(&self.samples_refused));
+        page.one(&INGEST_EXEMPLARS, get(&self.exemplars));
         self.mqtt.write(page);
         write_brokers(&self.brokers, page);
 

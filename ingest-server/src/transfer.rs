@@ -20,7 +20,7 @@ mod import_lines;
 mod interrupt;
 mod json_rows;
 mod parquet_rows;
-mod record;
+pub(crate) mod record;
 mod resume;
 pub(crate) mod send;
 mod sink;

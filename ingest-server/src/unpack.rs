@@ -9,6 +9,9 @@ use settings::ByteSize;
 /// Memory that a zstd frame may ask for, as a power of two: more than any allowed body needs.
 const ZSTD_WINDOW_LOG_MAX: u32 = 24;
 
+/// What a byte of snappy becomes at most: three bytes copy 64.
+const SNAPPY_RATIO_MAX: usize = 22;
+
 /// Why bytes are not unpacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum UnpackError {
@@ -28,6 +31,19 @@ pub(crate) fn zstd(bytes: &[u8], limit: ByteSize) -> Result<Vec<u8>, UnpackError
 /// As [`zstd`], for gzip of one or several members.
 pub(crate) fn gzip(bytes: &[u8], limit: ByteSize) -> Result<Vec<u8>, UnpackError> {
     bounded(flate2::read::MultiGzDecoder::new(bytes), limit)
+}
+
+/// Unpacks a block of snappy, which begins with how long the result is: it is believed as far as so few bytes can make so
+/// many. The format: <https://github.com/google/snappy/blob/main/format_description.txt>.
+pub(crate) fn snappy(bytes: &[u8], limit: ByteSize) -> Result<Vec<u8>, UnpackError> {
+    let len = snap::raw::decompress_len(bytes).map_err(|e| UnpackError::Malformed(e.to_string()))?;
+    if len as u64 > limit.0 {
+        return Err(UnpackError::TooLarge);
+    }
+    if len > bytes.len().saturating_mul(SNAPPY_RATIO_MAX) {
+        return Err(UnpackError::Malformed(format!("{} bytes cannot be {len}", bytes.len())));
+    }
+    snap::raw::Decoder::new().decompress_vec(bytes).map_err(|e| UnpackError::Malformed(e.to_string()))
 }
 
 fn bounded(decoder: impl Read, limit: ByteSize) -> Result<Vec<u8>, UnpackError> {
@@ -80,6 +96,23 @@ mod tests {
         encoder.write_all(&[b'x'; 100]).unwrap();
         let error = zstd(&encoder.finish().unwrap(), LIMIT).unwrap_err();
         assert!(matches!(&error, UnpackError::Malformed(reason) if reason.contains("memory")), "{error:?}");
+    }
+
+    #[test]
+    fn a_block_of_snappy_is_bounded_by_its_limit_and_its_length() {
+        let pack = |bytes: &[u8]| snap::raw::Encoder::new().compress_vec(bytes).unwrap();
+        assert_eq!(snappy(&pack(&[7; 1000]), LIMIT).unwrap(), vec![7; 1000]);
+        assert_eq!(snappy(&pack(&[7; 1001]), LIMIT), Err(UnpackError::TooLarge));
+        let megabytes = ByteSize(100 << 20);
+        assert_eq!(snappy(&pack(&vec![0; 50 << 20]), megabytes).unwrap().len(), 50 << 20);
+        // Says that it is 64 MiB, in four bytes.
+        let said = snappy(&[0x80, 0x80, 0x80, 0x20, 0], megabytes);
+        assert_eq!(said, Err(UnpackError::Malformed("5 bytes cannot be 67108864".into())));
+        let mut torn = pack(b"a sentence of some bytes that does not repeat");
+        torn.truncate(20);
+        assert!(matches!(snappy(&torn, LIMIT), Err(UnpackError::Malformed(_))));
+        assert!(matches!(snappy(&[], LIMIT), Err(UnpackError::Malformed(_)) | Ok(_)));
+        assert!(matches!(snappy(&[0xff; 30], LIMIT), Err(UnpackError::Malformed(_))));
     }
 
     #[test]

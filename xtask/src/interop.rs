@@ -10,6 +10,8 @@ mod clients;
 mod expected;
 mod influx;
 mod mqtt;
+mod otlp;
+mod prometheus;
 mod s3;
 mod strace;
 mod transfer;
@@ -43,6 +45,8 @@ const PARTS: &[Part] = &[
     ("influx", influx::stock_clients_write),
     ("mqtt", mqtt::stock_clients_publish),
     ("brokers", |_| brokers::messages_of_a_broker_survive()),
+    ("otlp", otlp::exporters_write),
+    ("prometheus", |_| prometheus::prometheus_writes()),
     ("s3", s3::tables_in_s3),
     ("strace", |_| strace::no_ack_leaves_before_its_sync()),
 ];

@@ -76,3 +76,40 @@ pub(crate) fn seeds(default: u64) -> std::ops::Range<u64> {
 pub(crate) fn pick<'a, T: ?Sized>(rng: &SplitMix64, of: &[&'a T]) -> &'a T {
     of[rng.below(of.len() as u64) as usize]
 }
+
+/// The committed bodies of a format, in order of their names.
+pub(crate) fn corpus(format: &str) -> Vec<Vec<u8>> {
+    let folder = format!("{}/tests/corpus/{format}", env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+}
+
+/// One of `corpus`, changed in up to nine places.
+pub(crate) fn mutated(corpus: &[Vec<u8>], rng: &SplitMix64) -> Vec<u8> {
+    let pick = |below: usize| rng.below(below.max(1) as u64) as usize;
+    let mut body = corpus[pick(corpus.len())].clone();
+    for _ in 0..=pick(8) {
+        if body.is_empty() {
+            break;
+        }
+        let at = pick(body.len());
+        match pick(7) {
+            0 => body[at] ^= 1 << pick(8),
+            1 => body[at] = rng.next_u64() as u8,
+            2 => body.insert(at, rng.next_u64() as u8),
+            3 => drop(body.remove(at)),
+            // Bytes that lengths and numbers are made of.
+            4 => body[at] = [0, 1, 0x7f, 0x80, 0xff][pick(5)],
+            5 => {
+                let end = (at + pick(60)).min(body.len());
+                let piece = body[at..end].to_vec();
+                let to = pick(body.len());
+                body.splice(to..to, piece);
+            }
+            _ => body.truncate(at + 1),
+        }
+    }
+    body
+}

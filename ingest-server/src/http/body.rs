@@ -35,10 +35,12 @@ pub enum BodyError {
         limit: ByteSize,
     },
     /// Compressed in a way we do not know.
-    #[error("content-encoding {encoding:?} is not supported; use gzip, zstd or none")]
+    #[error("content-encoding {encoding:?} is not supported; use {known}")]
     Encoding {
         /// What was sent.
         encoding: String,
+        /// What is taken.
+        known: &'static str,
     },
     /// Compressed wrongly.
     #[error("the body is not {encoding}: {reason}")]
@@ -77,19 +79,43 @@ enum Encoding {
     Plain,
     Gzip,
     Zstd,
+    Snappy,
+}
+
+/// How the bodies of an endpoint may be compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packings {
+    /// gzip, zstd, or not at all.
+    Usual,
+    /// As blocks of snappy, whether the header says so or nothing.
+    Snappy,
 }
 
 impl Encoding {
-    fn of(headers: &HeaderMap) -> Result<Self, BodyError> {
+    fn of(headers: &HeaderMap, packings: Packings) -> Result<Self, BodyError> {
+        match packings {
+            Packings::Usual => Encoding::usual(headers),
+            Packings::Snappy => match headers.get(CONTENT_ENCODING).map(|value| value.as_bytes().trim_ascii()) {
+                None | Some(b"" | b"snappy") => Ok(Encoding::Snappy),
+                Some(other) => Err(unknown(&String::from_utf8_lossy(other), "snappy")),
+            },
+        }
+    }
+
+    fn usual(headers: &HeaderMap) -> Result<Self, BodyError> {
         let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(Encoding::Plain) };
         let text = String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase();
         match &*text {
             "" | "identity" => Ok(Encoding::Plain),
             "gzip" | "x-gzip" => Ok(Encoding::Gzip),
             "zstd" => Ok(Encoding::Zstd),
-            _ => Err(BodyError::Encoding { encoding: text.chars().take(40).collect() }),
+            _ => Err(unknown(&text, "gzip, zstd or none")),
         }
     }
+}
+
+fn unknown(encoding: &str, known: &'static str) -> BodyError {
+    BodyError::Encoding { encoding: encoding.chars().take(40).collect(), known }
 }
 
 /// A body as it arrived, and its share of the budget.
@@ -106,8 +132,16 @@ pub struct Received {
 /// # Errors
 /// See [`BodyError`]; nothing has been done with what arrived.
 pub async fn receive(app: &App, headers: &HeaderMap, body: Body) -> Result<Received, BodyError> {
+    receive_as(app, headers, body, Packings::Usual).await
+}
+
+/// As [`receive`], of an endpoint that has its own compressions.
+///
+/// # Errors
+/// See [`BodyError`]; nothing has been done with what arrived.
+pub async fn receive_as(app: &App, headers: &HeaderMap, body: Body, packings: Packings) -> Result<Received, BodyError> {
     let limit = app.config.http.max_body_bytes;
-    let encoding = Encoding::of(headers)?;
+    let encoding = Encoding::of(headers, packings)?;
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > limit.0) {
         drain(body).await;
@@ -185,6 +219,7 @@ impl Received {
             Encoding::Plain => return Ok(self.bytes),
             Encoding::Gzip => ("gzip", unpack::gzip(&self.bytes, self.limit)),
             Encoding::Zstd => ("zstd", unpack::zstd(&self.bytes, self.limit)),
+            Encoding::Snappy => ("snappy", unpack::snappy(&self.bytes, self.limit)),
         };
         unpacked.map_err(|error| match error {
             UnpackError::Malformed(reason) => BodyError::Malformed { encoding, reason },

@@ -3,7 +3,6 @@
 //! Owns:     parameters, answers and their shapes, one module a version.
 //! Does not: parse lines (`decode`) or store them (`storage`).
 
-mod aside;
 mod lines;
 pub mod query;
 pub(crate) mod schema;
@@ -12,63 +11,14 @@ pub mod v2;
 pub mod v3;
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
 use decode::line_protocol::Precision;
-use storage::{StorageError, Unfit};
+use storage::Unfit;
 
-use super::answer::STARTING_RETRY;
-use super::body::BodyError;
-use lines::{Cause, Refused, RefusedLine, WriteError};
-
-/// Tells how many lines were refused in all.
-pub const REFUSED_HEADER: &str = "x-eden-refused";
-/// Tells how many lines were refused by an answer that calls the write a success: they are in the quarantine.
-pub const QUARANTINED_HEADER: &str = "x-eden-quarantined";
+use super::intake::{Cause, Refused, RefusedLine};
 
 /// Refused lines that a text names.
 const NAMED_MAX: usize = 10;
-
-impl WriteError {
-    /// The status that says it, and when it is worth trying again.
-    fn status(&self) -> (StatusCode, Option<Duration>) {
-        match self {
-            WriteError::Body(BodyError::Busy) => (StatusCode::SERVICE_UNAVAILABLE, Some(STARTING_RETRY)),
-            WriteError::Body(error) => (error.status(), None),
-            WriteError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, Some(STARTING_RETRY)),
-            WriteError::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, None),
-            WriteError::Storage { error: StorageError::Invalid(_), .. } => (StatusCode::UNPROCESSABLE_ENTITY, None),
-            WriteError::Storage { error: StorageError::Busy { retry_after, .. }, .. } => {
-                (StatusCode::SERVICE_UNAVAILABLE, Some(*retry_after))
-            }
-            // Ours to mend, not the client's: it keeps the batch and comes back.
-            WriteError::Storage { error, .. } => {
-                tracing::warn!(%error, "a write could not be stored");
-                (StatusCode::SERVICE_UNAVAILABLE, Some(STARTING_RETRY))
-            }
-        }
-    }
-
-    /// As [`WriteError::status`], for clients that forget a batch at any other 4xx than 413: a body that came too
-    /// slowly is as good as any.
-    fn status_for_old_clients(&self) -> (StatusCode, Option<Duration>) {
-        match self.status() {
-            (StatusCode::REQUEST_TIMEOUT, _) => (StatusCode::SERVICE_UNAVAILABLE, Some(STARTING_RETRY)),
-            status => status,
-        }
-    }
-}
-
-/// Success, of which the header tells what is in the quarantine.
-fn taken(refused: &Refused) -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    if refused.total > 0 {
-        response.headers_mut().insert(QUARANTINED_HEADER, HeaderValue::from(refused.total));
-    }
-    response
-}
 
 /// What versions 1 and 2 say of lines that cannot be parsed, one a line.
 fn unparsable(lines: &[&RefusedLine]) -> String {

@@ -36,7 +36,7 @@ pub async fn table(State(app): State<Arc<App>>, query: Query<HashMap<String, Str
 }
 
 /// The table of this name, or else the one that differs from it by case only.
-fn find(storage: &Storage, schema: &str, table: &str) -> Option<TableInfo> {
+pub(super) fn find(storage: &Storage, schema: &str, table: &str) -> Option<TableInfo> {
     storage.table(&TableName::new(schema, table)).or_else(|| {
         let is_it = |name: &TableName| *name.schema == *schema && name.table.to_lowercase() == table.to_lowercase();
         storage.tables().into_iter().find(|info| is_it(&info.name))

@@ -7,12 +7,13 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type};
 use arrow::error::ArrowError;
+use decode::line_text::{is_tag_of_lines, write_measurement, write_name};
 use model::TableName;
 use serde_json::Value;
 
 use super::columns::Kind;
 use super::import_lines::EXPORT_HEAD;
-use super::record::{Cell, write_field, write_measurement, write_name};
+use super::record::{Cell, write_field};
 
 /// Writes the rows of one table.
 pub(crate) struct LineRows {
@@ -21,6 +22,7 @@ pub(crate) struct LineRows {
     without_field: u64,
     without_time: u64,
     without_value: u64,
+    odd_tags: u64,
 }
 
 impl LineRows {
@@ -35,6 +37,7 @@ impl LineRows {
             without_field: 0,
             without_time: 0,
             without_value: 0,
+            odd_tags: 0,
         }
     }
 
@@ -49,6 +52,10 @@ impl LineRows {
             (self.without_field, "rows that have no field, which line protocol cannot say"),
             (self.without_time, "rows whose time is no 64-bit number of nanoseconds"),
             (self.without_value, "values that line protocol cannot say"),
+            (
+                self.odd_tags,
+                "rows with tags of control characters or backslashes at the end, which it cannot say either",
+            ),
         ];
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
     }
@@ -70,8 +77,13 @@ impl LineRows {
     fn row(&mut self, columns: &[(String, Kind, ArrayRef)], row: usize, out: &mut Vec<u8>) {
         let start = out.len();
         let present = || columns.iter().filter(|(_, _, array)| array.is_valid(row));
+        let tags = || present().filter(|(_, kind, _)| *kind == Kind::Tag);
+        if tags().any(|(_, _, array)| !is_tag_of_lines(array.as_string_view().value(row))) {
+            self.odd_tags += 1;
+            return;
+        }
         write_measurement(&self.table.table, out);
-        for (name, _, array) in present().filter(|(_, kind, _)| *kind == Kind::Tag) {
+        for (name, _, array) in tags() {
             out.push(b',');
             write_name(name, out);
             out.push(b'=');
@@ -151,18 +163,21 @@ mod tests {
         ]);
         let mut rows = LineRows::new(&TableName::new("public", "t"), &description);
         let batch = RecordBatch::try_from_iter([
-            ("site", Arc::new(StringArray::from(vec![Some("a b"), None, None, Some("x")])) as ArrayRef),
-            ("v", Arc::new(Float64Array::from(vec![Some(-0.0), None, Some(1.0), Some(2.0)]))),
+            (
+                "site",
+                Arc::new(StringArray::from(vec![Some("a b"), None, None, Some("x"), Some("a\nb v=1")])) as ArrayRef,
+            ),
+            ("v", Arc::new(Float64Array::from(vec![Some(-0.0), None, Some(1.0), Some(2.0), Some(3.0)]))),
             (
                 "e",
                 Arc::new(
-                    Decimal128Array::from(vec![Some(123_456_789_012_345_678), None, Some(1_500), None])
+                    Decimal128Array::from(vec![Some(123_456_789_012_345_678), None, Some(1_500), None, None])
                         .with_precision_and_scale(18, 3)
                         .unwrap(),
                 ),
             ),
-            ("n ote", Arc::new(StringArray::from(vec![Some("l1\n\"q\"\\"), None, None, None]))),
-            ("time", Arc::new(TimestampMicrosecondArray::from(vec![-1, 5, 7, i64::MAX]))),
+            ("n ote", Arc::new(StringArray::from(vec![Some("l1\n\"q\"\\"), None, None, None, None]))),
+            ("time", Arc::new(TimestampMicrosecondArray::from(vec![-1, 5, 7, i64::MAX, 8]))),
         ])
         .unwrap();
         let mut out = Vec::new();
@@ -173,5 +188,6 @@ mod tests {
         );
         let left_out = rows.left_out();
         assert!(left_out[0].starts_with("1 rows that have no field") && left_out[1].starts_with("1 rows whose time"));
+        assert!(left_out[2].starts_with("1 rows with tags of control characters"));
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use decode::line_text::{write_measurement, write_name};
 use model::{Clock as _, SystemClock, TableName};
 
 use super::columns::{Kind, Layout};
@@ -16,7 +17,7 @@ use super::csv_rows::{CsvRows, Header};
 use super::import_lines;
 use super::json_rows::JsonRows;
 use super::parquet_rows::ParquetRows;
-use super::record::{Cell, Record, tag_value, write_field, write_measurement, write_name};
+use super::record::{Cell, Record, tag_value, write_field};
 use super::resume::{Done, Resume};
 use super::send::{Lines, Refused, Sender};
 use super::source::Source;

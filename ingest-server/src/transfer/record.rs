@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use decode::line_text::write_text;
 use model::decimal;
 
 use super::columns::Kind;
@@ -209,38 +210,6 @@ fn plain_decimal(text: &str) -> Option<(i128, u8)> {
     }
     let fraction = fraction.trim_end_matches('0');
     Some((format!("{whole}{fraction}").parse().ok()?, u8::try_from(fraction.len()).ok()?))
-}
-
-/// Appends a text value with its quotes.
-pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    for byte in text.bytes() {
-        if matches!(byte, b'"' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(byte);
-    }
-    out.push(b'"');
-}
-
-/// Appends a name or a tag's value.
-pub(crate) fn write_name(name: &str, out: &mut Vec<u8>) {
-    for byte in name.bytes() {
-        if matches!(byte, b',' | b'=' | b' ' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(byte);
-    }
-}
-
-/// Appends a measurement, in which `=` is a character like others.
-pub(crate) fn write_measurement(name: &str, out: &mut Vec<u8>) {
-    for byte in name.bytes() {
-        if matches!(byte, b',' | b' ' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(byte);
-    }
 }
 
 /// The beginning of a text, for messages.

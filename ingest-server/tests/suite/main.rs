@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod arrow;
 mod changes;
 mod commands;
 mod damaged;
@@ -9,7 +10,9 @@ mod failing_disk;
 mod influx;
 mod life;
 mod mqtt;
+mod otlp;
 mod process;
+mod prometheus;
 mod quarantine;
 mod sql;
 mod writes;

@@ -217,6 +217,6 @@ fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()))
             .collect(),
-        body: response.body_mut().read_to_string().unwrap(),
+        body: String::from_utf8_lossy(&response.body_mut().read_to_vec().unwrap()).into_owned(),
     }
 }

@@ -187,6 +187,24 @@ impl Seen {
     }
 }
 
+/// Installs packages of Node.js, each with its version, if they are not there; returns the folder of its modules.
+pub(super) fn install_from_npm(packages: &[&str]) -> Result<PathBuf, Failure> {
+    let folder = cache()?.join("node");
+    let modules = folder.join("node_modules");
+    for package in packages {
+        let (name, version) = package.rsplit_once('@').unwrap_or((package, ""));
+        let wanted = format!("\"version\": \"{version}\"");
+        let manifest = modules.join(name).join("package.json");
+        if !std::fs::read_to_string(&manifest).is_ok_and(|manifest| manifest.contains(&wanted)) {
+            println!("installing {package}");
+            std::fs::create_dir_all(&folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
+            let arguments = ["install", "--silent", "--no-package-lock", "--no-audit", "--no-fund", "--prefix"];
+            run(Command::new("npm").args(arguments).arg(&folder).arg(package))?;
+        }
+    }
+    Ok(modules)
+}
+
 /// The folder of the user's cache that is ours.
 pub(crate) fn cache() -> Result<PathBuf, Failure> {
     let cache = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {

@@ -2,16 +2,16 @@
 //! after a kill (P1).
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use harness::mqtt::{Event, Publisher, Qos, Version};
 use harness::{Eden, wait};
 
-use super::clients::{Clients, cache};
+use super::clients::{Clients, install_from_npm};
 use super::{install, piped};
-use crate::command::{in_root, output, root, run as run_command};
+use crate::command::{in_root, output, root};
 use crate::{Failure, Outcome};
 
 /// The one package that this installs from npm.
@@ -55,7 +55,7 @@ pub(super) fn stock_clients_publish(clients: &Clients) -> Outcome {
     install("mosquitto_pub", "mosquitto-clients")?;
     install("node", "nodejs")?;
     install("npm", "npm")?;
-    let node_modules = install_mqtt_js()?;
+    let node_modules = install_from_npm(&[MQTT_JS])?;
     let mut eden = Eden::start("mqtt-interop");
     let folder = eden.home().to_path_buf();
 
@@ -208,21 +208,6 @@ fn rumqttc(run: &Run<'_>) -> Result<Published, Failure> {
         std::fs::read_to_string(root().join("Cargo.lock")).map_err(|error| format!("read Cargo.lock: {error}"))?;
     let locked = lock.split("name = \"rumqttc\"\nversion = \"").nth(1).and_then(|rest| rest.split('"').next());
     Ok(Published { client: format!("rumqttc {}", locked.unwrap_or("?")), acked })
-}
-
-/// Into a folder of the user's cache; the folder of its modules.
-fn install_mqtt_js() -> Result<PathBuf, Failure> {
-    let folder = cache()?.join("node");
-    let modules = folder.join("node_modules");
-    let manifest = modules.join("mqtt/package.json");
-    let wanted = format!("\"version\": \"{}\"", MQTT_JS.rsplit('@').next().unwrap_or_default());
-    if !std::fs::read_to_string(&manifest).is_ok_and(|manifest| manifest.contains(&wanted)) {
-        println!("installing {MQTT_JS}");
-        std::fs::create_dir_all(&folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
-        let arguments = ["install", "--silent", "--no-package-lock", "--no-audit", "--no-fund", "--prefix"];
-        run_command(Command::new("npm").args(arguments).arg(&folder).arg(MQTT_JS))?;
-    }
-    Ok(modules)
 }
 
 fn host_and_port(address: &str) -> Result<(&str, &str), Failure> {

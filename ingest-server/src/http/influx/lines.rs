@@ -17,18 +17,16 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use decode::line_protocol::{self, AgentHeader, LineError, ORIGINAL_BYTES_MAX, Options, Precision};
+use decode::line_protocol::{self, AgentHeader, ORIGINAL_BYTES_MAX, Options, Precision};
 use model::{NodeId, TableBatch};
-use storage::{PendingWrite, RejectedRow, Seen, Storage, StorageError, Unfit};
+use storage::{PendingWrite, RejectedRow, Seen, Storage, StorageError};
 
-use super::aside::Came;
 use crate::agent_batch;
-use crate::app::{App, Unavailable};
-use crate::http::body::{self, BodyError, Received};
+use crate::app::App;
+use crate::http::body::{self, Received};
+use crate::http::intake::aside::Came;
+use crate::http::intake::{self, Cause, REFUSED_MAX, Refused, RefusedLine, WriteError};
 use crate::metrics::Metrics;
-
-/// Refused lines that are set aside one by one; of more, the whole body is.
-const REFUSED_MAX: usize = 4096;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,39 +39,6 @@ pub(super) struct LineWrite {
     pub(super) all_or_none: bool,
 }
 
-/// Lines that were not taken.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Refused {
-    /// In order, at most [`REFUSED_MAX`].
-    pub(super) lines: Vec<RefusedLine>,
-    /// All of them.
-    pub(super) total: u64,
-}
-
-/// A line that was not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RefusedLine {
-    /// From 1, counting every line break.
-    pub(super) line: u32,
-    /// Its beginning.
-    pub(super) original: String,
-    pub(super) message: String,
-    pub(super) cause: Cause,
-}
-
-/// What kind of thing is wrong with a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
-    Grammar,
-    Unfit(Unfit),
-}
-
-impl From<LineError> for RefusedLine {
-    fn from(error: LineError) -> Self {
-        RefusedLine { line: error.line, original: error.original, message: error.message, cause: Cause::Grammar }
-    }
-}
-
 /// What became of a body.
 #[derive(Debug)]
 pub(super) enum Written {
@@ -81,18 +46,6 @@ pub(super) enum Written {
     Stored { refused: Refused, accepted: usize, node: NodeId },
     /// Lines cannot be parsed and all had to be good: nothing was stored.
     NotParsed(Refused),
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(super) enum WriteError {
-    #[error(transparent)]
-    Body(#[from] BodyError),
-    #[error("{error}")]
-    Storage { error: StorageError, refused: Refused },
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-    #[error("a bug in eden; the server's log says where")]
-    Panicked,
 }
 
 /// What was done with a body before waiting for the disk.
@@ -109,22 +62,12 @@ pub(super) async fn write(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Written, WriteError> {
-    let storage = app.for_writes()?.storage;
-    let node = storage.node();
+    let node = app.for_writes()?.storage.node();
     let received = body::receive(app, headers, body).await?;
-    Metrics::add(&app.metrics.body_bytes, received.len() as u64);
-
-    let parser = Arc::clone(&app.parsers).acquire_owned().await.expect("the semaphore is never closed");
-    // The server may have begun to stop while the body came in.
-    app.for_writes()?;
-    let begun = tokio::task::spawn_blocking({
-        let app = Arc::clone(app);
-        move || {
-            let _parser = parser;
-            parse_and_write(&app, &storage, &wanted, source, received)
-        }
+    let begun = intake::in_parser(app, received, move |app, storage, received| {
+        parse_and_write(app, storage, &wanted, source, received)
     });
-    match begun.await.unwrap_or(Err(WriteError::Panicked))? {
+    match begun.await? {
         Begun::NotParsed(refused) => Ok(Written::NotParsed(refused)),
         Begun::Pending { refused, pending } => {
             let accepted = pending.accepted;
@@ -239,6 +182,9 @@ fn add_rejected(refused: &mut Refused, body: &[u8], mut rejected: Vec<RejectedRo
 
 #[cfg(test)]
 mod tests {
+    use decode::line_protocol::LineError;
+    use storage::Unfit;
+
     use super::*;
 
     #[test]

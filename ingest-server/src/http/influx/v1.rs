@@ -12,10 +12,11 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 
-use super::lines::{self, LineWrite, Refused, Written};
-use super::{REFUSED_HEADER, partial, precision, schema, taken, unparsable};
+use super::lines::{self, LineWrite, Written};
+use super::{partial, precision, schema, unparsable};
 use crate::app::App;
 use crate::config::PartialWrites;
+use crate::http::intake::{REFUSED_HEADER, Refused, taken};
 use crate::http::{Peer, answer};
 
 const PATH: &str = "/write";
@@ -42,9 +43,9 @@ pub async fn write(
         Err(reason) => return answer::error(StatusCode::BAD_REQUEST, reason),
     };
     match lines::write(&app, format!("http {peer}"), wanted, &headers, body).await {
-        Ok(Written::Stored { refused, .. }) if refused.total == 0 => taken(&refused),
+        Ok(Written::Stored { refused, .. }) if refused.total == 0 => taken(refused.total),
         Ok(Written::Stored { refused, accepted, .. }) => match app.config.ingest.partial_writes {
-            PartialWrites::Quarantine => taken(&refused),
+            PartialWrites::Quarantine => taken(refused.total),
             PartialWrites::Refuse => refusal(&refused, accepted),
         },
         Ok(Written::NotParsed(refused)) => refusal(&refused, 0),

@@ -14,9 +14,10 @@ use axum::response::Response;
 use serde_json::json;
 
 use super::lines::{self, LineWrite, Written};
-use super::{REFUSED_HEADER, partial, precision, schema, taken, unparsable};
+use super::{partial, precision, schema, unparsable};
 use crate::app::App;
 use crate::config::PartialWrites;
+use crate::http::intake::{REFUSED_HEADER, taken};
 use crate::http::{Peer, answer};
 
 const PATH: &str = "/api/v2/write";
@@ -44,9 +45,9 @@ pub async fn write(
         Err(reason) => return error(StatusCode::BAD_REQUEST, &reason),
     };
     match lines::write(&app, format!("http {peer}"), wanted, &headers, body).await {
-        Ok(Written::Stored { refused, .. }) if refused.total == 0 => taken(&refused),
+        Ok(Written::Stored { refused, .. }) if refused.total == 0 => taken(refused.total),
         Ok(Written::Stored { refused, .. }) => match partial_writes {
-            PartialWrites::Quarantine => taken(&refused),
+            PartialWrites::Quarantine => taken(refused.total),
             PartialWrites::Refuse => {
                 let message = format!("failure writing points to database: {}", partial(&refused));
                 let mut response = error(StatusCode::UNPROCESSABLE_ENTITY, &message);

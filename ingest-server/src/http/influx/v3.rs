@@ -16,9 +16,10 @@ use model::NodeId;
 use storage::StorageError;
 use uuid::Uuid;
 
-use super::lines::{self, LineWrite, Refused, RefusedLine, WriteError, Written};
-use super::{REFUSED_HEADER, schema};
+use super::lines::{self, LineWrite, Written};
+use super::schema;
 use crate::app::App;
+use crate::http::intake::{REFUSED_HEADER, Refused, RefusedLine, WriteError};
 use crate::http::{Peer, answer};
 
 /// Lines named in one answer; the others are counted.

@@ -4,25 +4,26 @@
 //! Does not: store them (`storage`), or decide what is refused.
 
 use decode::line_protocol::{self, Precision};
+use decode::metrics::RefusedSample;
 use storage::{SET_ASIDE_BYTES_MAX, SetAside};
 
-use super::lines::Refused;
+use super::Refused;
 
 /// A body, as it is set aside.
-pub(super) struct Came<'a> {
+pub(in crate::http) struct Came<'a> {
     /// Where it came in.
-    pub(super) path: &'static str,
-    pub(super) body: &'a [u8],
-    pub(super) now_us: i64,
+    pub(in crate::http) path: &'static str,
+    pub(in crate::http) body: &'a [u8],
+    pub(in crate::http) now_us: i64,
     /// Who sent it, and for which agent.
-    pub(super) source: String,
-    pub(super) schema: &'a str,
-    pub(super) precision: Precision,
+    pub(in crate::http) source: String,
+    pub(in crate::http) schema: &'a str,
+    pub(in crate::http) precision: Precision,
 }
 
 impl Came<'_> {
     /// Refused lines, each by itself with its reason; the whole body if not all of them are known.
-    pub(super) fn set_aside(&self, refused: &Refused) -> Vec<SetAside> {
+    pub(in crate::http) fn set_aside(&self, refused: &Refused) -> Vec<SetAside> {
         match refused.lines.first() {
             None => Vec::new(),
             Some(first) if refused.total > refused.lines.len() as u64 => {
@@ -48,7 +49,7 @@ impl Came<'_> {
     }
 
     /// The body, of which nothing is stored, in pieces that are kept whole, cut behind lines where that is possible.
-    pub(super) fn whole(&self, reason: &str) -> Vec<SetAside> {
+    pub(in crate::http) fn whole(&self, reason: &str) -> Vec<SetAside> {
         let (mut pieces, mut rest) = (Vec::new(), self.body);
         let is_one = rest.len() <= SET_ASIDE_BYTES_MAX;
         // A text may have line breaks, so a piece may begin or end in one.
@@ -60,6 +61,27 @@ impl Came<'_> {
             let is_cut = !is_one && (has_texts || behind_line.is_none());
             pieces.push(SetAside { is_whole: !is_cut, ..self.part(reason, &rest[..len]) });
             rest = &rest[len..];
+        }
+        pieces
+    }
+
+    /// Samples that are no rows, neighbours of one reason together.
+    pub(in crate::http) fn samples(&self, samples: &[RefusedSample]) -> Vec<SetAside> {
+        let mut pieces: Vec<SetAside> = Vec::new();
+        for sample in samples {
+            let line = sample.line.as_bytes();
+            match pieces.last_mut() {
+                Some(last)
+                    if last.reason == sample.reason
+                        && last.is_whole == sample.is_whole
+                        && last.payload.len() + 1 + line.len() <= SET_ASIDE_BYTES_MAX =>
+                {
+                    last.payload.push(b'\n');
+                    last.payload.extend_from_slice(line);
+                }
+                _ if sample.is_whole => pieces.extend(self.line(&sample.reason, line)),
+                _ => pieces.push(SetAside { is_whole: false, ..self.part(&sample.reason, line) }),
+            }
         }
         pieces
     }
@@ -81,7 +103,7 @@ impl Came<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::influx::lines::{Cause, RefusedLine};
+    use crate::http::intake::{Cause, RefusedLine};
 
     fn came(body: &[u8]) -> Came<'_> {
         Came {
@@ -122,6 +144,39 @@ mod tests {
         let endless = "x".repeat(70_000);
         let (first, last) = endless.split_at(65_536);
         check(endless.as_bytes(), &[1], 1, &[(first, "bad 1", false), (last, "bad 1", false)]);
+    }
+
+    #[test]
+    fn samples_of_one_reason_are_set_aside_together() {
+        let sample = |line: &str, is_whole, reason: &str| RefusedSample {
+            number: 1,
+            line: line.into(),
+            is_whole,
+            is_histogram: false,
+            reason: reason.into(),
+        };
+        let long = "x".repeat(SET_ASIDE_BYTES_MAX);
+        let samples = [
+            sample("a v=1 1", true, "late"),
+            sample("a v=2 2", true, "late"),
+            sample("a v=3 3", true, "type"),
+            sample("{a=?} m", false, "type"),
+            sample(&long, true, "type"),
+            sample("a v=4 4", true, "type"),
+        ];
+        let aside = came(b"").samples(&samples);
+        let shown: Vec<_> =
+            aside.iter().map(|a| (str::from_utf8(&a.payload).unwrap(), &*a.reason, a.is_whole)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("a v=1 1\na v=2 2", "late", true),
+                ("a v=3 3", "type", true),
+                ("{a=?} m", "type", false),
+                (&*long, "type", true),
+                ("a v=4 4", "type", true)
+            ]
+        );
     }
 
     #[test]
