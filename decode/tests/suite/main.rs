@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "all of this is tests; clippy knows only functions marked as such")]
 
 mod line_protocol;
+mod mapping;
 mod support;
