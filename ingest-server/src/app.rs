@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::mqtt::topic::Topics;
 
 /// The parts that exist once the log is replayed.
 #[derive(Clone)]
@@ -50,6 +51,8 @@ pub enum Unavailable {
 pub struct App {
     /// What is in force.
     pub config: Config,
+    /// What its rules say about topics.
+    pub topics: Topics,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Tasks of this process that panicked.
@@ -69,12 +72,16 @@ pub struct App {
 
 impl App {
     /// An app that replays.
-    pub fn new(config: Config, clock: Arc<dyn Clock>, panics: Arc<AtomicU64>) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// Which rule of the configuration is wrong.
+    pub fn new(config: Config, clock: Arc<dyn Clock>, panics: Arc<AtomicU64>) -> Result<Arc<Self>, String> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // A body must fit, or it could never be received.
         let bodies = config.http.bodies_memory.0.max(config.http.max_body_bytes.0).div_ceil(1024);
         let bodies = usize::try_from(bodies).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Arc::new(App {
+        Ok(Arc::new(App {
+            topics: Topics::new(&config)?,
             bodies_kib: Arc::new(Semaphore::new(bodies)),
             // Two a core: one parses while another waits for a schema commit.
             parsers: Arc::new(Semaphore::new(2 * cores)),
@@ -86,7 +93,7 @@ impl App {
             config,
             clock,
             panics,
-        })
+        }))
     }
 
     /// The phase now.

@@ -9,6 +9,7 @@
 
 mod load;
 mod manual;
+mod mqtt_rule;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use storage::StorageConfig;
 
 pub use load::{PartialWrites, TopicFilters};
 pub use manual::{manual, show};
+pub use mqtt_rule::MqttRule;
 pub use settings::{ByteSize, ConfigError, Period};
 
 section! {
@@ -45,7 +47,7 @@ section! {
         listen: String = "127.0.0.1:1883".into(),
         /// Topics whose messages are plain line protocol with times in nanoseconds, as filters with
         /// the wildcards `+` and `#`. By the environment: separated by commas. The topics of agents,
-        /// `eden/v1/...`, are taken whatever stands here.
+        /// `eden/v1/...`, are taken whatever stands here; [[mqtt.rule]] is asked before.
         line_protocol: TopicFilters = TopicFilters(vec!["lp/#".into()]),
         /// Connections at a time; further ones wait in the system's queue.
         connections_max: u32 = 10_000,
@@ -150,6 +152,8 @@ pub struct Config {
     pub http: Http,
     /// `[mqtt]`
     pub mqtt: Mqtt,
+    /// `[[mqtt.rule]]`
+    pub mqtt_rules: Vec<MqttRule>,
     /// `[ingest]`
     pub ingest: Ingest,
     /// `[storage]`

@@ -13,6 +13,7 @@ pub mod ingest;
 pub mod links;
 pub mod read;
 pub mod topic;
+pub mod user_properties;
 pub mod write;
 
 use std::sync::Arc;

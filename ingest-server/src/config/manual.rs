@@ -1,14 +1,17 @@
 //! The configuration as commented TOML, and the page `docs/config.md` made of it.
 
-use settings::show_section;
+use settings::{show_list_item, show_section};
 
-use super::Config;
+use super::{Config, MqttRule};
 
 /// `config` as TOML, each key under its manual entry.
 pub fn show(config: &Config) -> String {
     let mut out = String::new();
     show_section(&mut out, &config.http);
     show_section(&mut out, &config.mqtt);
+    for rule in &config.mqtt_rules {
+        show_list_item(&mut out, rule);
+    }
     show_section(&mut out, &config.ingest);
     show_section(&mut out, &config.storage);
     show_section(&mut out, &config.query);
@@ -18,6 +21,8 @@ pub fn show(config: &Config) -> String {
 
 /// The page `docs/config.md`.
 pub fn manual() -> String {
+    let mut lists = String::new();
+    show_list_item(&mut lists, &MqttRule::default());
     format!(
         "# Configuration\n\n\
          `eden serve` reads `--config FILE`, else `eden.toml` in the working directory if there is one; every key has a\n\
@@ -25,7 +30,10 @@ pub fn manual() -> String {
          not exist are refused. `eden config check` says whether a file is right, `eden config show` prints what is in\n\
          force.\n\n\
          All keys with their defaults, as `eden config show --defaults` prints them:\n\n\
-         ```toml\n{}```\n",
+         ```toml\n{}```\n\n\
+         Lists, of which there are as many as are written, none by default. They are in the file only, in no variable of\n\
+         the environment. Their keys and defaults:\n\n\
+         ```toml\n{lists}```\n",
         show(&Config::default())
     )
 }
@@ -45,6 +53,9 @@ mod tests {
         let mut config = Config::default();
         config.http.connections_max = 1;
         config.mqtt.line_protocol = TopicFilters(vec!["a/#".into(), "+/\"b\"".into()]);
+        let tags = [("site".to_owned(), "plant \"7\"".to_owned())].into();
+        let rule = MqttRule { topics: vec!["a/+".into(), "b".into()], tags, ..MqttRule::default() };
+        config.mqtt_rules = vec![rule.clone(), MqttRule { name: "second".into(), ..rule }];
         config.ingest.max_future = Period(Duration::from_secs(2));
         config.storage.memory = ByteSize(3);
         config.query.threads = 4;

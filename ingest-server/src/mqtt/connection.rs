@@ -493,7 +493,7 @@ impl Connection {
         if qos > 0 && !self.begin_message(publish)? {
             return Ok(());
         }
-        let kind = Kind::of(topic, &app.config.mqtt.line_protocol.0);
+        let kind = app.topics.kind(topic);
         match kind {
             Kind::Command => {
                 let agent = topic::agent(topic).map_or("", |(agent, _)| agent);
@@ -508,7 +508,7 @@ impl Connection {
             }
             Kind::Own if v5 => self.settle(id, qos, code::NOT_AUTHORIZED),
             kind => {
-                self.add(|batch| batch.add(kind, topic, payload, id, qos));
+                self.add(|batch| batch.add(kind, topic, publish.properties, payload, id, qos));
             }
         }
         Ok(())

@@ -1,9 +1,15 @@
-//! Topics: which are whose, and filters on them.
+//! Topics: which are whose.
+
+use decode::mapping::{Rule, RuleOptions, Rules};
+
+pub use decode::mapping::topic::{is_filter, matches};
+
+use crate::config::{Config, MqttRule};
 
 /// What the payload of a topic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Line protocol: a topic of `[mqtt] line_protocol`, or an agent's `lp`.
+    /// Line protocol: a topic of `[mqtt] line_protocol` or of a rule that says no more, or an agent's `lp`.
     Lines,
     /// An agent's line protocol, compressed.
     Zstd,
@@ -11,6 +17,8 @@ pub enum Kind {
     Status,
     /// A command for an agent.
     Command,
+    /// What the rule of this number says.
+    Rule(u16),
     /// None that this server takes.
     Unknown,
     /// A topic that begins with `$`: the server's own.
@@ -20,9 +28,46 @@ pub enum Kind {
 /// What agents' topics begin with.
 const AGENTS: &str = "eden/v1/";
 
-impl Kind {
-    /// Of `topic`; `filters` are those of `[mqtt] line_protocol`.
-    pub fn of(topic: &str, filters: &[String]) -> Self {
+/// Whether a filter is for topics that are the server's own.
+pub fn is_reserved(filter: &str) -> bool {
+    filter.starts_with(AGENTS) || filter.starts_with('$')
+}
+
+/// What the configuration says about topics.
+#[derive(Clone, Debug, Default)]
+pub struct Topics {
+    line_protocol: Vec<String>,
+    rules: Rules,
+}
+
+impl Topics {
+    /// By the settings.
+    ///
+    /// # Errors
+    /// Which rule is wrong, and what about it.
+    pub fn new(config: &Config) -> Result<Self, String> {
+        let options: Vec<RuleOptions> = config.mqtt_rules.iter().map(MqttRule::options).collect();
+        if options.len() > usize::from(u16::MAX) {
+            return Err(format!("there are {} rules; at most {} are allowed", options.len(), u16::MAX));
+        }
+        let rules = Rules::compile(&options).map_err(|(number, wrong)| {
+            format!("[[mqtt.rule]] number {}: {}: {}", number + 1, wrong.option, wrong.reason)
+        })?;
+        Ok(Topics { line_protocol: config.mqtt.line_protocol.0.clone(), rules })
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The rule of [`Kind::Rule`].
+    pub fn rule(&self, number: u16) -> Option<&Rule> {
+        self.rules.get(usize::from(number))
+    }
+
+    /// What `topic` is.
+    pub fn kind(&self, topic: &str) -> Kind {
         if topic.starts_with('$') {
             return Kind::Own;
         }
@@ -35,43 +80,19 @@ impl Kind {
                 _ => Kind::Unknown,
             };
         }
-        if filters.iter().any(|filter| matches(filter, topic)) { Kind::Lines } else { Kind::Unknown }
+        match self.rules.find(topic) {
+            // Joined and parsed as one: the way of small messages that is cheapest.
+            Some((_, rule)) if rule.is_plain_lines() => Kind::Lines,
+            Some((number, _)) => Kind::Rule(number as u16),
+            None if self.line_protocol.iter().any(|filter| matches(filter, topic)) => Kind::Lines,
+            None => Kind::Unknown,
+        }
     }
 }
 
 /// `eden/v1/<agent>/<rest>` → (agent, rest).
 pub fn agent(topic: &str) -> Option<(&str, &str)> {
     topic.strip_prefix(AGENTS)?.split_once('/').filter(|(agent, _)| !agent.is_empty())
-}
-
-/// Whether `filter` is one by the rules of MQTT.
-pub fn is_filter(filter: &str) -> bool {
-    let mut levels = filter.split('/').peekable();
-    while let Some(level) = levels.next() {
-        let last = levels.peek().is_none();
-        if level.contains('#') && (level != "#" || !last) || level.contains('+') && level != "+" {
-            return false;
-        }
-    }
-    !filter.is_empty() && !filter.contains('\0')
-}
-
-/// Whether `filter` takes `topic`. A wildcard at the beginning takes no topic that begins with `$`.
-pub fn matches(filter: &str, topic: &str) -> bool {
-    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
-        return false;
-    }
-    let mut levels = topic.split('/');
-    for wanted in filter.split('/') {
-        if wanted == "#" {
-            return true;
-        }
-        match levels.next() {
-            Some(level) if wanted == "+" || wanted == level => {}
-            _ => return false,
-        }
-    }
-    levels.next().is_none()
 }
 
 /// Whether a client may subscribe to `filter`: its own commands and nothing else.
@@ -87,9 +108,22 @@ mod tests {
 
     #[test]
     fn topics_have_their_kinds() {
-        let filters = ["lp/#".to_owned(), "+/lines".to_owned()];
+        let mut config = Config::default();
+        config.mqtt.line_protocol.0 = vec!["lp/#".to_owned(), "+/lines".to_owned()];
+        let rule = |topic: &str, data_format: &str| MqttRule {
+            topics: vec![topic.to_owned()],
+            data_format: data_format.to_owned(),
+            name_override: if data_format == "value" { "m".to_owned() } else { String::new() },
+            ..MqttRule::default()
+        };
+        config.mqtt_rules = vec![rule("lp/special", "value"), rule("plain", "influx"), rule("#", "value")];
+        config.mqtt_rules[2].topics = vec!["+/ignored".to_owned()];
+        let topics = Topics::new(&config).unwrap();
         for (topic, kind) in [
             ("lp", Kind::Lines),
+            ("lp/special", Kind::Rule(0)),
+            ("plain", Kind::Lines),
+            ("a/ignored", Kind::Rule(2)),
             ("lp/a/b", Kind::Lines),
             ("x/lines", Kind::Lines),
             ("x/y/lines", Kind::Unknown),
@@ -106,7 +140,7 @@ mod tests {
             ("$SYS/x", Kind::Own),
             ("$lines/lines", Kind::Own),
         ] {
-            assert_eq!(Kind::of(topic, &filters), kind, "{topic}");
+            assert_eq!(topics.kind(topic), kind, "{topic}");
         }
     }
 

@@ -9,6 +9,7 @@ mod failing_disk;
 mod influx;
 mod life;
 mod mqtt;
+mod mqtt_command;
 mod process;
 mod quarantine;
 mod sql;

@@ -8,6 +8,7 @@ mod clients;
 mod flow;
 mod hostile;
 mod promises;
+mod rules;
 mod statements;
 
 use std::io::{Read, Write};
@@ -78,11 +79,7 @@ impl Setup {
 
     /// A connection that has said nothing yet.
     pub(super) fn dial(&self) -> Raw {
-        let stream = TcpStream::connect(self.mqtt).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Raw { stream, v5: false }
+        Raw::dial(self.mqtt)
     }
 
     /// A client of MQTT 3.1.1, accepted.
@@ -130,6 +127,15 @@ pub(super) struct Raw {
 }
 
 impl Raw {
+    /// A connection that has said nothing yet.
+    pub(super) fn dial(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Raw { stream, v5: false }
+    }
+
     pub(super) fn send(&mut self, packets: &str) {
         self.send_bytes(&bytes(packets));
     }
