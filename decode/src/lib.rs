@@ -20,4 +20,5 @@ pub mod csv;
 pub mod json_lines;
 pub mod line_protocol;
 pub mod mapping;
+pub mod sparkplug;
 pub mod time;

@@ -45,10 +45,15 @@ pub mod topic;
 mod value;
 mod zigbee2mqtt;
 
+use std::time::Duration;
+
+use crate::sparkplug::{Heard, Host, Sparkplug};
+
 pub use options::{RuleOptions, WrongOption};
 pub use rows::Rows;
 
 use frame::Frame;
+pub(crate) use frame::Framed;
 
 /// Refused parts that are told one by one; of more, their number.
 pub const REFUSED_MAX: usize = 4096;
@@ -89,13 +94,13 @@ pub struct Mapped {
 }
 
 impl Mapped {
-    fn whole(reason: impl Into<String>) -> Mapped {
+    pub(crate) fn whole(reason: impl Into<String>) -> Mapped {
         let mut mapped = Mapped::default();
         mapped.refuse(None, reason);
         mapped
     }
 
-    fn nothing_to_store() -> Mapped {
+    pub(crate) fn nothing_to_store() -> Mapped {
         Mapped { ignored: true, ..Mapped::default() }
     }
 
@@ -121,6 +126,7 @@ enum Decoder {
     Iotdb(iotdb::Iotdb),
     Tasmota(tasmota::Tasmota),
     Zigbee2mqtt(zigbee2mqtt::Zigbee2mqtt),
+    Sparkplug(Sparkplug),
     Ignore,
 }
 
@@ -154,7 +160,23 @@ impl Rule {
         self.frame.wants_user_properties()
     }
 
-    /// Adds the readings of `message` to `rows`.
+    /// Whether its messages mean something only beside earlier ones: [`Rule::hear`] reads them.
+    pub fn has_state(&self) -> bool {
+        matches!(self.decoder, Decoder::Sparkplug(_))
+    }
+
+    /// As [`Rule::map`], with what earlier messages said. `monotonic` is a time that never goes back.
+    pub fn hear(&self, host: &mut Host, message: &Message<'_>, monotonic: Duration, rows: &mut Rows) -> Heard {
+        let Decoder::Sparkplug(sparkplug) = &self.decoder else {
+            return Heard { mapped: self.map(message, rows), command: None };
+        };
+        match self.frame.of(message) {
+            Ok(framed) => sparkplug.hear(host, message, monotonic, &framed, rows),
+            Err(reason) => Heard { mapped: Mapped::whole(reason), command: None },
+        }
+    }
+
+    /// Adds the readings of `message` to `rows`, as if no other had come before.
     pub fn map(&self, message: &Message<'_>, rows: &mut Rows) -> Mapped {
         if let Decoder::Ignore = self.decoder {
             return Mapped::nothing_to_store();
@@ -170,6 +192,9 @@ impl Rule {
             Decoder::Iotdb(iotdb) => iotdb.map(message, &framed, rows),
             Decoder::Tasmota(tasmota) => tasmota.map(message, &framed, rows),
             Decoder::Zigbee2mqtt(zigbee) => zigbee.map(message, &framed, rows, self.filter_of(message.topic)),
+            Decoder::Sparkplug(sparkplug) => {
+                sparkplug.hear(&mut Host::default(), message, Duration::ZERO, &framed, rows).mapped
+            }
             Decoder::Ignore => Mapped::nothing_to_store(),
         }
     }

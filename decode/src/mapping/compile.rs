@@ -15,16 +15,17 @@ use super::value::{DataType, Scalar};
 use super::zigbee2mqtt::Zigbee2mqtt;
 use super::{Decoder, Rule};
 use crate::line_protocol::quote;
+use crate::sparkplug::Sparkplug;
 use crate::time::TimeFormat;
 
 /// The words of `data_format`.
-const FORMATS: [&str; 7] = ["influx", "json", "value", "iotdb", "tasmota", "zigbee2mqtt", "ignore"];
+const FORMATS: [&str; 8] = ["influx", "json", "value", "iotdb", "tasmota", "zigbee2mqtt", "sparkplug_b", "ignore"];
 /// Formats whose values are of JSON.
 const OF_JSON: &[&str] = &["json", "iotdb", "tasmota", "zigbee2mqtt"];
 /// Formats with objects by path.
 const OF_OBJECTS: &[&str] = &["json", "tasmota", "zigbee2mqtt"];
 /// All formats that store something.
-const STORED: &[&str] = &["influx", "json", "value", "iotdb", "tasmota", "zigbee2mqtt"];
+const STORED: &[&str] = &["influx", "json", "value", "iotdb", "tasmota", "zigbee2mqtt", "sparkplug_b"];
 
 impl Rule {
     /// Reads `options`.
@@ -228,6 +229,7 @@ fn decoder(options: &RuleOptions, frame: &mut Frame) -> Result<Decoder, WrongOpt
             tag_keys,
             fields,
         }),
+        "sparkplug_b" => Decoder::Sparkplug(Sparkplug { table: frame.table.take() }),
         _ => Decoder::Ignore,
     })
 }

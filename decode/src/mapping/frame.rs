@@ -23,7 +23,7 @@ pub(super) struct Frame {
 
 /// What it says of one message.
 #[derive(Debug)]
-pub(super) struct Framed<'a> {
+pub(crate) struct Framed<'a> {
     /// The table, if the rule or the topic names it.
     pub(super) table: Option<&'a str>,
     /// The name of the only field, if the topic names it.
@@ -88,7 +88,7 @@ impl Frame {
 
 impl<'a> Framed<'a> {
     /// A row with what is the same in all of them.
-    pub(super) fn row(&self, table: &'a str, time_us: i64) -> Row<'a> {
+    pub(crate) fn row(&self, table: &'a str, time_us: i64) -> Row<'a> {
         Row { table: self.table.unwrap_or(table), tags: self.tags.clone(), fields: self.fields.clone(), time_us }
     }
 

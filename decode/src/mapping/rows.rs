@@ -23,12 +23,12 @@ const TAG_BYTES_MAX: usize = 64 << 10;
 
 /// A row before it is checked.
 #[derive(Debug)]
-pub(super) struct Row<'a> {
-    pub(super) table: &'a str,
+pub(crate) struct Row<'a> {
+    pub(crate) table: &'a str,
     /// Without a value it is no tag.
-    pub(super) tags: Vec<(&'a str, &'a str)>,
-    pub(super) fields: Vec<(&'a str, Value<'a>)>,
-    pub(super) time_us: i64,
+    pub(crate) tags: Vec<(&'a str, &'a str)>,
+    pub(crate) fields: Vec<(&'a str, Value<'a>)>,
+    pub(crate) time_us: i64,
 }
 
 struct Open {
@@ -69,7 +69,7 @@ impl Rows {
     }
 
     /// Adds a row.
-    pub(super) fn push(&mut self, mut row: Row<'_>) -> Result<(), String> {
+    pub(crate) fn push(&mut self, mut row: Row<'_>) -> Result<(), String> {
         row.tags.retain(|(_, value)| !value.is_empty());
         check(&row)?;
         let at = self.table(row.table)?;

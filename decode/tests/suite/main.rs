@@ -4,4 +4,5 @@
 
 mod line_protocol;
 mod mapping;
+mod sparkplug;
 mod support;
