@@ -1,8 +1,9 @@
 //! What every request handler shares: the server's phase, its parts, its limits and its counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
+use decode::sparkplug::Host;
 use model::Clock;
 use query::QueryEngine;
 use storage::{ReplayProgress, Storage};
@@ -53,6 +54,8 @@ pub struct App {
     pub config: Config,
     /// What its rules say about topics.
     pub topics: Topics,
+    /// What edge nodes of Sparkplug said in their births.
+    pub edge_nodes: Mutex<Host>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Tasks of this process that panicked.
@@ -82,6 +85,7 @@ impl App {
         let bodies = usize::try_from(bodies).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Ok(Arc::new(App {
             topics: Topics::new(&config)?,
+            edge_nodes: Mutex::default(),
             bodies_kib: Arc::new(Semaphore::new(bodies)),
             // Two a core: one parses while another waits for a schema commit.
             parsers: Arc::new(Semaphore::new(2 * cores)),

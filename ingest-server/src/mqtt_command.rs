@@ -98,12 +98,15 @@ fn made(config: &Config, topics: &Topics, trial: &Trial, payload: &[u8], said: &
     let kind = topics.kind(topic);
     let takes = topics.rules().find(topic);
     match (kind, takes) {
-        (Kind::Rule(_) | Kind::Lines, Some((number, rule))) => {
+        (Kind::Rule(_) | Kind::Sparkplug(_) | Kind::Lines, Some((number, rule))) => {
             let name = if rule.name().is_empty() { String::new() } else { format!(" {:?}", rule.name()) };
             let filter = rule.filter_of(topic).unwrap_or_default();
             let _ = writeln!(said, "[[mqtt.rule]] number {}{name} takes {topic}, by the filter {filter}", number + 1);
             if kind == Kind::Lines {
                 return Ok(lines(payload));
+            }
+            if rule.has_state() {
+                said.push_str("as if it were the first message of its edge node: aliases are known by births only\n");
             }
             let mut rows = Rows::new(PUBLIC);
             let user_properties: Vec<(&str, &str)> =
@@ -132,7 +135,7 @@ fn made(config: &Config, topics: &Topics, trial: &Trial, payload: &[u8], said: &
         (Kind::Status, _) => Err(Failure::work(format!("{topic} is what an agent says of itself: see system.agents"))),
         (Kind::Command, _) => Err(Failure::work(format!("{topic} is a command for an agent: nothing is stored"))),
         (Kind::Own, _) => Err(Failure::work(format!("{topic} is one of the server's own topics: it is refused"))),
-        (Kind::Unknown | Kind::Rule(_), _) => {
+        (Kind::Unknown | Kind::Rule(_) | Kind::Sparkplug(_), _) => {
             Err(Failure::work(format!("no rule takes {topic}: a server would set the message aside")))
         }
     }

@@ -17,10 +17,11 @@ section! {
         /// Topic filters with the wildcards `+` and `#`. A rule with a name may have none.
         topics: Vec<String> = Vec::new(),
         /// How payloads are read: "influx" (line protocol), "json" (an object is a row, an array of them
-        /// several), "value" (one value), "iotdb", "tasmota", "zigbee2mqtt", or "ignore", which takes messages and
-        /// stores nothing.
+        /// several), "value" (one value), "iotdb", "tasmota", "zigbee2mqtt", "sparkplug_b", or "ignore", which takes
+        /// messages and stores nothing.
         data_format: String = "influx".into(),
-        /// The table. For "tasmota" what its tables' names begin with.
+        /// The table. For "tasmota" what its tables' names begin with. "sparkplug_b" has a table for each
+        /// group without it.
         name_override: String = String::new(),
         /// What levels of the topic are, by templates in which `_` stands for a level without a name and `#`
         /// at the end for the rest: measurement = "_/measurement/_" (the table), tags = "_/site/device",

@@ -210,8 +210,8 @@ fn write(replay: &Replay<'_>, payload: &SetAside) -> Result<Written, StorageErro
 /// Writes a message that could not be read when it came, if a rule reads it now. What the rule would take from user
 /// properties is not known any more.
 fn write_by_rule(replay: &Replay<'_>, payload: &SetAside) -> Result<Written, StorageError> {
-    let Some((_, rule)) = replay.topics.rules().find(&payload.topic).filter(|(_, rule)| !rule.wants_user_properties())
-    else {
+    let rule = replay.topics.rules().find(&payload.topic).map(|(_, rule)| rule);
+    let Some(rule) = rule.filter(|rule| !rule.wants_user_properties() && !rule.has_state()) else {
         return Ok(Written::NotReplayable);
     };
     let SetAside { topic, payload: bytes, time_us, .. } = payload;

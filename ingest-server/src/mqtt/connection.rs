@@ -34,6 +34,7 @@ use super::Mqtt;
 use super::ingest::{Batch, Budget, Group, Work};
 use super::links::{End, Forwarded, Link};
 use super::read::{self, Bad, Connect, Packet, Publish, Version, Wanted, code};
+use super::sparkplug;
 use super::topic::{self, Kind};
 use super::write::{Form, Welcome};
 use crate::metrics::Metrics;
@@ -595,6 +596,7 @@ impl Connection {
         self.job = None;
         if let Some(mut work) = work {
             self.waiting.extend(work.groups());
+            sparkplug::send(&self.mqtt, &self.client_id, &work.commands);
             if let Some((count, last)) = work.complaint.take().filter(|_| self.mqtt.links.may_complain(&self.client_id))
             {
                 let client = &*self.client_id;

@@ -5,7 +5,7 @@
 //!
 //! Consecutive payloads of plain line protocol are parsed and written as one: that is what makes small messages
 //! cheap. If a line of them is refused, each payload is parsed alone, so that what a message says never depends on
-//! its neighbours. Messages that a rule reads are in `mapped`.
+//! its neighbours. Messages that a rule reads are in `mapped`, those of Sparkplug edge nodes in `sparkplug`.
 //!
 //! Invariants
 //!  1. An item's acknowledgement is in a [`Group`] that waits for everything the item stores, and what is set aside
@@ -13,6 +13,7 @@
 //!  2. Items are written in the order in which they came; so are their groups.
 
 mod mapped;
+mod sparkplug;
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -145,7 +146,7 @@ impl Batch {
             self.topics_bytes += topic.len() + size_of::<Box<str>>();
         }
         let start = self.data.len() as u32;
-        if matches!(kind, What::Message(Kind::Rule(_))) {
+        if matches!(kind, What::Message(Kind::Rule(_) | Kind::Sparkplug(_))) {
             self.data.extend_from_slice(properties);
         }
         let at = self.data.len() as u32;
@@ -240,6 +241,10 @@ pub struct Work {
     batch: Batch,
     next: usize,
     groups: Vec<Group>,
+    /// What the edge node of the item `next` said, if storage has not taken it yet.
+    said: Option<sparkplug::Said>,
+    /// What is to be sent to the client, as far as it has subscribed to it.
+    pub commands: Vec<decode::sparkplug::Command>,
     /// What was set aside, for people: how many messages, and why the last one was.
     pub complaint: Option<(u64, String)>,
 }
@@ -247,7 +252,17 @@ pub struct Work {
 impl Work {
     /// Begins on `batch`, which came from `source`.
     pub fn new(app: Arc<App>, storage: Arc<Storage>, source: Arc<str>, batch: Batch) -> Self {
-        Work { app, storage, source, batch, next: 0, groups: Vec::new(), complaint: None }
+        Work {
+            app,
+            storage,
+            source,
+            batch,
+            next: 0,
+            groups: Vec::new(),
+            said: None,
+            commands: Vec::new(),
+            complaint: None,
+        }
     }
 
     /// Works off the batch: off the runtime's threads, a few batches of all connections at a time.
@@ -455,6 +470,7 @@ impl Work {
         match item.kind {
             What::Plain => self.plain(index..index + 1).map(|_| ()),
             What::Message(Kind::Rule(_)) => self.mapped(index..index + 1),
+            What::Message(Kind::Sparkplug(_)) => self.edge_node(index),
             What::Settled => {
                 self.push_group(index..index + 1, None, Vec::new());
                 Ok(())

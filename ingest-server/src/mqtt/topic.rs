@@ -19,6 +19,8 @@ pub enum Kind {
     Command,
     /// What the rule of this number says.
     Rule(u16),
+    /// What an edge node of Sparkplug says; the rule of this number.
+    Sparkplug(u16),
     /// None that this server takes.
     Unknown,
     /// A topic that begins with `$`: the server's own.
@@ -61,7 +63,7 @@ impl Topics {
         &self.rules
     }
 
-    /// The rule of [`Kind::Rule`].
+    /// The rule of [`Kind::Rule`] and [`Kind::Sparkplug`].
     pub fn rule(&self, number: u16) -> Option<&Rule> {
         self.rules.get(usize::from(number))
     }
@@ -83,6 +85,9 @@ impl Topics {
         match self.rules.find(topic) {
             // Joined and parsed as one: the way of small messages that is cheapest.
             Some((_, rule)) if rule.is_plain_lines() => Kind::Lines,
+            // To an edge node, and there is no way from client to client.
+            Some((_, rule)) if rule.has_state() && is_edge_command(topic) => Kind::Unknown,
+            Some((number, rule)) if rule.has_state() => Kind::Sparkplug(number as u16),
             Some((number, _)) => Kind::Rule(number as u16),
             None if self.line_protocol.iter().any(|filter| matches(filter, topic)) => Kind::Lines,
             None => Kind::Unknown,
@@ -95,11 +100,26 @@ pub fn agent(topic: &str) -> Option<(&str, &str)> {
     topic.strip_prefix(AGENTS)?.split_once('/').filter(|(agent, _)| !agent.is_empty())
 }
 
-/// Whether a client may subscribe to `filter`: its own commands and nothing else.
+/// Whether a client may subscribe to `filter`: its own commands, those of one edge node of Sparkplug, the state of its
+/// hosts, and nothing else. Which edge node a client is it says only later, by what it publishes.
 pub fn is_own_downlink(client_id: &str, filter: &str) -> bool {
-    agent(filter).is_some_and(|(agent, rest)| {
+    let of_agent = agent(filter).is_some_and(|(agent, rest)| {
         agent == client_id && rest.strip_prefix("cmd/").is_some_and(|name| !name.is_empty())
-    })
+    });
+    of_agent || is_edge_downlink(filter)
+}
+
+fn is_edge_command(topic: &str) -> bool {
+    matches!(topic.split('/').nth(2), Some("NCMD" | "DCMD"))
+}
+
+fn is_edge_downlink(filter: &str) -> bool {
+    let is_name = |level: &&str| !level.is_empty() && !matches!(*level, "+" | "#");
+    match filter.split('/').collect::<Vec<_>>().as_slice() {
+        ["spBv1.0", "STATE", _] | ["STATE", _] => true,
+        ["spBv1.0", group, "NCMD" | "DCMD", node, rest @ ..] => is_name(group) && is_name(node) && rest.len() <= 1,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -116,14 +136,16 @@ mod tests {
             name_override: if data_format == "value" { "m".to_owned() } else { String::new() },
             ..MqttRule::default()
         };
-        config.mqtt_rules = vec![rule("lp/special", "value"), rule("plain", "influx"), rule("#", "value")];
-        config.mqtt_rules[2].topics = vec!["+/ignored".to_owned()];
+        config.mqtt_rules = vec![rule("lp/special", "value"), rule("plain", "influx"), rule("+/ignored", "value")];
+        config.mqtt_rules.push(rule("spBv1.0/#", "sparkplug_b"));
         let topics = Topics::new(&config).unwrap();
         for (topic, kind) in [
             ("lp", Kind::Lines),
             ("lp/special", Kind::Rule(0)),
             ("plain", Kind::Lines),
             ("a/ignored", Kind::Rule(2)),
+            ("spBv1.0/g/NDATA/n", Kind::Sparkplug(3)),
+            ("spBv1.0/g/NCMD/n", Kind::Unknown),
             ("lp/a/b", Kind::Lines),
             ("x/lines", Kind::Lines),
             ("x/y/lines", Kind::Unknown),
@@ -185,6 +207,16 @@ mod tests {
             ("eden/v1/pi/#", false),
             ("eden/v1/pi/cmd", false),
             ("#", false),
+            ("spBv1.0/g/NCMD/n/#", true),
+            ("spBv1.0/g/DCMD/n/d", true),
+            ("spBv1.0/g/NCMD/n", true),
+            ("spBv1.0/STATE/scada", true),
+            ("spBv1.0/STATE/+", true),
+            ("STATE/scada", true),
+            ("spBv1.0/+/NCMD/n", false),
+            ("spBv1.0/g/NCMD/#", false),
+            ("spBv1.0/g/NDATA/n", false),
+            ("spBv1.0/#", false),
         ] {
             assert_eq!(is_own_downlink("pi", filter), own, "{filter}");
         }

@@ -9,6 +9,7 @@ mod flow;
 mod hostile;
 mod promises;
 mod rules;
+mod sparkplug;
 mod statements;
 
 use std::io::{Read, Write};
@@ -224,7 +225,7 @@ pub(super) fn publish(v5: bool, topic: &str, qos: u8, id: u16, payload: &[u8]) -
     packet
 }
 
-fn length(mut len: usize) -> Vec<u8> {
+pub(super) fn length(mut len: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         let byte = (len & 0x7f) as u8;

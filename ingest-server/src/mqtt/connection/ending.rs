@@ -80,7 +80,7 @@ impl Connection {
     async fn store_rest(&mut self, will: bool) {
         if let Some(will) = self.will.take().filter(|_| will) {
             let kind = self.mqtt.app.topics.kind(&will.topic);
-            if matches!(kind, Kind::Lines | Kind::Zstd | Kind::Status | Kind::Rule(_)) {
+            if matches!(kind, Kind::Lines | Kind::Zstd | Kind::Status | Kind::Rule(_) | Kind::Sparkplug(_)) {
                 self.batch.add(kind, &will.topic, &[], &will.payload, 0, 0);
             }
         }

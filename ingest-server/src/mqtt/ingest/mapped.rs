@@ -24,6 +24,11 @@ pub(super) fn rule_of(item: &Item) -> Option<u16> {
     }
 }
 
+/// The row of that number.
+pub(super) fn row_of(batches: &[TableBatch], line: u32) -> Option<(&TableBatch, usize)> {
+    batches.iter().find_map(|batch| Some((batch, batch.lines.iter().position(|of| *of == line)?)))
+}
+
 /// What the items of a range became.
 #[derive(Default)]
 struct Joined {
@@ -129,25 +134,33 @@ impl Work {
                 again = Some((index, rows.finish()));
             }
             let own_line = line - at.checked_sub(1).map_or(0, |before| ends[before]);
-            let found = again.iter().flat_map(|(_, batches)| batches).find_map(|batch| {
-                let row = batch.lines.iter().position(|line| *line == own_line)?;
-                Some((batch, row))
-            });
-            match found.and_then(|(batch, row)| write_row(batch, row)) {
-                Some(text) => {
-                    self.put_aside(index, Some(Precision::Microsecond), reason, text.as_bytes(), true, refused);
-                }
-                // No line can say it.
-                None => {
-                    let payload = self.batch.payload(&self.batch.items[index]);
-                    self.put_aside(index, None, reason, payload, false, refused);
-                }
-            }
-            refused.notes.push((index, format!("row refused: {reason}")));
+            let found = again.as_ref().and_then(|(_, batches)| row_of(batches, own_line));
+            self.put_row_aside(index, found, reason, refused);
         }
     }
 
-    fn put_aside(
+    /// Sets aside a row that storage did not take, as a line.
+    pub(super) fn put_row_aside(
+        &self,
+        index: usize,
+        row: Option<(&TableBatch, usize)>,
+        reason: &str,
+        refused: &mut Refused,
+    ) {
+        match row.and_then(|(batch, row)| write_row(batch, row)) {
+            Some(text) => {
+                self.put_aside(index, Some(Precision::Microsecond), reason, text.as_bytes(), true, refused);
+            }
+            // No line can say it.
+            None => {
+                let payload = self.batch.payload(&self.batch.items[index]);
+                self.put_aside(index, None, reason, payload, false, refused);
+            }
+        }
+        refused.notes.push((index, format!("row refused: {reason}")));
+    }
+
+    pub(super) fn put_aside(
         &self,
         index: usize,
         precision: Option<Precision>,
