@@ -69,7 +69,7 @@ pub struct Message<'a> {
     pub payload: &'a [u8],
     /// MQTT 5: what the sender added, names and values.
     pub user_properties: &'a [(&'a str, &'a str)],
-    /// The time of readings that have none, in microseconds.
+    /// The time of readings that have none, in microseconds; each further element of an array has one more.
     pub now_us: i64,
 }
 

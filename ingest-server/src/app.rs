@@ -1,6 +1,6 @@
 //! What every request handler shares: the server's phase, its parts, its limits and its counters.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use decode::sparkplug::Host;
@@ -13,6 +13,9 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::mqtt::topic::Topics;
+
+/// How far times of receipt may be ahead of the clock.
+const RECEIPTS_AHEAD_US_MAX: i64 = 1_000_000;
 
 /// The parts that exist once the log is replayed.
 #[derive(Clone)]
@@ -69,6 +72,8 @@ pub struct App {
     /// This process, for `/ping`.
     pub process_id: Uuid,
     phase: RwLock<Phase>,
+    /// Times of receipt before this one were given to messages.
+    receipts_us: AtomicI64,
     replay_done: AtomicU64,
     replay_total: AtomicU64,
 }
@@ -92,12 +97,26 @@ impl App {
             metrics: Metrics::default(),
             process_id: Uuid::new_v4(),
             phase: RwLock::new(Phase::Replaying),
+            receipts_us: AtomicI64::new(i64::MIN),
             replay_done: AtomicU64::new(0),
             replay_total: AtomicU64::new(0),
             config,
             clock,
             panics,
         }))
+    }
+
+    /// The time of receipt for a message that says none: now, or so little later that no earlier message has it.
+    pub fn receipt_us(&self) -> i64 {
+        let now_us = self.clock.now_us();
+        let last = self.receipts_us.load(Ordering::Relaxed);
+        // A clock that was set back is believed.
+        if (now_us..now_us.saturating_add(RECEIPTS_AHEAD_US_MAX)).contains(&last) { last } else { now_us }
+    }
+
+    /// Notes that times of receipt before `end_us` were given away.
+    pub fn note_receipts(&self, end_us: i64) {
+        self.receipts_us.store(end_us, Ordering::Relaxed);
     }
 
     /// The phase now.

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod body;
 pub mod cells;
 pub mod influx;
+mod json;
 pub mod left_out;
 pub mod metrics_page;
 pub mod quarantine;
@@ -67,6 +68,7 @@ pub const PATHS: &[(&str, &str, &str)] = &[
     ("/api/v2/write", "POST", "write_v2"),
     ("/write", "POST", "write_v1"),
     ("/query", "GET, POST", "query_v1"),
+    ("/api/v1/json", "POST", "json"),
     ("/api/v3/query_sql", "GET, POST", "query_sql"),
     ("/api/v1/table", "GET", "table"),
     ("/api/v1/quarantine/replay", "POST", "quarantine_replay"),
@@ -86,6 +88,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/write", post(influx::v1::write))
         .route("/query", get(influx::query::get).post(influx::query::post))
         .route("/api/v3/query_sql", get(query_sql::get).post(query_sql::post))
+        .route("/api/v1/json", post(json::write))
         .route("/api/v1/table", get(table::table))
         .route("/api/v1/quarantine/replay", post(quarantine::replay))
         .route("/_sql", post(sql::sql))

@@ -64,6 +64,17 @@ pub(super) fn text(payload: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(payload).map_err(|error| format!("byte {}: it is not UTF-8", error.valid_up_to() + 1))
 }
 
+/// Lines with their numbers, if a payload is JSON lines; else all of it. It is if one of its first two lines is an object or an
+/// array by itself, and the whole is not.
+fn documents(text: &str) -> Vec<(usize, &str)> {
+    let lines =
+        || text.lines().zip(1..).map(|(line, number)| (number, line)).filter(|(_, line)| !line.trim().is_empty());
+    let is_document = |line: &str| line.trim_start().starts_with(['{', '[']) && raw_json::elements(line).is_ok();
+    let is_lines =
+        text.contains('\n') && lines().take(2).any(|(_, line)| is_document(line)) && raw_json::elements(text).is_err();
+    if is_lines { lines().collect() } else { vec![(1, text)] }
+}
+
 /// How objects are read.
 #[derive(Clone, Debug)]
 pub(super) struct Json {
@@ -79,37 +90,71 @@ pub(super) struct Json {
 
 impl Json {
     pub(super) fn map(&self, message: &Message<'_>, framed: &Framed<'_>, rows: &mut Rows) -> Mapped {
-        let found = text(message.payload).and_then(|text| match raw_json::at(text, &self.query)? {
-            // The whole of it must be JSON, and nothing behind it.
-            Some(found) if self.query.is_empty() => raw_json::elements(text).map(|elements| (elements, found)),
-            Some(found) => Ok((raw_json::elements(found)?, found)),
-            None => Err("there is nothing at json_query in it".into()),
-        });
-        let (elements, whole) = match found {
-            Ok(found) => found,
+        let text = match text(message.payload) {
+            Ok(text) => text,
             Err(reason) => return Mapped::whole(reason),
         };
-        if elements.is_empty() {
-            return Mapped::whole("the array is empty");
-        }
+        let documents = documents(text);
         let mut mapped = Mapped::default();
-        let is_one = elements.len() == 1 && !whole.starts_with('[');
-        for (number, element) in elements.iter().enumerate() {
-            if let Err(reason) = self.row(element, message, framed, rows) {
-                if is_one && self.query.is_empty() {
-                    return Mapped::whole(reason);
-                }
-                let reason = if is_one { reason } else { format!("element {}: {reason}", number + 1) };
-                mapped.refuse(Some(element.as_bytes()), reason);
-            }
+        let first = rows.len();
+        if documents.len() == 1 {
+            self.document(text, None, (message, first), framed, rows, &mut mapped);
+            return mapped;
+        }
+        for (line, document) in documents {
+            self.document(document, Some(line), (message, first), framed, rows, &mut mapped);
         }
         mapped
     }
 
-    fn row(&self, element: &str, message: &Message<'_>, framed: &Framed<'_>, rows: &mut Rows) -> Result<(), String> {
+    /// One value, which is the whole payload or stands on a `line` of its own. Beside the message, the number of rows that
+    /// were there before it.
+    fn document(
+        &self,
+        text: &str,
+        line: Option<usize>,
+        message: (&Message<'_>, u32),
+        framed: &Framed<'_>,
+        rows: &mut Rows,
+        mapped: &mut Mapped,
+    ) {
+        let (message, first) = message;
+        let place = line.map_or(String::new(), |line| format!("line {line}: "));
+        // The whole payload is not copied to be set aside.
+        let whole = line.map(|_| text.as_bytes());
+        let found = raw_json::at(text, &self.query).and_then(|found| match found {
+            // All of it must be JSON, and nothing behind it.
+            Some(found) if self.query.is_empty() => raw_json::elements(text).map(|elements| (elements, found)),
+            Some(found) => Ok((raw_json::elements(found)?, found)),
+            None => Err("there is nothing at json_query in it".into()),
+        });
+        let (elements, value) = match found {
+            Ok((elements, _)) if elements.is_empty() => {
+                return mapped.refuse(whole, format!("{place}the array is empty"));
+            }
+            Ok(found) => found,
+            Err(reason) => return mapped.refuse(whole, format!("{place}{reason}")),
+        };
+        let is_one = elements.len() == 1 && !value.starts_with('[');
+        for (number, element) in elements.iter().enumerate() {
+            // Elements without a time are several readings, not one.
+            let now_us = message.now_us.saturating_add(i64::from(rows.len() - first));
+            if let Err(reason) = self.row(element, now_us, framed, rows) {
+                match is_one {
+                    true if self.query.is_empty() => mapped.refuse(whole, format!("{place}{reason}")),
+                    true => mapped.refuse(Some(element.as_bytes()), format!("{place}{reason}")),
+                    false => {
+                        mapped.refuse(Some(element.as_bytes()), format!("{place}element {}: {reason}", number + 1));
+                    }
+                }
+            }
+        }
+    }
+
+    fn row(&self, element: &str, now_us: i64, framed: &Framed<'_>, rows: &mut Rows) -> Result<(), String> {
         let values = flatten(element)?;
         let find = |path: &str| values.iter().find(|(name, _)| name == path).map(|(_, value)| value);
-        let mut time_us = message.now_us;
+        let mut time_us = now_us;
         if let Some((path, layout)) = &self.time {
             let value = find(path).ok_or_else(|| format!("there is no time at {}", quote(path)))?;
             time_us = layout.read(value).map_err(|reason| format!("{}: {reason}", quote(path)))?;

@@ -7,6 +7,7 @@ mod commands;
 mod damaged;
 mod failing_disk;
 mod influx;
+mod json;
 mod life;
 mod mqtt;
 mod mqtt_command;

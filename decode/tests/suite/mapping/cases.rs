@@ -113,12 +113,26 @@ fn an_array_is_several_rows_and_its_bad_elements_are_told_apart() {
     });
     let payload = r#"{"data":[{"rows":[{"name":"t","v":1},{"v":2},7,{"name":"u","v":"x"}]}],"other":1}"#;
     let (rows, refused) = mapped(&json, "a", payload);
-    assert_eq!(rows, ["t[] v=1.0 @7", "u[] v=\"x\" @7"]);
+    assert_eq!(rows, ["t[] v=1.0 @7", "u[] v=\"x\" @8"]);
     assert_eq!(refused.len(), 2);
     assert_eq!(refused[0], "element 2: there is no text at \"name\", which names the table <{\"v\":2}>");
     assert!(refused[1].starts_with("element 3: not a JSON object") && refused[1].ends_with(" <7>"), "{}", refused[1]);
     refuse(&json, "a", r#"{"data":[]}"#, "there is nothing at json_query in it");
     check(&json, "a", r#"{"data":[{"rows":{"name":"t","v":1}}]}"#, &["t[] v=1.0 @7"]);
+}
+
+#[test]
+fn a_payload_may_be_lines_of_json() {
+    let json = rule(&["a"], "json", |o| o.name_override = "t".into());
+    let (rows, refused) = mapped(&json, "a", "{\"v\":1}\n\nbad\r\n[{\"v\":2},3]\n{\"v\":4}");
+    assert_eq!(rows, ["t[] v=1.0 @7", "t[] v=2.0 @8", "t[] v=4.0 @9"]);
+    let reasons: Vec<&str> = refused.iter().map(|refused| refused.split(" not ").next().unwrap_or_default()).collect();
+    assert_eq!(reasons, ["line 3: it is", "line 4: element 2:"], "{refused:?}");
+    assert!(refused[0].ends_with(" <bad>"), "{refused:?}");
+    // The first of them may be bad, and what is written over several lines is one.
+    assert_eq!(mapped(&json, "a", "bad\n{\"v\":1}").0.len(), 1);
+    check(&json, "a", "[\n{\"v\":1}\n,\n{\"v\":2}\n]\n", &["t[] v=1.0 @7", "t[] v=2.0 @8"]);
+    refuse(&json, "a", "{\n\"v\":1,\n\"w\":\n}", "it is not JSON");
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub(crate) fn of_database(db: &str) -> &str {
 ///
 /// # Errors
 /// Says why not.
-pub(super) fn checked(db: &str) -> Result<String, String> {
+pub(crate) fn checked(db: &str) -> Result<String, String> {
     let schema = of_database(db);
     check_name("schema", schema).map_err(|e| e.to_string())?;
     if RESERVED.iter().any(|reserved| schema.eq_ignore_ascii_case(reserved)) {

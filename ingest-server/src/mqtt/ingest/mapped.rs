@@ -41,15 +41,17 @@ struct Joined {
 impl Work {
     /// Stores the items `range`, each of which a rule takes.
     pub(super) fn mapped(&mut self, range: Range<usize>) -> Result<(), StorageError> {
-        let now_us = self.app.clock.now_us();
+        let now_us = self.app.receipt_us();
         let mut rows = Rows::new(PUBLIC);
         let mut joined = Joined::default();
         for index in range.clone() {
-            let mapped = self.map(index, now_us, &mut rows);
+            // Messages without a time that come together are several readings, not one.
+            let mapped = self.map(index, now_us.saturating_add(rows.len().into()), &mut rows);
             joined.ends.push(rows.len());
             joined.ignored += u64::from(mapped.ignored);
             self.note_parts(index, mapped, &mut joined.refused);
         }
+        self.app.note_receipts(now_us.saturating_add(rows.len().into()));
         let batches = rows.finish();
         let pending = match batches.is_empty() {
             true => None,
@@ -128,12 +130,13 @@ impl Work {
         for RejectedRow { line, reason, .. } in rejected {
             let at = ends.partition_point(|end| end < line);
             let index = range.start + at;
+            let before = at.checked_sub(1).map_or(0, |before| ends[before]);
             if again.as_ref().is_none_or(|(of, _)| *of != index) {
                 let mut rows = Rows::new(PUBLIC);
-                self.map(index, now_us, &mut rows);
+                self.map(index, now_us.saturating_add(before.into()), &mut rows);
                 again = Some((index, rows.finish()));
             }
-            let own_line = line - at.checked_sub(1).map_or(0, |before| ends[before]);
+            let own_line = line - before;
             let found = again.as_ref().and_then(|(_, batches)| row_of(batches, own_line));
             self.put_row_aside(index, found, reason, refused);
         }

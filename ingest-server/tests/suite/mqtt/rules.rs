@@ -131,6 +131,20 @@ fn what_a_rule_cannot_read_or_a_table_not_take_is_set_aside_and_the_neighbours_a
 }
 
 #[test]
+fn messages_without_a_time_that_come_together_are_as_many_readings() {
+    let setup = start(vec![rule(&["v"], "value", |rule| rule.name_override = "v".into())]);
+    let mut raw = setup.v311("c");
+    let all: Vec<u8> = (1..=100_u16).flat_map(|id| publish(false, "v", 1, id, id.to_string().as_bytes())).collect();
+    for _ in 0..2 {
+        raw.send_bytes(&all);
+        for id in 1..=100 {
+            raw.expect(&format!("40 02 00 {id:02x}"));
+        }
+    }
+    assert_eq!(setup.rows("SELECT count(*), sum(value) FROM v"), json!([[200, 10_100.0]]));
+}
+
+#[test]
 fn user_properties_are_tags_where_a_rule_says_so() {
     let tags = |rule: &mut MqttRule| rule.user_property_tags = vec!["site".into(), "line".into()];
     let setup = start(vec![
