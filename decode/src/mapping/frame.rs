@@ -8,6 +8,9 @@ use super::rows::Row;
 use super::topic::Template;
 use crate::line_protocol::quote;
 
+/// Longest topic from which rows are made, and most bytes of the user properties that become tags: each row has them.
+const BYTES_MAX: usize = 1024;
+
 /// The part of a rule that does not look at the payload.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Frame {
@@ -51,6 +54,9 @@ impl Frame {
 
     /// Reads the topic and the properties of a message.
     pub(super) fn of<'a>(&'a self, message: &Message<'a>) -> Result<Framed<'a>, String> {
+        if message.topic.len() > BYTES_MAX {
+            return Err(format!("the topic has {} bytes; rules read {BYTES_MAX} at most", message.topic.len()));
+        }
         let mut levels: Vec<&str> = Vec::new();
         if self.templates().next().is_some() {
             levels = message.topic.split('/').collect();
@@ -71,14 +77,19 @@ impl Frame {
         if !self.topic_tag.is_empty() {
             tags.push((&self.topic_tag, message.topic));
         }
+        let mut bytes = 0;
         for name in &self.properties {
             let mut found = message.user_properties.iter().filter(|(of, _)| of == name);
             if let Some((_, value)) = found.next() {
                 if found.any(|(_, other)| other != value) {
                     return Err(format!("the user property {} is there twice, with two values", quote(name)));
                 }
+                bytes += value.len();
                 tags.push((name, value));
             }
+        }
+        if bytes > BYTES_MAX {
+            return Err(format!("the user properties that are tags have {bytes} bytes; {BYTES_MAX} are allowed"));
         }
         let fields = named(&self.fields).into_iter().map(|(name, level)| (name, Value::Text(level))).collect();
         let table = self.table.as_deref().or_else(|| first(&self.measurement));

@@ -12,6 +12,9 @@ use super::time_layout::TimeLayout;
 use super::{Mapped, Message, Rows, raw_json};
 use crate::json_lines::Scalar;
 
+/// Longest path of a device, in bytes.
+const DEVICE_BYTES_MAX: usize = 1024;
+
 /// How such messages are read.
 #[derive(Clone, Debug)]
 pub(super) struct Iotdb {
@@ -64,20 +67,34 @@ impl Iotdb {
             }
             _ => return mapped.refuse(Some(raw.as_bytes()), "right is either timestamp or timestamps"),
         };
+        if element.device.len() > DEVICE_BYTES_MAX {
+            let reason =
+                format!("the device has {} bytes; at most {DEVICE_BYTES_MAX} are allowed", element.device.len());
+            return mapped.refuse(Some(raw.as_bytes()), reason);
+        }
         let is_one = element.timestamp.is_some();
+        // A row that is set aside names device and measurements again; beyond it rows are counted, and all of the
+        // payload is set aside.
+        let mut bytes_left = 1024 + 2 * raw.len();
         for (number, (time, values)) in readings.into_iter().enumerate() {
-            if let Err(reason) = self.reading(&element, time, values, framed, rows) {
-                let part = serde_json::json!({
-                    "device": element.device,
-                    "timestamp": time,
-                    "measurements": element.measurements,
-                    "values": values,
-                });
-                match is_one {
-                    true => mapped.refuse(Some(raw.as_bytes()), reason),
-                    false => mapped.refuse(Some(part.to_string().as_bytes()), format!("row {}: {reason}", number + 1)),
-                }
+            let Err(reason) = self.reading(&element, time, values, framed, rows) else { continue };
+            if is_one {
+                mapped.refuse(Some(raw.as_bytes()), reason);
+                continue;
             }
+            if bytes_left == 0 {
+                mapped.refused_total += 1;
+                continue;
+            }
+            let part = serde_json::json!({
+                "device": element.device,
+                "timestamp": time,
+                "measurements": element.measurements,
+                "values": values,
+            });
+            let part = part.to_string();
+            bytes_left = bytes_left.saturating_sub(part.len());
+            mapped.refuse(Some(part.as_bytes()), format!("row {}: {reason}", number + 1));
         }
     }
 

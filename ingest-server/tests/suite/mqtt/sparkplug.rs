@@ -116,7 +116,9 @@ fn an_edge_node_is_heard_asked_again_after_a_gap_or_a_restart_and_never_misunder
 
     // The connection breaks, and its will is the node's death.
     drop(raw);
-    let _raw = connect(&eden);
+    let mut raw = connect(&eden);
+    // What comes after it in the log is durable after it.
+    say(&mut raw, "NDATA/n", &payload(10, Some(2), &[("pump", 0, true)]));
     let online = "SELECT online FROM sparkplug_state WHERE device_id IS NULL ORDER BY time DESC LIMIT 1";
     assert_eq!(eden.rows(online), json!([[false]]));
     let commands = eden.get("/metrics").body;
