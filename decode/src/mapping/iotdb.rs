@@ -73,6 +73,9 @@ impl Iotdb {
             return mapped.refuse(Some(raw.as_bytes()), reason);
         }
         let is_one = element.timestamp.is_some();
+        if readings.is_empty() {
+            return mapped.refuse(Some(raw.as_bytes()), "the list of timestamps is empty");
+        }
         // A row that is set aside names device and measurements again; beyond it rows are counted, and all of the
         // payload is set aside.
         let mut bytes_left = 1024 + 2 * raw.len();

@@ -69,6 +69,9 @@ impl Tasmota {
         };
         let values: Vec<(String, Scalar)> = values.into_iter().filter(|(path, _)| path != TIME).collect();
         let groups = if kind == "sensor" { by_sensor(values) } else { vec![("".into(), values)] };
+        if groups.is_empty() {
+            return Mapped::whole("there is no field in it");
+        }
         let is_one = groups.len() == 1;
         for (sensor, values) in &groups {
             let mut row = framed.row(&table, time_us);

@@ -228,6 +228,8 @@ fn tasmota_has_a_row_for_each_sensor_and_one_for_its_state() {
     check(&tasmota, "tele/lamp/LWT", "Offline", &["tasmota_lwt[device=lamp] online=false @7"]);
     refuse(&tasmota, "tele/lamp/LWT", "away", "neither Online nor Offline");
     refuse(&tasmota, "tele/lamp/STATE", "{\"Time\":\"soon\",\"a\":1}", "Time: \"soon\" is not a time");
+    refuse(&tasmota, "tele/lamp/SENSOR", "{}", "there is no field in it");
+    refuse(&tasmota, "tele/lamp/SENSOR", "{\"Time\":\"2026-06-01T08:30:00Z\"}", "there is no field in it");
     refuse(&tasmota, "tele/SENSOR", "{\"a\":1}", "the topic names no device");
     let (rows, refused) = mapped(&tasmota, "tele/lamp/SENSOR", r#"{"A":{"v":1},"B":{"Time":2}}"#);
     assert_eq!(rows, ["tasmota_sensor[device=lamp,sensor=A] v=1.0 @7"]);
@@ -310,6 +312,8 @@ fn the_json_of_iotdb_is_read_in_its_three_forms() {
     });
     let payload = r#"{"device":"root.sg.d1","timestamp":5,"measurements":["a"],"values":[1]}"#;
     check(&one_table, "root", payload, &["m[device=root.sg.d1] a=1.0 @5000000"]);
+    let empty = r#"{"device":"a.b","timestamps":[],"measurements":[],"values":[]}"#;
+    refuse(&iotdb, "root", empty, "the list of timestamps is empty");
     refuse(&iotdb, "root", r#"{"device":"a.b","measurements":[],"values":[]}"#, "either timestamp or timestamps");
 }
 
