@@ -5,11 +5,13 @@
 //!
 //! Invariants
 //!  1. A path stands once in what is returned, and none is at once a value and the beginning of another.
-//!  2. How deep objects nest is bounded by serde_json, and what is allocated by a multiple of the line (P14).
+//!  2. How deep objects nest is bounded by serde_json, how long a path is by [`NAME_BYTES_MAX`], and what is allocated by
+//!     a multiple of the line (P14).
 
 use std::collections::HashSet;
 use std::fmt;
 
+use model::name::NAME_BYTES_MAX;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// A value that is no object.
@@ -59,6 +61,11 @@ pub fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('.').map(|(at, _)| &path[..at])
 }
 
+fn too_long<E: serde::de::Error>(path: &str) -> E {
+    let start: String = path.chars().take(20).collect();
+    E::custom(format_args!("the name {start:?}… has {} bytes; at most {NAME_BYTES_MAX} are allowed", path.len()))
+}
+
 struct Object<'a> {
     path: String,
     into: &'a mut Vec<(String, Scalar)>,
@@ -77,6 +84,10 @@ impl<'de> Visitor<'de> for Object<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        // Each value below would have it in its own path.
+        if self.path.len() > NAME_BYTES_MAX {
+            return Err(too_long(&self.path));
+        }
         while let Some(name) = map.next_key::<String>()? {
             let path = if self.path.is_empty() { name } else { format!("{}.{name}", self.path) };
             map.next_value_seed(At { path, into: self.into })?;
@@ -189,8 +200,9 @@ mod tests {
 
     #[test]
     fn deep_and_mutated_lines_do_not_panic() {
-        let deep = format!("{}1{}", "{\"a\":".repeat(100_000), "}".repeat(100_000));
-        assert!(flatten(&deep).unwrap_err().contains("recursion limit"));
+        let deep = |start: &str, end: &str| format!("{{\"b\":{}1{}}}", start.repeat(100_000), end.repeat(100_000));
+        assert!(flatten(&deep("{\"a\":", "}")).unwrap_err().contains("at most 80 are allowed"));
+        assert!(flatten(&deep("[", "]")).unwrap_err().contains("recursion limit"));
         let seed = 12;
         let rng = SplitMix64::new(seed);
         let line = r#"{"a":{"b":[1,2,{"c":"\u00e4"}]},"d":-1.5e3,"e":null,"f":true}"#;

@@ -1,7 +1,8 @@
 //! Bytes of foreign formats to batches.
 //!
 //! Owns:     one module a format; each says precisely what it refused. Line protocol and metrics become
-//!           [`model::TableBatch`]es; CSV and JSON lines, which do not say what is a tag, become fields by name.
+//!           [`model::TableBatch`]es; CSV and JSON lines, which do not say what is a tag, become fields by name; messages
+//!           become batches by rules ([`mapping`]).
 //! Does not: do I/O, ask the time, know a table's schema (`storage` decides conflicts with it), or authorise.
 //!
 //! Every parser takes hostile bytes: it does not panic, and what it allocates is bounded by what it was given (P14).
@@ -19,7 +20,10 @@ pub mod csv;
 pub mod json_lines;
 pub mod line_protocol;
 pub mod line_text;
+pub mod mapping;
 pub mod metrics;
 pub mod otlp;
 pub mod prometheus;
+pub mod sparkplug;
+pub mod time;
 mod wire;

@@ -14,6 +14,7 @@
 mod number;
 mod scan;
 mod tables;
+mod write;
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,6 +22,9 @@ use std::str::FromStr;
 use model::name::{check_column_name, check_name};
 use model::record::AgentGap;
 use model::{TableBatch, Value};
+
+pub(crate) use scan::quote;
+pub use write::write_row;
 
 use scan::Fail;
 use tables::{SeriesRef, Tables};
@@ -442,10 +446,7 @@ impl<'a> Parser<'a> {
                 let raw = &text[at..end];
                 let key = scan::unescape(raw, b"\\,= ");
                 if key.ends_with('\\') {
-                    return Err(Fail {
-                        at,
-                        message: format!("the field name {} ends with a backslash", scan::quote(&key)),
-                    });
+                    return Err(Fail { at, message: format!("the field name {} ends with a backslash", quote(&key)) });
                 }
                 check_column_name("field", &key).map_err(|error| Fail { at, message: error.to_string() })?;
                 let name = self.tables.field_name(series.table, position, raw, &key).map_err(|fail| fail.moved(at))?;
@@ -513,11 +514,11 @@ impl<'a> Parser<'a> {
 
 /// Splits `key=value` and refuses a number that is none.
 fn key_value(word: &str) -> Result<(&str, &str), String> {
-    word.split_once('=').ok_or_else(|| format!("{} is not key=value", scan::quote(word)))
+    word.split_once('=').ok_or_else(|| format!("{} is not key=value", quote(word)))
 }
 
 fn number_of(word: &str, value: &str) -> Result<u64, String> {
-    value.parse::<u64>().map_err(|_| format!("{} is not a number below 2^64", scan::quote(word)))
+    value.parse::<u64>().map_err(|_| format!("{} is not a number below 2^64", quote(word)))
 }
 
 /// Reads what follows [`GAP_START`]. Keys in any order; unknown keys are left to newer versions.
@@ -535,7 +536,7 @@ fn gap(words: &str) -> Result<AgentGap, String> {
             }
             "time" => {
                 let number = value.parse::<i64>();
-                time.replace(number.map_err(|_| format!("{} is no time in microseconds", scan::quote(word)))?).is_some()
+                time.replace(number.map_err(|_| format!("{} is no time in microseconds", quote(word)))?).is_some()
             }
             _ => false,
         };

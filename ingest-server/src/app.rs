@@ -1,8 +1,9 @@
 //! What every request handler shares: the server's phase, its parts, its limits and its counters.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 
+use decode::sparkplug::Host;
 use model::Clock;
 use query::QueryEngine;
 use storage::{ReplayProgress, Storage};
@@ -11,6 +12,10 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::mqtt::topic::Topics;
+
+/// How far times of receipt may be ahead of the clock.
+const RECEIPTS_AHEAD_US_MAX: i64 = 1_000_000;
 
 /// The parts that exist once the log is replayed.
 #[derive(Clone)]
@@ -50,6 +55,10 @@ pub enum Unavailable {
 pub struct App {
     /// What is in force.
     pub config: Config,
+    /// What its rules say about topics.
+    pub topics: Topics,
+    /// What edge nodes of Sparkplug said in their births.
+    pub edge_nodes: Mutex<Host>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Tasks of this process that panicked.
@@ -63,30 +72,51 @@ pub struct App {
     /// This process, for `/ping`.
     pub process_id: Uuid,
     phase: RwLock<Phase>,
+    /// Times of receipt before this one were given to messages.
+    receipts_us: AtomicI64,
     replay_done: AtomicU64,
     replay_total: AtomicU64,
 }
 
 impl App {
     /// An app that replays.
-    pub fn new(config: Config, clock: Arc<dyn Clock>, panics: Arc<AtomicU64>) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// Which rule of the configuration is wrong.
+    pub fn new(config: Config, clock: Arc<dyn Clock>, panics: Arc<AtomicU64>) -> Result<Arc<Self>, String> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // A body must fit, or it could never be received.
         let bodies = config.http.bodies_memory.0.max(config.http.max_body_bytes.0).div_ceil(1024);
         let bodies = usize::try_from(bodies).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Arc::new(App {
+        Ok(Arc::new(App {
+            topics: Topics::new(&config)?,
+            edge_nodes: Mutex::default(),
             bodies_kib: Arc::new(Semaphore::new(bodies)),
             // Two a core: one parses while another waits for a schema commit.
             parsers: Arc::new(Semaphore::new(2 * cores)),
             metrics: Metrics::of(config.brokers.iter().map(|broker| &*broker.url)),
             process_id: Uuid::new_v4(),
             phase: RwLock::new(Phase::Replaying),
+            receipts_us: AtomicI64::new(i64::MIN),
             replay_done: AtomicU64::new(0),
             replay_total: AtomicU64::new(0),
             config,
             clock,
             panics,
-        })
+        }))
+    }
+
+    /// The time of receipt for a message that says none: now, or so little later that no earlier message has it.
+    pub fn receipt_us(&self) -> i64 {
+        let now_us = self.clock.now_us();
+        let last = self.receipts_us.load(Ordering::Relaxed);
+        // A clock that was set back is believed.
+        if (now_us..now_us.saturating_add(RECEIPTS_AHEAD_US_MAX)).contains(&last) { last } else { now_us }
+    }
+
+    /// Notes that times of receipt before `end_us` were given away.
+    pub fn note_receipts(&self, end_us: i64) {
+        self.receipts_us.store(end_us, Ordering::Relaxed);
     }
 
     /// The phase now.

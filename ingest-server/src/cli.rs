@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::http::influx::schema::of_database;
 use crate::serve::Surroundings;
 use crate::transfer::{self, time::TimeFormat};
-use crate::{check_command, demo, quarantine_command, sql_shell, write_command};
+use crate::{check_command, demo, mqtt_command, quarantine_command, sql_shell, write_command};
 
 /// Eden stores the readings of machines and answers SQL about them.
 #[derive(Debug, Parser)]
@@ -93,9 +93,46 @@ enum Command {
     /// Look at what could not be stored, and write it again.
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// Try out what the MQTT listener makes of messages.
+    #[command(subcommand)]
+    Mqtt(MqttCommand),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum MqttCommand {
+    /// Show which rule takes a message, the rows it becomes, and what is refused. Touches no data.
+    #[command(after_help = "Examples:\n  \
+                            eden mqtt test --topic lp/plant --payload 'room,site=here temperature=21.5'\n  \
+                            eden mqtt test --config eden.toml --topic tele/kitchen/SENSOR --file sensor.json\n  \
+                            mosquitto_sub -C 1 -t zigbee2mqtt/lamp | eden mqtt test --topic zigbee2mqtt/lamp\n  \
+                            eden mqtt test --topic plant/m7 --payload 21.5 --user-property site=here\n\n\
+                            Rows are shown as line protocol with times in microseconds. Rules are [[mqtt.rule]] of the\n\
+                            configuration. Whether the tables take the rows is not tried. Exit code 1 if no rule takes\n\
+                            the message, or a part of it is refused.")]
+    Test {
+        /// Topic of the message.
+        #[arg(long)]
+        topic: String,
+        /// What it says [default: standard input].
+        #[arg(long, value_name = "TEXT", conflicts_with = "file")]
+        payload: Option<String>,
+        /// File with what it says.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// A user property of MQTT 5; may be given again.
+        #[arg(long = "user-property", value_name = "NAME=VALUE", value_parser = name_and_value)]
+        user_properties: Vec<(String, String)>,
+        #[command(flatten)]
+        args: ConfigArgs,
+    },
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("right is NAME=VALUE, such as site=here")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, Args)]
@@ -346,6 +383,10 @@ pub fn run() -> ExitCode {
         }
         Command::Quarantine(QuarantineCommand::Replay { table, condition, target }) => {
             quarantine_command::replay(table.as_deref(), condition.as_deref(), &target)
+        }
+        Command::Mqtt(MqttCommand::Test { topic, payload, file, user_properties, args }) => {
+            let trial = mqtt_command::Trial { topic, payload, file, user_properties };
+            load(args.config).and_then(|config| mqtt_command::test(&config, &trial))
         }
         Command::Config(command) => configuration(command),
     };

@@ -10,6 +10,7 @@
 mod broker;
 mod load;
 mod manual;
+mod mqtt_rule;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use storage::StorageConfig;
 pub use broker::BrokerVersion;
 pub use load::{PartialWrites, TopicFilters};
 pub use manual::{manual, show};
+pub use mqtt_rule::MqttRule;
 pub use settings::{ByteSize, ConfigError, Period};
 
 section! {
@@ -47,7 +49,7 @@ section! {
         listen: String = "127.0.0.1:1883".into(),
         /// Topics whose messages are plain line protocol with times in nanoseconds, as filters with
         /// the wildcards `+` and `#`. By the environment: separated by commas. The topics of agents,
-        /// `eden/v1/...`, are taken whatever stands here.
+        /// `eden/v1/...`, are taken whatever stands here; [[mqtt.rule]] is asked before.
         line_protocol: TopicFilters = TopicFilters(vec!["lp/#".into()]),
         /// Connections at a time; further ones wait in the system's queue.
         connections_max: u32 = 10_000,
@@ -62,9 +64,9 @@ section! {
 }
 
 section! {
-    /// A broker whose messages are taken in: [[broker]] for each. Its topics are read by the rules of
+    /// A broker whose messages are taken in: [[mqtt.broker]] for each. Its topics are read by the rules of
     /// `[mqtt]`, as if devices published here.
-    "broker" BrokerSection {
+    "mqtt.broker" BrokerSection {
         /// Where it is: "mqtt://host:1883".
         url: String = String::new(),
         /// What is subscribed to, as filters with the wildcards `+` and `#`. Of several servers with
@@ -178,8 +180,10 @@ pub struct Config {
     pub http: Http,
     /// `[mqtt]`
     pub mqtt: Mqtt,
-    /// `[[broker]]`
+    /// `[[mqtt.broker]]`
     pub brokers: Vec<BrokerSection>,
+    /// `[[mqtt.rule]]`
+    pub mqtt_rules: Vec<MqttRule>,
     /// `[ingest]`
     pub ingest: Ingest,
     /// `[storage]`

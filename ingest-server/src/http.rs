@@ -9,6 +9,7 @@ pub mod body;
 pub mod cells;
 pub mod influx;
 pub(crate) mod intake;
+mod json;
 pub mod left_out;
 pub mod metrics_page;
 pub mod otlp;
@@ -75,6 +76,7 @@ pub const PATHS: &[(&str, &str, &str)] = &[
     ("/v1/metrics", "POST", "otlp_metrics"),
     ("/api/v1/arrow", "POST", "arrow"),
     ("/query", "GET, POST", "query_v1"),
+    ("/api/v1/json", "POST", "json"),
     ("/api/v3/query_sql", "GET, POST", "query_sql"),
     ("/api/v1/table", "GET", "table"),
     ("/api/v1/quarantine/replay", "POST", "quarantine_replay"),
@@ -98,6 +100,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/arrow", post(arrow::write))
         .route("/query", get(influx::query::get).post(influx::query::post))
         .route("/api/v3/query_sql", get(query_sql::get).post(query_sql::post))
+        .route("/api/v1/json", post(json::write))
         .route("/api/v1/table", get(table::table))
         .route("/api/v1/quarantine/replay", post(quarantine::replay))
         .route("/_sql", post(sql::sql))

@@ -36,6 +36,7 @@ pub mod failure;
 pub mod http;
 pub mod metrics;
 pub mod mqtt;
+pub mod mqtt_command;
 pub mod progress;
 pub mod quarantine_command;
 pub mod serve;

@@ -100,6 +100,8 @@ catalogue! {
     Counter MQTT_ACKS = "eden_mqtt_acks_total";
     /// MQTT messages of which something could not be stored: it is set aside, and the message acknowledged.
     Counter MQTT_SET_ASIDE = "eden_mqtt_messages_set_aside_total";
+    /// MQTT messages that a rule takes and of which it stores nothing.
+    Counter MQTT_IGNORED = "eden_mqtt_messages_ignored_total";
     /// Commands to agents, by what became of them: `sent`, `nobody` or `full`.
     Counter MQTT_COMMANDS = "eden_mqtt_commands_total";
     /// Times that an MQTT connection was not read because `[mqtt] messages_memory` was used up.
@@ -269,6 +271,8 @@ pub struct MqttMetrics {
     pub acks: AtomicU64,
     /// See [`MQTT_SET_ASIDE`].
     pub set_aside: AtomicU64,
+    /// See [`MQTT_IGNORED`].
+    pub ignored: AtomicU64,
     /// See [`MQTT_PAUSES`].
     pub pauses: AtomicU64,
     /// See [`MQTT_BUSY`].
@@ -309,6 +313,7 @@ impl MqttMetrics {
         page.one(&MQTT_DUPLICATES, get(&self.duplicates));
         page.one(&MQTT_ACKS, get(&self.acks));
         page.one(&MQTT_SET_ASIDE, get(&self.set_aside));
+        page.one(&MQTT_IGNORED, get(&self.ignored));
         labelled(page, &MQTT_COMMANDS, "result", &self.commands);
         page.one(&MQTT_PAUSES, get(&self.pauses));
         page.one(&MQTT_BUSY, get(&self.busy));

@@ -12,7 +12,9 @@ mod greet;
 pub mod ingest;
 pub mod links;
 pub mod read;
+pub mod sparkplug;
 pub mod topic;
+pub mod user_properties;
 pub mod write;
 
 use std::sync::Arc;

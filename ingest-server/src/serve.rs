@@ -104,6 +104,7 @@ impl Server {
             address => Some(listen(address, "mqtt", "1883").await?),
         };
         let app = App::new(config, Arc::clone(&surroundings.clock), Arc::clone(&surroundings.panics));
+        let app = app.map_err(Failure::usage)?;
         let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
         let accept = http::accept(listener, Arc::clone(&app), connections.clone(), stop.clone());
         let accepting = connections.spawn(accept);

@@ -7,6 +7,7 @@
 //!  1. A key that does not exist is an error that names its place and the closest key that does.
 //!  2. `PREFIX<SECTION>_<KEY>` in the environment sets `[section] key`, and nothing else does. Lists are in the file only.
 //!  3. What is shown reads back as the same configuration.
+//!  4. A list stands at the top of the file, `[[guest]]`, or below a section, `[[kettle.cup]]`.
 //!
 //! ```
 //! use settings::{Configuration, Others, Part, Period, Section};
@@ -42,7 +43,7 @@ mod section;
 mod units;
 mod value;
 
-pub use read::{ConfigError, Configuration, Others, Part, read, read_text, unknown};
+pub use read::{ConfigError, Configuration, Contradiction, Others, Part, read, read_text, unknown};
 pub use section::{Entry, Section, show_list_item, show_section};
 pub use units::{ByteSize, Period};
 pub use value::{Setting, Value, quoted, text};

@@ -46,7 +46,7 @@ pub enum ConfigError {
 
 /// A whole configuration.
 pub trait Configuration {
-    /// The names of all sections and lists.
+    /// The names of all sections and lists. A list may stand below a section: `kettle.cup` is `[[kettle.cup]]`.
     const SECTIONS: &'static [&'static str];
     /// The section or list of that name.
     fn part(&mut self, section: &str) -> Option<Part<'_>>;
@@ -64,7 +64,18 @@ pub enum Others {
 /// A place in the file, in bytes, and what is wrong there.
 type Wrong = (usize, String);
 type SetKey<'a> = Box<dyn FnMut(&str, &Value) -> Result<(), String> + 'a>;
-type SetList<'a> = Box<dyn FnOnce(&[&DeTable<'_>]) -> Result<(), Wrong> + 'a>;
+type SetList<'a> = Box<dyn FnOnce(&[Item<'_, '_>]) -> Result<(), Wrong> + 'a>;
+/// One of a list: where it stands, and its keys.
+type Item<'t, 's> = (usize, &'t DeTable<'s>);
+
+/// What is wrong with a section whose values are right one by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// The key that is to be changed.
+    pub key: &'static str,
+    /// What is wrong.
+    pub reason: String,
+}
 
 /// A section or list of a configuration while it is filled.
 pub struct Part<'a>(Kind<'a>);
@@ -82,11 +93,21 @@ impl<'a> Part<'a> {
 
     /// A list of sections: `[[name]]` for each. What the file says replaces what is there.
     pub fn list<S: Section>(list: &'a mut Vec<S>) -> Self {
-        Part(Kind::List(Box::new(|tables| {
-            let mut read = Vec::with_capacity(tables.len());
-            for table in tables {
+        Part::checked_list(list, |_| Ok(()))
+    }
+
+    /// As [`Part::list`], and each is looked at as a whole when all its keys are read.
+    pub fn checked_list<S: Section>(list: &'a mut Vec<S>, check: fn(&S) -> Result<(), Contradiction>) -> Self {
+        Part(Kind::List(Box::new(move |items| {
+            let mut read = Vec::with_capacity(items.len());
+            for (at, table) in items {
                 let mut section = S::default();
-                read_keys(S::KEYS, &mut |key, value| section.set(key, value), table)?;
+                read_keys(S::KEYS, &[], &mut |key, value| section.set(key, value), table)?;
+                check(&section).map_err(|Contradiction { key, reason }| {
+                    // Where the key is not written its default is wrong, and the head says which item it is.
+                    let at = table.get(key).map_or(*at, |value| value.span().start);
+                    (at, format!("{key}: {reason}"))
+                })?;
                 read.push(section);
             }
             *list = read;
@@ -94,25 +115,38 @@ impl<'a> Part<'a> {
         })))
     }
 
-    fn read(self, name: &str, at: usize, value: &Spanned<DeValue<'_>>) -> Result<(), Wrong> {
+    /// `below` are the keys of a section that are lists of their own.
+    fn read(self, name: &str, below: &[&str], at: usize, value: &Spanned<DeValue<'_>>) -> Result<(), Wrong> {
         match self.0 {
             Kind::Section { keys, mut set } => match value.get_ref().as_table() {
-                Some(table) => read_keys(keys, &mut set, table),
+                Some(table) => read_keys(keys, below, &mut set, table),
                 None => Err((at, format!("{name} is a section: write [{name}] on a line of its own"))),
             },
             Kind::List(set) => {
-                let tables = match value.get_ref() {
-                    DeValue::Array(items) => items.iter().map(|item| item.get_ref().as_table()).collect(),
+                let items: Option<Vec<Item<'_, '_>>> = match value.get_ref() {
+                    DeValue::Array(items) => {
+                        items.iter().map(|item| Some((item.span().start, item.get_ref().as_table()?))).collect()
+                    }
                     _ => None,
                 };
-                let tables: Option<Vec<&DeTable<'_>>> = tables;
-                match tables {
-                    Some(tables) => set(&tables),
+                match items {
+                    Some(items) => set(&items),
                     None => Err((at, format!("{name} is a list: write [[{name}]] on a line of its own for each"))),
                 }
             }
         }
     }
+}
+
+/// The lists below a section, without its name.
+fn lists_below<C: Configuration>(section: &str) -> Vec<&'static str> {
+    let below = |name: &&'static str| name.strip_prefix(section)?.strip_prefix('.');
+    C::SECTIONS.iter().filter_map(below).collect()
+}
+
+/// The names that stand at the top of a file.
+fn top_names<C: Configuration>() -> Vec<&'static str> {
+    C::SECTIONS.iter().copied().filter(|name| !name.contains('.')).collect()
 }
 
 /// Reads `file`, if there is one, and `environment` over it into `config`. Variables begin with `prefix`.
@@ -164,8 +198,17 @@ pub fn read_text<C: Configuration>(config: &mut C, path: &Path, text: &str) -> R
     })?;
     for (name, value) in table.get_ref() {
         let (at, name): (_, &str) = (name.span().start, name.get_ref());
-        let part = config.part(name).ok_or_else(|| wrong((at, unknown("section", name, C::SECTIONS))))?;
-        part.read(name, at, value).map_err(wrong)?;
+        // A name in quotes may have a dot, and is none of ours.
+        let part = config.part(name).filter(|_| !name.contains('.'));
+        let part = part.ok_or_else(|| wrong((at, unknown("section", name, &top_names::<C>()))))?;
+        let below = lists_below::<C>(name);
+        part.read(name, &below, at, value).map_err(wrong)?;
+        for (key, value) in value.get_ref().as_table().into_iter().flatten() {
+            let (at, full) = (key.span().start, format!("{name}.{}", key.get_ref()));
+            if let Some(part) = config.part(&full).filter(|_| below.contains(&&**key.get_ref())) {
+                part.read(&full, &[], at, value).map_err(wrong)?;
+            }
+        }
     }
     Ok(())
 }
@@ -174,37 +217,49 @@ pub fn read_text<C: Configuration>(config: &mut C, path: &Path, text: &str) -> R
 fn read_variable<C: Configuration>(config: &mut C, rest: &str, value: String, others: Others) -> Result<(), String> {
     let (section, key) = rest.split_once('_').unwrap_or((rest, ""));
     let section = section.to_ascii_lowercase();
+    let key = key.to_ascii_lowercase();
+    let in_file_only = |list: &str| Err(format!("[[{list}]] is a list: write it in the file"));
     match config.part(&section).map(|part| part.0) {
         Some(Kind::Section { keys, mut set }) => {
-            set_key(keys, &mut set, &key.to_ascii_lowercase(), &Value::Untyped(value))
+            let is_of =
+                |list: &&&str| key.strip_prefix(**list).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+            match lists_below::<C>(&section).iter().find(is_of).filter(|_| !keys.contains(&&*key)) {
+                Some(list) => in_file_only(&format!("{section}.{list}")),
+                None => set_key(keys, &[], &mut set, &key, &Value::Untyped(value)),
+            }
         }
-        Some(Kind::List(_)) => Err(format!("[[{section}]] is a list: write it in the file")),
+        Some(Kind::List(_)) => in_file_only(&section),
         None if others == Others::Ignored => Ok(()),
-        None => Err(unknown("section", &section, C::SECTIONS)),
+        None => Err(unknown("section", &section, &top_names::<C>())),
     }
 }
 
 fn read_keys(
     keys: &[&str],
+    below: &[&str],
     set: &mut dyn FnMut(&str, &Value) -> Result<(), String>,
     table: &DeTable<'_>,
 ) -> Result<(), Wrong> {
     for (key, value) in table {
+        if below.contains(&&**key.get_ref()) {
+            continue;
+        }
         let known = keys.contains(&&**key.get_ref());
         let at = if known { value.span().start } else { key.span().start };
-        set_key(keys, set, key.get_ref(), &untyped(value)).map_err(|reason| (at, reason))?;
+        set_key(keys, below, set, key.get_ref(), &untyped(value)).map_err(|reason| (at, reason))?;
     }
     Ok(())
 }
 
 fn set_key(
     keys: &[&str],
+    below: &[&str],
     set: &mut dyn FnMut(&str, &Value) -> Result<(), String>,
     key: &str,
     value: &Value,
 ) -> Result<(), String> {
     if !keys.contains(&key) {
-        return Err(unknown("key", key, keys));
+        return Err(unknown("key", key, &[keys, below].concat()));
     }
     set(key, value).map_err(|reason| format!("{key}: {reason}"))
 }

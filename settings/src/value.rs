@@ -62,6 +62,24 @@ impl Setting for String {
     }
 }
 
+/// Texts in a list; by the environment: separated by commas.
+impl Setting for Vec<String> {
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Texts(texts) => Ok(texts.clone()),
+            Value::Untyped(text) => {
+                Ok(text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect())
+            }
+            _ => Err("this key takes a list of texts: [\"room\", \"floor\"]".into()),
+        }
+    }
+
+    fn show(&self) -> String {
+        let texts: Vec<String> = self.iter().map(|text| quoted(text)).collect();
+        format!("[{}]", texts.join(", "))
+    }
+}
+
 impl Setting for PathBuf {
     fn read(value: &Value) -> Result<Self, String> {
         match text(value, "a path")? {

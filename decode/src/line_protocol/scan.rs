@@ -223,7 +223,7 @@ pub(super) fn unescape_into(text: &str, escapable: &[u8], out: &mut String) {
 }
 
 /// `text` in quotes and short, for messages.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     match text.char_indices().nth(40) {
         None => format!("{text:?}"),
         Some((cut, _)) => format!("{:?}…", &text[..cut]),

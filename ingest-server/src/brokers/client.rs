@@ -9,6 +9,7 @@ use bytes::Bytes;
 use rumqttc::v5;
 
 use crate::config::{BrokerSection, BrokerVersion};
+use crate::mqtt::user_properties;
 
 /// A ping after as much silence; one and a half times that, and the broker takes us for gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -38,6 +39,8 @@ pub(super) enum Heard {
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) topic: Bytes,
+    /// User properties of MQTT 5, as they stand in a packet.
+    pub(super) properties: Vec<u8>,
     pub(super) payload: Bytes,
     pub(super) id: u16,
     pub(super) qos: u8,
@@ -135,6 +138,17 @@ impl Client {
         }
     }
 
+    /// Publishes at QoS 0. False if the library takes no more.
+    pub(super) fn publish(&self, topic: &str, payload: &[u8]) -> bool {
+        match self {
+            Client::V311(client) => client.try_publish(topic, rumqttc::QoS::AtMostOnce, false, payload).is_ok(),
+            Client::V5(client) => {
+                let payload = Bytes::copy_from_slice(payload);
+                client.try_publish(topic, v5::mqttbytes::QoS::AtMostOnce, false, payload).is_ok()
+            }
+        }
+    }
+
     /// Says goodbye behind all acknowledgements.
     pub(super) fn disconnect(&self) {
         // If it cannot even be queued, the connection just ends.
@@ -155,6 +169,7 @@ impl Events {
                     Event::Incoming(Incoming::ConnAck(ack)) => Heard::Connected { knows_us: ack.session_present },
                     Event::Incoming(Incoming::Publish(publish)) => Heard::Message(Message {
                         topic: publish.topic.into(),
+                        properties: Vec::new(),
                         payload: publish.payload,
                         id: publish.pkid,
                         qos: publish.qos as u8,
@@ -175,6 +190,9 @@ impl Events {
                     Event::Incoming(Incoming::ConnAck(ack)) => Heard::Connected { knows_us: ack.session_present },
                     Event::Incoming(Incoming::Publish(publish)) => Heard::Message(Message {
                         topic: publish.topic,
+                        properties: publish
+                            .properties
+                            .map_or_else(Vec::new, |properties| user_properties::write(&properties.user_properties)),
                         payload: publish.payload,
                         id: publish.pkid,
                         qos: publish.qos as u8,

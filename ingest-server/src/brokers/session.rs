@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use decode::sparkplug::Command;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
@@ -17,7 +18,6 @@ use super::client::{self, Client, Events, Heard, Message};
 use super::{Broker, End};
 use crate::metrics::Metrics;
 use crate::mqtt::ingest::{Batch, Group, Work};
-use crate::mqtt::topic::Kind;
 
 /// How long CONNACK may take, the library's own limit included.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
@@ -75,7 +75,7 @@ async fn serve(broker: &Broker, client: Client, mut events: Events) -> End {
     let (to_acknowledger, worked) = mpsc::unbounded_channel::<Group>();
     let to_worker = Inlet::new(Some(to_worker));
     let stores = async {
-        match tokio::try_join!(work(broker, received, to_acknowledger), acknowledge(broker, worked, &client)) {
+        match tokio::try_join!(work(broker, received, to_acknowledger, &client), acknowledge(broker, worked, &client)) {
             // Nothing more comes, and all that came is acknowledged: the goodbye ends the listening.
             Ok(_) => {
                 client.disconnect();
@@ -136,15 +136,22 @@ async fn work(
     broker: &Broker,
     mut received: mpsc::UnboundedReceiver<Held>,
     to_acknowledger: mpsc::UnboundedSender<Group>,
+    client: &Client,
 ) -> Result<(), String> {
     let source: Arc<str> = format!("broker {}", broker.section.url).into();
-    let filters = &broker.app.config.mqtt.line_protocol.0;
     while let Some(first) = received.recv().await {
         let mut batch = Batch::default();
         let mut next = Some(first);
         while let Some((message, share)) = next {
             let topic = String::from_utf8_lossy(&message.topic);
-            batch.add(Kind::of(&topic, filters), &topic, &message.payload, message.id, message.qos);
+            batch.add(
+                broker.app.topics.kind(&topic),
+                &topic,
+                &message.properties,
+                &message.payload,
+                message.id,
+                message.qos,
+            );
             batch.budget.add_read(share);
             let is_full = batch.len() >= BATCH_MESSAGES_MAX || batch.bytes() >= BATCH_BYTES_MAX;
             next = if is_full { None } else { received.try_recv().ok() };
@@ -160,6 +167,15 @@ async fn work(
             let complaint = worked.complaint.take();
             if let Some((messages, last)) = complaint.filter(|_| broker.may_complain()) {
                 tracing::info!(broker = broker.section.url, messages, last, "messages of the broker were set aside");
+            }
+            for Command { topic, payload } in &worked.commands {
+                let is_sent = client.publish(topic, payload);
+                tracing::info!(
+                    broker = broker.section.url,
+                    topic,
+                    is_sent,
+                    "a Sparkplug edge node is asked to be born again"
+                );
             }
             for group in worked.groups() {
                 if to_acknowledger.send(group).is_err() {

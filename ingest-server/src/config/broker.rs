@@ -1,4 +1,4 @@
-//! What an entry of `[[broker]]` says, taken apart and checked.
+//! What an entry of `[[mqtt.broker]]` says, taken apart and checked.
 
 use settings::{Setting, Value, quoted, text};
 use url::Url;
@@ -94,11 +94,11 @@ impl Config {
     /// What is wrong with the brokers, if anything is.
     pub(super) fn check_brokers(&self) -> Result<(), String> {
         for (index, broker) in self.brokers.iter().enumerate() {
-            broker.check().map_err(|e| format!("[[broker]] {}: {e}", index + 1))?;
+            broker.check().map_err(|e| format!("[[mqtt.broker]] {}: {e}", index + 1))?;
             let same = |other: &&BrokerSection| other.url == broker.url && other.client_id == broker.client_id;
             if self.brokers[..index].iter().any(|other| same(&other)) {
                 return Err(format!(
-                    "[[broker]] {}: {} is there twice with one client_id, and the two would throw each other out; list all \
+                    "[[mqtt.broker]] {}: {} is there twice with one client_id, and the two would throw each other out; list all \
                      filters in one entry, or name a client_id in each",
                     index + 1,
                     broker.url
@@ -124,9 +124,9 @@ mod tests {
 
     #[test]
     fn a_broker_needs_an_address_and_topics() {
-        let config = check("[[broker]]\nurl = \"mqtt://broker\"\ntopics = [\"$share/eden/lp/#\"]\n").unwrap();
+        let config = check("[[mqtt.broker]]\nurl = \"mqtt://broker\"\ntopics = [\"$share/eden/lp/#\"]\n").unwrap();
         assert_eq!(config.brokers[0].address().unwrap(), ("broker".to_owned(), 1883));
-        let config = check("[[broker]]\nurl = \"mqtt://[::1]:1\"\ntopics = [\"#\"]\nqos = 0\n").unwrap();
+        let config = check("[[mqtt.broker]]\nurl = \"mqtt://[::1]:1\"\ntopics = [\"#\"]\nqos = 0\n").unwrap();
         assert_eq!(config.brokers[0].address().unwrap(), ("[::1]".to_owned(), 1));
         for (text, said) in [
             ("topics = [\"#\"]", "\"\" is no URL"),
@@ -139,15 +139,15 @@ mod tests {
             ("url = \"mqtt://b\"\ntopics = [\"#\"]\nversion = \"4\"", "\"4\" is no version"),
             ("url = \"mqtt://b\"\ntopics = [\"#/a\"]", "is not a topic filter"),
         ] {
-            let error = check(&format!("[[broker]]\n{text}\n")).unwrap_err();
+            let error = check(&format!("[[mqtt.broker]]\n{text}\n")).unwrap_err();
             assert!(error.contains(said), "{text}: {error}");
         }
     }
 
     #[test]
     fn two_clients_of_one_name_at_one_broker_are_refused() {
-        let one = "[[broker]]\nurl = \"mqtt://b\"\ntopics = [\"a\"]\n";
-        assert!(check(&format!("{one}{one}")).unwrap_err().starts_with("[[broker]] 2: mqtt://b is there twice"));
+        let one = "[[mqtt.broker]]\nurl = \"mqtt://b\"\ntopics = [\"a\"]\n";
+        assert!(check(&format!("{one}{one}")).unwrap_err().starts_with("[[mqtt.broker]] 2: mqtt://b is there twice"));
         check(&format!("{one}client_id = \"one\"\n{one}")).unwrap();
     }
 }

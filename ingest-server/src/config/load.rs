@@ -4,8 +4,8 @@ use std::path::Path;
 
 use settings::{ConfigError, Configuration, Others, Part, Section as _, Setting, Value, quoted, text};
 
-use super::{BrokerSection, Config, Http, Ingest, Mqtt, Process, Query, StorageSection};
-use crate::mqtt::topic::is_filter;
+use super::{BrokerSection, Config, Http, Ingest, Mqtt, MqttRule, Process, Query, StorageSection};
+use crate::mqtt::topic::{Topics, is_filter};
 
 /// MQTT topic filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,18 +72,28 @@ impl Config {
         let mut config = Config::default();
         settings::read(&mut config, file, environment, "EDEN_", Others::Ignored)?;
         config.check_brokers().map_err(ConfigError::Whole)?;
+        Topics::new(&config).map_err(ConfigError::Whole)?;
         Ok(config)
     }
 }
 
 impl Configuration for Config {
-    const SECTIONS: &'static [&'static str] =
-        &[Http::NAME, Mqtt::NAME, BrokerSection::NAME, Ingest::NAME, StorageSection::NAME, Query::NAME, Process::NAME];
+    const SECTIONS: &'static [&'static str] = &[
+        Http::NAME,
+        Mqtt::NAME,
+        MqttRule::NAME,
+        BrokerSection::NAME,
+        Ingest::NAME,
+        StorageSection::NAME,
+        Query::NAME,
+        Process::NAME,
+    ];
 
     fn part(&mut self, section: &str) -> Option<Part<'_>> {
         Some(match section {
             Http::NAME => Part::section(&mut self.http),
             Mqtt::NAME => Part::section(&mut self.mqtt),
+            MqttRule::NAME => Part::checked_list(&mut self.mqtt_rules, MqttRule::check),
             BrokerSection::NAME => Part::list(&mut self.brokers),
             Ingest::NAME => Part::section(&mut self.ingest),
             StorageSection::NAME => Part::section(&mut self.storage),
@@ -110,14 +120,9 @@ mod tests {
 
     #[test]
     fn every_section_is_known_by_its_name() {
-        for section in Config::SECTIONS {
+        for section in Config::SECTIONS.iter().filter(|section| !section.contains('.')) {
             let said = read(&format!("{section} = 1")).unwrap_err();
-            let right = if *section == BrokerSection::NAME {
-                format!("{section} is a list: write [[{section}]] on a line of its own for each")
-            } else {
-                format!("{section} is a section: write [{section}] on a line of its own")
-            };
-            assert_eq!(said, format!("eden.toml:1:1: {right}"));
+            assert_eq!(said, format!("eden.toml:1:1: {section} is a section: write [{section}] on a line of its own"));
         }
     }
 
@@ -140,6 +145,33 @@ mod tests {
         ] {
             assert_eq!(read(text).unwrap_err(), format!("eden.toml:2:17: line_protocol: {said}"));
         }
+    }
+
+    #[test]
+    fn a_rule_that_is_wrong_is_named_with_its_place() {
+        let good = "[[mqtt.rule]]\nname = \"a\"\ntopics = [\"x/+\"]\n";
+        assert_eq!(read(good).unwrap().mqtt_rules.len(), 1);
+        for (text, said) in [
+            ("[[mqtt.rule]]\ntopics = [\"a#\"]", "2:10: topics: \"a#\" is not a topic filter"),
+            ("[[mqtt.rule]]\ntopic = [\"a\"]", "2:1: unknown key \"topic\"; did you mean \"topics\"?"),
+            ("[[mqtt.rule]]\ntopics = [\"a\"]\ndata_format = \"json\"", "1:1: name_override: nothing names the table"),
+            ("[[mqtt.rule]]\ntopics = [\"eden/v1/+/x\"]", "2:10: topics: \"eden/v1/+/x\" is of this server's own"),
+            ("[[mqtt.rule]]\ntopics = [\"$SYS/#\"]", "2:10: topics: \"$SYS/#\" is of this server's own"),
+            ("[mqtt]\n[[mqtt.rules]]\n", "2:8: unknown key \"rules\"; did you mean \"rule\"?"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.starts_with(&format!("eden.toml:{said}")), "{error}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("eden.toml");
+        std::fs::write(&path, good.repeat(2)).unwrap();
+        let error = Config::load(Some(&path), []).unwrap_err().to_string();
+        assert_eq!(error, "configuration: [[mqtt.rule]] number 2: name: another rule has the name \"a\"");
+        assert!(
+            with_variable("EDEN_MQTT_RULE", "x")
+                .unwrap_err()
+                .ends_with("[[mqtt.rule]] is a list: write it in the file")
+        );
     }
 
     #[test]

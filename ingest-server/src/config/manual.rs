@@ -2,13 +2,16 @@
 
 use settings::{show_list_item, show_section};
 
-use super::{BrokerSection, Config};
+use super::{BrokerSection, Config, MqttRule};
 
 /// `config` as TOML, each key under its manual entry.
 pub fn show(config: &Config) -> String {
     let mut out = String::new();
     show_section(&mut out, &config.http);
     show_section(&mut out, &config.mqtt);
+    for rule in &config.mqtt_rules {
+        show_list_item(&mut out, rule);
+    }
     for broker in &config.brokers {
         show_list_item(&mut out, broker);
     }
@@ -21,8 +24,9 @@ pub fn show(config: &Config) -> String {
 
 /// The page `docs/config.md`.
 pub fn manual() -> String {
-    let mut broker = String::new();
-    show_list_item(&mut broker, &BrokerSection::default());
+    let mut lists = String::new();
+    show_list_item(&mut lists, &MqttRule::default());
+    show_list_item(&mut lists, &BrokerSection::default());
     format!(
         "# Configuration\n\n\
          `eden serve` reads `--config FILE`, else `eden.toml` in the working directory if there is one; every key has a\n\
@@ -31,8 +35,9 @@ pub fn manual() -> String {
          force.\n\n\
          All keys with their defaults, as `eden config show --defaults` prints them:\n\n\
          ```toml\n{}```\n\n\
-         There are no brokers by default. Each begins with these keys; `url` and `topics` have to be set, in the file only:\n\n\
-         ```toml\n{broker}```\n",
+         Lists, of which there are as many as are written, none by default. They are in the file only, in no variable of\n\
+         the environment. Their keys and defaults:\n\n\
+         ```toml\n{lists}```\n",
         show(&Config::default())
     )
 }
@@ -68,6 +73,9 @@ mod tests {
                 ..BrokerSection::default()
             },
         ];
+        let tags = [("site".to_owned(), "plant \"7\"".to_owned())].into();
+        let rule = MqttRule { topics: vec!["a/+".into(), "b".into()], tags, ..MqttRule::default() };
+        config.mqtt_rules = vec![rule.clone(), MqttRule { name: "second".into(), ..rule }];
         config.ingest.max_future = Period(Duration::from_secs(2));
         config.storage.memory = ByteSize(3);
         config.query.threads = 4;

@@ -4,14 +4,14 @@
 //! Does not: choose payloads by what is in them: a client asks `system.quarantine` for their ids.
 //!
 //! A payload is read as it was when it came: its schema, the unit of its times, and for lines without a time the time
-//! at which it came. It is not a batch of its agent any more: that is known, and would be a duplicate.
+//! at which it came. A message that could not be read at all is read by the rule that takes its topic now. It is not a batch of its agent any more: that is known, and would be a duplicate.
 //!
 //! Invariants
 //!  1. A payload leaves the quarantine only after all of its lines are durable elsewhere: in their tables, or what is
 //!     refused again in the quarantine (P1). A crash in between makes it be written twice, which changes nothing that
 //!     nobody corrected meanwhile.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::Extension;
@@ -20,12 +20,14 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use decode::line_protocol::{self, Options, Precision};
+use decode::mapping::{Message, Rows};
 use serde::Deserialize;
 use storage::{PendingWrite, QuarantineId, Quarantined, SetAside, Storage, StorageError};
 
 use super::answer::{STARTING_RETRY, unavailable};
 use super::{Peer, answer, body};
 use crate::app::App;
+use crate::mqtt::topic::Topics;
 
 /// Payloads written before the disk is waited for.
 const TOGETHER_MAX: usize = 256;
@@ -80,7 +82,10 @@ pub async fn replay(
         Err(reason) => return answer::error(StatusCode::BAD_REQUEST, reason),
     };
     let source = format!("http {peer}");
-    let work = tokio::task::spawn_blocking(move || run(&storage, wanted.as_ref(), &source));
+    let topics = app.topics.clone();
+    let work = tokio::task::spawn_blocking(move || {
+        run(&Replay { storage: &storage, topics: &topics, source: &source }, wanted.as_ref())
+    });
     match work.await {
         Ok((done, Ok(()))) => answer::json(StatusCode::OK, &serde_json::json!(done)),
         Ok((done, Err(error))) => {
@@ -100,17 +105,20 @@ fn wanted(bytes: &[u8]) -> Result<Option<HashSet<QuarantineId>>, String> {
     parsed.transpose().map_err(|id| format!("{id:?} is no id of system.quarantine; {right}"))
 }
 
+/// What writing again needs.
+struct Replay<'a> {
+    storage: &'a Storage,
+    topics: &'a Topics,
+    source: &'a str,
+}
+
 /// Writes again what is wanted. Blocks. What it says is done, is done, whether it fails later or not.
-fn run(
-    storage: &Storage,
-    wanted: Option<&HashSet<QuarantineId>>,
-    source: &str,
-) -> (Replayed, Result<(), StorageError>) {
+fn run(replay: &Replay<'_>, wanted: Option<&HashSet<QuarantineId>>) -> (Replayed, Result<(), StorageError>) {
     let mut done = Replayed::default();
-    let result = storage.quarantined().and_then(|kept| {
+    let result = replay.storage.quarantined().and_then(|kept| {
         let kept: Vec<Quarantined> =
             kept.into_iter().filter(|kept| wanted.is_none_or(|wanted| wanted.contains(&kept.id))).collect();
-        kept.chunks(TOGETHER_MAX).try_for_each(|payloads| together(storage, payloads, source, &mut done))
+        kept.chunks(TOGETHER_MAX).try_for_each(|payloads| together(replay, payloads, &mut done))
     });
     (done, result)
 }
@@ -127,16 +135,11 @@ enum Written {
     },
 }
 
-fn together(
-    storage: &Storage,
-    payloads: &[Quarantined],
-    source: &str,
-    done: &mut Replayed,
-) -> Result<(), StorageError> {
+fn together(replay: &Replay<'_>, payloads: &[Quarantined], done: &mut Replayed) -> Result<(), StorageError> {
     let (mut written, mut failed) = (Vec::with_capacity(payloads.len()), Ok(()));
     for kept in payloads {
         done.payloads += 1;
-        match write(storage, &kept.payload, source) {
+        match write(replay, &kept.payload) {
             Ok(Written::NotReplayable) => done.not_replayable += 1,
             Ok(Written::Refused) => done.refused += 1,
             Ok(Written::Pending { pending, again }) => written.push((kept.id, pending, again)),
@@ -158,15 +161,19 @@ fn together(
         pending.wait()?;
         ids.push(id);
     }
-    storage.set_aside(&again)?;
-    storage.replayed(&ids)?;
+    replay.storage.set_aside(&again)?;
+    replay.storage.replayed(&ids)?;
     done.lines += counted.lines;
     done.replayed += counted.replayed;
     done.refused += counted.refused;
     failed
 }
 
-fn write(storage: &Storage, payload: &SetAside, source: &str) -> Result<Written, StorageError> {
+fn write(replay: &Replay<'_>, payload: &SetAside) -> Result<Written, StorageError> {
+    let Replay { storage, source, .. } = *replay;
+    if payload.is_whole && payload.precision.is_empty() && payload.source.starts_with("mqtt ") {
+        return write_by_rule(replay, payload);
+    }
     let (true, Ok(precision)) = (payload.is_whole, payload.precision.parse::<Precision>()) else {
         return Ok(Written::NotReplayable);
     };
@@ -196,6 +203,49 @@ fn write(storage: &Storage, payload: &SetAside, source: &str) -> Result<Written,
         reason: reason.clone(),
         payload: line.to_vec(),
         ..payload.clone()
+    });
+    Ok(Written::Pending { again: again.collect(), pending })
+}
+
+/// Writes a message that could not be read when it came, if a rule reads it now. What the rule would take from user
+/// properties is not known any more.
+fn write_by_rule(replay: &Replay<'_>, payload: &SetAside) -> Result<Written, StorageError> {
+    let rule = replay.topics.rules().find(&payload.topic).map(|(_, rule)| rule);
+    let Some(rule) = rule.filter(|rule| !rule.wants_user_properties() && !rule.has_state()) else {
+        return Ok(Written::NotReplayable);
+    };
+    let SetAside { topic, payload: bytes, time_us, .. } = payload;
+    let mut rows = Rows::new(&payload.schema);
+    let mapped = rule.map(&Message { topic, payload: bytes, user_properties: &[], now_us: *time_us }, &mut rows);
+    if mapped.refused_total > 0 || rows.is_empty() {
+        return Ok(Written::Refused);
+    }
+    let batches = rows.finish();
+    // The rows of one message: few, and needed if not all of them are taken.
+    let lines: HashMap<u32, Option<String>> = batches
+        .iter()
+        .flat_map(|batch| {
+            batch.lines.iter().enumerate().map(|(row, line)| (*line, line_protocol::write_row(batch, row)))
+        })
+        .collect();
+    let source = format!("replay by {} of {}", replay.source, payload.source);
+    let mut pending = match replay.storage.write(batches, &source) {
+        Ok(pending) => pending,
+        Err(StorageError::Invalid(_)) => return Ok(Written::Refused),
+        Err(e) => return Err(e),
+    };
+    let rejected = std::mem::take(&mut pending.rejected);
+    if pending.accepted == 0 {
+        return Ok(Written::Refused);
+    }
+    let again = rejected.into_iter().map(|row| match lines.get(&row.line).cloned().flatten() {
+        Some(line) => SetAside {
+            precision: Precision::Microsecond.to_string(),
+            reason: row.reason,
+            payload: line.into_bytes(),
+            ..payload.clone()
+        },
+        None => SetAside { reason: row.reason, is_whole: false, ..payload.clone() },
     });
     Ok(Written::Pending { again: again.collect(), pending })
 }

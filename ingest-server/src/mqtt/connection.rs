@@ -34,6 +34,7 @@ use super::Mqtt;
 use super::ingest::{Batch, Budget, Group, Work};
 use super::links::{End, Forwarded, Link};
 use super::read::{self, Bad, Connect, Packet, Publish, Version, Wanted, code};
+use super::sparkplug;
 use super::topic::{self, Kind};
 use super::write::{Form, Welcome};
 use crate::metrics::Metrics;
@@ -493,7 +494,7 @@ impl Connection {
         if qos > 0 && !self.begin_message(publish)? {
             return Ok(());
         }
-        let kind = Kind::of(topic, &app.config.mqtt.line_protocol.0);
+        let kind = app.topics.kind(topic);
         match kind {
             Kind::Command => {
                 let agent = topic::agent(topic).map_or("", |(agent, _)| agent);
@@ -508,7 +509,7 @@ impl Connection {
             }
             Kind::Own if v5 => self.settle(id, qos, code::NOT_AUTHORIZED),
             kind => {
-                self.add(|batch| batch.add(kind, topic, payload, id, qos));
+                self.add(|batch| batch.add(kind, topic, publish.properties, payload, id, qos));
             }
         }
         Ok(())
@@ -595,6 +596,7 @@ impl Connection {
         self.job = None;
         if let Some(mut work) = work {
             self.waiting.extend(work.groups());
+            sparkplug::send(&self.mqtt, &self.client_id, &work.commands);
             if let Some((count, last)) = work.complaint.take().filter(|_| self.mqtt.links.may_complain(&self.client_id))
             {
                 let client = &*self.client_id;

@@ -5,12 +5,15 @@
 //!
 //! Consecutive payloads of plain line protocol are parsed and written as one: that is what makes small messages
 //! cheap. If a line of them is refused, each payload is parsed alone, so that what a message says never depends on
-//! its neighbours.
+//! its neighbours. Messages that a rule reads are in `mapped`, those of Sparkplug edge nodes in `sparkplug`.
 //!
 //! Invariants
 //!  1. An item's acknowledgement is in a [`Group`] that waits for everything the item stores, and what is set aside
 //!     of it is durable before (P1).
 //!  2. Items are written in the order in which they came; so are their groups.
+
+mod mapped;
+mod sparkplug;
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -64,7 +67,9 @@ pub struct Ack {
 struct Item {
     kind: What,
     topic: u32,
+    /// Where its properties begin, of which only rules want to know; the payload follows.
     start: u32,
+    payload: u32,
     end: u32,
     id: u16,
     qos: u8,
@@ -130,8 +135,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Adds a message. `qos` 0 has `id` 0.
-    pub fn add(&mut self, kind: Kind, topic: &str, payload: &[u8], id: u16, qos: u8) {
+    /// Adds a message. `qos` 0 has `id` 0; `properties` are those of MQTT 5, as they came.
+    pub fn add(&mut self, kind: Kind, topic: &str, properties: &[u8], payload: &[u8], id: u16, qos: u8) {
         let kind = match kind {
             Kind::Lines if !payload.starts_with(AGENT_HEADER_START) => What::Plain,
             kind => What::Message(kind),
@@ -141,6 +146,10 @@ impl Batch {
             self.topics_bytes += topic.len() + size_of::<Box<str>>();
         }
         let start = self.data.len() as u32;
+        if matches!(kind, What::Message(Kind::Rule(_) | Kind::Sparkplug(_))) {
+            self.data.extend_from_slice(properties);
+        }
+        let at = self.data.len() as u32;
         self.data.extend_from_slice(payload);
         let end = self.data.len() as u32;
         if kind == What::Plain {
@@ -151,13 +160,14 @@ impl Batch {
                 self.data.extend_from_slice(FENCE);
             }
         }
-        self.items.push(Item { kind, topic: self.topics.len() as u32 - 1, start, end, id, qos, code: 0 });
+        let topic = self.topics.len() as u32 - 1;
+        self.items.push(Item { kind, topic, start, payload: at, end, id, qos, code: 0 });
     }
 
     /// Adds an acknowledgement that waits for nothing but its turn.
     pub fn add_settled(&mut self, id: u16, qos: u8, code: u8) {
         let at = self.data.len() as u32;
-        self.items.push(Item { kind: What::Settled, topic: 0, start: at, end: at, id, qos, code });
+        self.items.push(Item { kind: What::Settled, topic: 0, start: at, payload: at, end: at, id, qos, code });
     }
 
     /// Messages.
@@ -176,7 +186,11 @@ impl Batch {
     }
 
     fn payload(&self, item: &Item) -> &[u8] {
-        &self.data[item.start as usize..item.end as usize]
+        &self.data[item.payload as usize..item.end as usize]
+    }
+
+    fn properties(&self, item: &Item) -> &[u8] {
+        &self.data[item.start as usize..item.payload as usize]
     }
 
     fn topic(&self, item: &Item) -> &str {
@@ -227,6 +241,10 @@ pub struct Work {
     batch: Batch,
     next: usize,
     groups: Vec<Group>,
+    /// What the edge node of the item `next` said, if storage has not taken it yet.
+    said: Option<sparkplug::Said>,
+    /// What is to be sent to the client, as far as it has subscribed to it.
+    pub commands: Vec<decode::sparkplug::Command>,
     /// What was set aside, for people: how many messages, and why the last one was.
     pub complaint: Option<(u64, String)>,
 }
@@ -234,7 +252,17 @@ pub struct Work {
 impl Work {
     /// Begins on `batch`, which came from `source`.
     pub fn new(app: Arc<App>, storage: Arc<Storage>, source: Arc<str>, batch: Batch) -> Self {
-        Work { app, storage, source, batch, next: 0, groups: Vec::new(), complaint: None }
+        Work {
+            app,
+            storage,
+            source,
+            batch,
+            next: 0,
+            groups: Vec::new(),
+            said: None,
+            commands: Vec::new(),
+            complaint: None,
+        }
     }
 
     /// Works off the batch: off the runtime's threads, a few batches of all connections at a time.
@@ -278,21 +306,32 @@ impl Work {
     fn run(&mut self) -> Result<(), StorageError> {
         while self.next < self.batch.items.len() {
             let first = self.next;
-            let mut end = first;
-            while let Some(item) = self.batch.items.get(end) {
-                let bytes = item.end - self.batch.items[first].start;
-                if item.kind != What::Plain || end > first && bytes as usize > JOINED_BYTES_MAX {
-                    break;
-                }
-                end += 1;
-            }
-            let done = if end > first { self.plain(first..end)? } else { first + 1 };
-            if end == first {
+            let plain = self.joined(first, |item| item.kind == What::Plain);
+            let mapped = self.joined(first, |item| mapped::rule_of(item).is_some());
+            if plain > first {
+                self.next = self.plain(first..plain)?;
+            } else if mapped > first {
+                self.mapped(first..mapped)?;
+                self.next = mapped;
+            } else {
                 self.single(first)?;
+                self.next = first + 1;
             }
-            self.next = done;
         }
         Ok(())
+    }
+
+    /// The end of those items from `first` on that are of one kind and are dealt with together.
+    fn joined(&self, first: usize, is_one: impl Fn(&Item) -> bool) -> usize {
+        let mut end = first;
+        while let Some(item) = self.batch.items.get(end) {
+            let bytes = item.end - self.batch.items[first].start;
+            if !is_one(item) || end > first && bytes as usize > JOINED_BYTES_MAX {
+                break;
+            }
+            end += 1;
+        }
+        end
     }
 
     /// Stores plain payloads, joined if all is well with them; says how many are dealt with.
@@ -430,6 +469,8 @@ impl Work {
         let item = self.batch.items[index];
         match item.kind {
             What::Plain => self.plain(index..index + 1).map(|_| ()),
+            What::Message(Kind::Rule(_)) => self.mapped(index..index + 1),
+            What::Message(Kind::Sparkplug(_)) => self.edge_node(index),
             What::Settled => {
                 self.push_group(index..index + 1, None, Vec::new());
                 Ok(())
@@ -437,7 +478,7 @@ impl Work {
             What::Message(Kind::Lines) => {
                 // Lent, not copied: it may be large.
                 let data = std::mem::take(&mut self.batch.data);
-                let result = self.agents(index, &data[item.start as usize..item.end as usize]);
+                let result = self.agents(index, &data[item.payload as usize..item.end as usize]);
                 self.batch.data = data;
                 result
             }

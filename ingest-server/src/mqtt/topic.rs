@@ -1,9 +1,15 @@
-//! Topics: which are whose, and filters on them.
+//! Topics: which are whose.
+
+use decode::mapping::{Rule, RuleOptions, Rules};
+
+pub use decode::mapping::topic::{is_filter, matches};
+
+use crate::config::{Config, MqttRule};
 
 /// What the payload of a topic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Line protocol: a topic of `[mqtt] line_protocol`, or an agent's `lp`.
+    /// Line protocol: a topic of `[mqtt] line_protocol` or of a rule that says no more, or an agent's `lp`.
     Lines,
     /// An agent's line protocol, compressed.
     Zstd,
@@ -11,6 +17,10 @@ pub enum Kind {
     Status,
     /// A command for an agent.
     Command,
+    /// What the rule of this number says.
+    Rule(u16),
+    /// What an edge node of Sparkplug says; the rule of this number.
+    Sparkplug(u16),
     /// None that this server takes.
     Unknown,
     /// A topic that begins with `$`: the server's own.
@@ -20,9 +30,46 @@ pub enum Kind {
 /// What agents' topics begin with.
 const AGENTS: &str = "eden/v1/";
 
-impl Kind {
-    /// Of `topic`; `filters` are those of `[mqtt] line_protocol`.
-    pub fn of(topic: &str, filters: &[String]) -> Self {
+/// Whether a filter is for topics that are the server's own.
+pub fn is_reserved(filter: &str) -> bool {
+    filter.starts_with(AGENTS) || filter.starts_with('$')
+}
+
+/// What the configuration says about topics.
+#[derive(Clone, Debug, Default)]
+pub struct Topics {
+    line_protocol: Vec<String>,
+    rules: Rules,
+}
+
+impl Topics {
+    /// By the settings.
+    ///
+    /// # Errors
+    /// Which rule is wrong, and what about it.
+    pub fn new(config: &Config) -> Result<Self, String> {
+        let options: Vec<RuleOptions> = config.mqtt_rules.iter().map(MqttRule::options).collect();
+        if options.len() > usize::from(u16::MAX) {
+            return Err(format!("there are {} rules; at most {} are allowed", options.len(), u16::MAX));
+        }
+        let rules = Rules::compile(&options).map_err(|(number, wrong)| {
+            format!("[[mqtt.rule]] number {}: {}: {}", number + 1, wrong.option, wrong.reason)
+        })?;
+        Ok(Topics { line_protocol: config.mqtt.line_protocol.0.clone(), rules })
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The rule of [`Kind::Rule`] and [`Kind::Sparkplug`].
+    pub fn rule(&self, number: u16) -> Option<&Rule> {
+        self.rules.get(usize::from(number))
+    }
+
+    /// What `topic` is.
+    pub fn kind(&self, topic: &str) -> Kind {
         if topic.starts_with('$') {
             return Kind::Own;
         }
@@ -35,7 +82,16 @@ impl Kind {
                 _ => Kind::Unknown,
             };
         }
-        if filters.iter().any(|filter| matches(filter, topic)) { Kind::Lines } else { Kind::Unknown }
+        match self.rules.find(topic) {
+            // Joined and parsed as one: the way of small messages that is cheapest.
+            Some((_, rule)) if rule.is_plain_lines() => Kind::Lines,
+            // To an edge node, and there is no way from client to client.
+            Some((_, rule)) if rule.has_state() && is_edge_command(topic) => Kind::Unknown,
+            Some((number, rule)) if rule.has_state() => Kind::Sparkplug(number as u16),
+            Some((number, _)) => Kind::Rule(number as u16),
+            None if self.line_protocol.iter().any(|filter| matches(filter, topic)) => Kind::Lines,
+            None => Kind::Unknown,
+        }
     }
 }
 
@@ -44,41 +100,26 @@ pub fn agent(topic: &str) -> Option<(&str, &str)> {
     topic.strip_prefix(AGENTS)?.split_once('/').filter(|(agent, _)| !agent.is_empty())
 }
 
-/// Whether `filter` is one by the rules of MQTT.
-pub fn is_filter(filter: &str) -> bool {
-    let mut levels = filter.split('/').peekable();
-    while let Some(level) = levels.next() {
-        let last = levels.peek().is_none();
-        if level.contains('#') && (level != "#" || !last) || level.contains('+') && level != "+" {
-            return false;
-        }
-    }
-    !filter.is_empty() && !filter.contains('\0')
-}
-
-/// Whether `filter` takes `topic`. A wildcard at the beginning takes no topic that begins with `$`.
-pub fn matches(filter: &str, topic: &str) -> bool {
-    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
-        return false;
-    }
-    let mut levels = topic.split('/');
-    for wanted in filter.split('/') {
-        if wanted == "#" {
-            return true;
-        }
-        match levels.next() {
-            Some(level) if wanted == "+" || wanted == level => {}
-            _ => return false,
-        }
-    }
-    levels.next().is_none()
-}
-
-/// Whether a client may subscribe to `filter`: its own commands and nothing else.
+/// Whether a client may subscribe to `filter`: its own commands, those of one edge node of Sparkplug, the state of its
+/// hosts, and nothing else. Which edge node a client is it says only later, by what it publishes.
 pub fn is_own_downlink(client_id: &str, filter: &str) -> bool {
-    agent(filter).is_some_and(|(agent, rest)| {
+    let of_agent = agent(filter).is_some_and(|(agent, rest)| {
         agent == client_id && rest.strip_prefix("cmd/").is_some_and(|name| !name.is_empty())
-    })
+    });
+    of_agent || is_edge_downlink(filter)
+}
+
+fn is_edge_command(topic: &str) -> bool {
+    matches!(topic.split('/').nth(2), Some("NCMD" | "DCMD"))
+}
+
+fn is_edge_downlink(filter: &str) -> bool {
+    let is_name = |level: &&str| !level.is_empty() && !matches!(*level, "+" | "#");
+    match filter.split('/').collect::<Vec<_>>().as_slice() {
+        ["spBv1.0", "STATE", _] | ["STATE", _] => true,
+        ["spBv1.0", group, "NCMD" | "DCMD", node, rest @ ..] => is_name(group) && is_name(node) && rest.len() <= 1,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -87,9 +128,24 @@ mod tests {
 
     #[test]
     fn topics_have_their_kinds() {
-        let filters = ["lp/#".to_owned(), "+/lines".to_owned()];
+        let mut config = Config::default();
+        config.mqtt.line_protocol.0 = vec!["lp/#".to_owned(), "+/lines".to_owned()];
+        let rule = |topic: &str, data_format: &str| MqttRule {
+            topics: vec![topic.to_owned()],
+            data_format: data_format.to_owned(),
+            name_override: if data_format == "value" { "m".to_owned() } else { String::new() },
+            ..MqttRule::default()
+        };
+        config.mqtt_rules = vec![rule("lp/special", "value"), rule("plain", "influx"), rule("+/ignored", "value")];
+        config.mqtt_rules.push(rule("spBv1.0/#", "sparkplug_b"));
+        let topics = Topics::new(&config).unwrap();
         for (topic, kind) in [
             ("lp", Kind::Lines),
+            ("lp/special", Kind::Rule(0)),
+            ("plain", Kind::Lines),
+            ("a/ignored", Kind::Rule(2)),
+            ("spBv1.0/g/NDATA/n", Kind::Sparkplug(3)),
+            ("spBv1.0/g/NCMD/n", Kind::Unknown),
             ("lp/a/b", Kind::Lines),
             ("x/lines", Kind::Lines),
             ("x/y/lines", Kind::Unknown),
@@ -106,7 +162,7 @@ mod tests {
             ("$SYS/x", Kind::Own),
             ("$lines/lines", Kind::Own),
         ] {
-            assert_eq!(Kind::of(topic, &filters), kind, "{topic}");
+            assert_eq!(topics.kind(topic), kind, "{topic}");
         }
     }
 
@@ -151,6 +207,16 @@ mod tests {
             ("eden/v1/pi/#", false),
             ("eden/v1/pi/cmd", false),
             ("#", false),
+            ("spBv1.0/g/NCMD/n/#", true),
+            ("spBv1.0/g/DCMD/n/d", true),
+            ("spBv1.0/g/NCMD/n", true),
+            ("spBv1.0/STATE/scada", true),
+            ("spBv1.0/STATE/+", true),
+            ("STATE/scada", true),
+            ("spBv1.0/+/NCMD/n", false),
+            ("spBv1.0/g/NCMD/#", false),
+            ("spBv1.0/g/NDATA/n", false),
+            ("spBv1.0/#", false),
         ] {
             assert_eq!(is_own_downlink("pi", filter), own, "{filter}");
         }

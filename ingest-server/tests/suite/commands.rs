@@ -118,6 +118,10 @@ fn help_and_version_teach() {
         (&["import", "--help"], "Importing a file again changes nothing"),
         (&["export", "--help"], "eden export --table press --output press.parquet"),
         (&["demo", "--help"], "--for"),
+        (
+            &["mqtt", "test", "--help"],
+            "eden mqtt test --config eden.toml --topic tele/kitchen/SENSOR --file sensor.json",
+        ),
     ] {
         let help = run(dir.path(), args);
         assert_eq!(help.code, Some(0));

@@ -8,6 +8,8 @@ mod clients;
 mod flow;
 mod hostile;
 mod promises;
+mod rules;
+mod sparkplug;
 mod statements;
 
 use std::io::{Read, Write};
@@ -78,11 +80,7 @@ impl Setup {
 
     /// A connection that has said nothing yet.
     pub(super) fn dial(&self) -> Raw {
-        let stream = TcpStream::connect(self.mqtt).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Raw { stream, v5: false }
+        Raw::dial(self.mqtt)
     }
 
     /// A client of MQTT 3.1.1, accepted.
@@ -130,6 +128,15 @@ pub(super) struct Raw {
 }
 
 impl Raw {
+    /// A connection that has said nothing yet.
+    pub(super) fn dial(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Raw { stream, v5: false }
+    }
+
     pub(super) fn send(&mut self, packets: &str) {
         self.send_bytes(&bytes(packets));
     }
@@ -218,7 +225,7 @@ pub(super) fn publish(v5: bool, topic: &str, qos: u8, id: u16, payload: &[u8]) -
     packet
 }
 
-fn length(mut len: usize) -> Vec<u8> {
+pub(super) fn length(mut len: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         let byte = (len & 0x7f) as u8;

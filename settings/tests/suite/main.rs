@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use expect_test::expect;
 use settings::{
-    ByteSize, ConfigError, Configuration, Others, Part, Period, Section as _, section, show_list_item, show_section,
+    ByteSize, ConfigError, Configuration, Contradiction, Others, Part, Period, Section as _, section, show_list_item,
+    show_section,
 };
 
 section! {
@@ -43,21 +44,44 @@ section! {
     }
 }
 
+section! {
+    /// A cup that is filled by the kettle.
+    "kettle.cup" Cup {
+        /// Whose it is.
+        of: String = String::new(),
+        /// What is put into it before.
+        with: Vec<String> = Vec::new(),
+    }
+}
+
+impl Cup {
+    fn check(&self) -> Result<(), Contradiction> {
+        let wrong = |key, reason: &str| Err(Contradiction { key, reason: reason.into() });
+        match &*self.of {
+            "" => wrong("of", "a cup is somebody's"),
+            "Bo" if !self.with.is_empty() => wrong("with", "Bo takes it as it is"),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Config {
     kettle: Kettle,
     notes: Notes,
     guests: Vec<Guest>,
+    cups: Vec<Cup>,
 }
 
 impl Configuration for Config {
-    const SECTIONS: &'static [&'static str] = &[Kettle::NAME, Notes::NAME, Guest::NAME];
+    const SECTIONS: &'static [&'static str] = &[Kettle::NAME, Cup::NAME, Notes::NAME, Guest::NAME];
 
     fn part(&mut self, section: &str) -> Option<Part<'_>> {
         Some(match section {
             Kettle::NAME => Part::section(&mut self.kettle),
             Notes::NAME => Part::section(&mut self.notes),
             Guest::NAME => Part::list(&mut self.guests),
+            Cup::NAME => Part::checked_list(&mut self.cups, Cup::check),
             _ => return None,
         })
     }
@@ -79,6 +103,9 @@ fn with_variable(name: &str, value: &str, others: Others) -> Result<Config, Stri
 fn show(config: &Config) -> String {
     let mut out = String::new();
     show_section(&mut out, &config.kettle);
+    for cup in &config.cups {
+        show_list_item(&mut out, cup);
+    }
     show_section(&mut out, &config.notes);
     for guest in &config.guests {
         show_list_item(&mut out, guest);
@@ -96,7 +123,7 @@ fn a_file_sets_what_it_names_and_leaves_the_rest() {
     assert_eq!(read("").unwrap(), Config::default());
     let config = read("[kettle]\ncups_max = 1_2\nshelf = '/a'\n[notes]\nmax_bytes = \"4KiB\"\n").unwrap();
     let kettle = Kettle { cups_max: 12, shelf: "/a".into(), ..Kettle::default() };
-    assert_eq!(config, Config { kettle, notes: Notes { max_bytes: ByteSize(4096) }, guests: Vec::new() });
+    assert_eq!(config, Config { kettle, notes: Notes { max_bytes: ByteSize(4096) }, ..Config::default() });
 }
 
 #[test]
@@ -105,6 +132,35 @@ fn a_list_has_an_item_for_each_of_its_heads_and_replaces_what_was_there() {
     let text = "[[guest]]\nname = \"Ada\"\ntakes = { milk = \"a drop\" }\n[[guest]]\nname = \"Bo\"\n";
     settings::read_text(&mut config, Path::new("tea.toml"), text).unwrap();
     assert_eq!(config.guests, [guest("Ada", &[("milk", "a drop")]), guest("Bo", &[])]);
+}
+
+fn cup(of: &str, with: &[&str]) -> Cup {
+    Cup { of: of.to_owned(), with: with.iter().map(|text| (*text).to_owned()).collect() }
+}
+
+#[test]
+fn a_list_may_stand_below_a_section_wherever_that_is() {
+    let cups = [cup("Ada", &["milk", "a \"spoon\""]), cup("Bo", &[])];
+    let list = "[[kettle.cup]]\nof = \"Ada\"\nwith = [\"milk\", 'a \"spoon\"']\n[[kettle.cup]]\nof = \"Bo\"\n";
+    for text in [list.to_owned(), format!("[kettle]\ncups_max = 4\n{list}"), format!("{list}[kettle]\ncups_max = 4\n")]
+    {
+        assert_eq!(read(&text).unwrap().cups, cups, "{text}");
+    }
+}
+
+#[test]
+fn what_an_item_of_a_list_says_as_a_whole_is_checked_and_has_a_place() {
+    for (text, said) in [
+        ("[[kettle.cup]]\nof = \"Ada\"\n[[kettle.cup]]\nwith = []", "3:1: of: a cup is somebody's"),
+        ("[[kettle.cup]]\nof = \"Bo\"\nwith = [\"milk\"]", "3:8: with: Bo takes it as it is"),
+        ("[[kettle.cup]]\nwiht = []", r#"2:1: unknown key "wiht"; did you mean "with"?"#),
+        ("[kettle]\n[[kettle.cpu]]", r#"2:10: unknown key "cpu"; did you mean "cup"?"#),
+        ("[kettle.cup]\nof = \"x\"", "1:9: kettle.cup is a list: write [[kettle.cup]] on a line of its own for each"),
+        ("[[\"kettle.cup\"]]", r#"1:3: unknown section "kettle.cup"; did you mean "kettle"?"#),
+        ("[[kettle.cup]]\nwith = \"milk\"", "2:8: with: this key takes a list of texts: [\"room\", \"floor\"]"),
+    ] {
+        assert_eq!(read(text).unwrap_err(), format!("tea.toml:{said}"));
+    }
 }
 
 #[test]
@@ -133,7 +189,7 @@ fn mistakes_in_a_file_are_named_with_their_place_and_what_is_close() {
         // Columns count characters.
         (
             "kettle = { label = \"grün\", off = 1 }",
-            r#"1:28: unknown key "off"; there are label, shelf, cups_max, off_after"#,
+            r#"1:28: unknown key "off"; there are label, shelf, cups_max, off_after, cup"#,
         ),
     ] {
         assert_eq!(read(text).unwrap_err(), format!("tea.toml:{said}"));
@@ -176,6 +232,8 @@ fn mistakes_in_the_environment_are_named() {
         ("TEA_KETTLE", r#"unknown key ""; there are label, shelf, cups_max, off_after"#),
         ("TEA_KETTLE_CUPS_MAX", "cups_max: this key takes a whole number without quotes"),
         ("TEA_GUEST_NAME", "[[guest]] is a list: write it in the file"),
+        ("TEA_KETTLE_CUP", "[[kettle.cup]] is a list: write it in the file"),
+        ("TEA_KETTLE_CUP_OF", "[[kettle.cup]] is a list: write it in the file"),
     ] {
         let said = format!("environment variable {name}: {said}");
         assert_eq!(with_variable(name, "x", Others::Ignored).unwrap_err(), said);
@@ -211,6 +269,7 @@ fn what_is_shown_reads_back_as_the_same_configuration() {
         },
         notes: Notes { max_bytes: ByteSize(1025) },
         guests: vec![guest("Ada", &[("two words", "\"\n'"), ("", "")]), guest("Bo", &[])],
+        cups: vec![cup("Ada", &["", "a \"\n'"]), cup("Bo", &[])],
     };
     let shown = show(&config);
     assert_eq!(read(&shown).unwrap(), config, "{shown}");

@@ -50,7 +50,7 @@ fn servers_share(seed: u64, lasts: Duration, folder: &Path) -> Outcome {
         .iter()
         .map(|version| {
             let text = format!(
-                "[[broker]]\nurl = \"mqtt://{}\"\ntopics = [\"$share/eden/lp/#\"]\nversion = \"{version}\"\n",
+                "[[mqtt.broker]]\nurl = \"mqtt://{}\"\ntopics = [\"$share/eden/lp/#\"]\nversion = \"{version}\"\n",
                 mosquitto.address
             );
             let mut eden = Eden::options("brokers").configuration(&text).start();

@@ -79,9 +79,9 @@ impl Connection {
     /// Stores what came before the end, though nobody waits for it, and the will.
     async fn store_rest(&mut self, will: bool) {
         if let Some(will) = self.will.take().filter(|_| will) {
-            let kind = Kind::of(&will.topic, &self.mqtt.app.config.mqtt.line_protocol.0);
-            if matches!(kind, Kind::Lines | Kind::Zstd | Kind::Status) {
-                self.batch.add(kind, &will.topic, &will.payload, 0, 0);
+            let kind = self.mqtt.app.topics.kind(&will.topic);
+            if matches!(kind, Kind::Lines | Kind::Zstd | Kind::Status | Kind::Rule(_) | Kind::Sparkplug(_)) {
+                self.batch.add(kind, &will.topic, &[], &will.payload, 0, 0);
             }
         }
         loop {
