@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::mqtt::sessions::Sessions;
 
 /// The parts that exist once the log is replayed.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub struct Parts {
     pub storage: Arc<Storage>,
     /// Who answers SQL.
     pub engine: Arc<QueryEngine>,
+    /// What waits for MQTT clients.
+    pub sessions: Arc<Sessions>,
 }
 
 /// Where the server is in its life.

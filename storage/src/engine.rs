@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use model::{Clock, NodeId, Rng, TableBatch, TableId, TableName, record};
+use model::{Clock, NodeEpoch, NodeId, Rng, TableBatch, TableId, TableName, record};
 use object_store::ObjectStore;
 use wal::disk::{self, DiskLock};
 use wal::{Group, Loss, Outcome, WalError};
@@ -461,6 +461,11 @@ impl Storage {
     /// The node that this data folder is: drawn when the folder was made, the same at every start.
     pub fn node(&self) -> NodeId {
         self.shared.context.node
+    }
+
+    /// The present life of the node: higher at every start.
+    pub fn epoch(&self) -> NodeEpoch {
+        self.shared.context.epoch
     }
 
     /// Counters and gauges.
