@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::connections::Connections;
 use crate::metrics::Metrics;
 use crate::mqtt::sessions::Sessions;
 
@@ -59,6 +60,8 @@ pub struct App {
     pub panics: Arc<AtomicU64>,
     /// Counters of this room.
     pub metrics: Metrics,
+    /// Who is connected.
+    pub connections: Arc<Connections>,
     /// KiB of bodies that may be in reception.
     pub bodies_kib: Arc<Semaphore>,
     /// Bodies that may be decompressed and parsed at a time.
@@ -82,6 +85,7 @@ impl App {
             // Two a core: one parses while another waits for a schema commit.
             parsers: Arc::new(Semaphore::new(2 * cores)),
             metrics: Metrics::default(),
+            connections: Arc::default(),
             process_id: Uuid::new_v4(),
             phase: RwLock::new(Phase::Replaying),
             replay_done: AtomicU64::new(0),

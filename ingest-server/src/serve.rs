@@ -24,6 +24,7 @@ use wal::disk::{LocalDisk, SharedDisk};
 use crate::addresses::{Addresses, Stale};
 use crate::app::{App, Parts, Phase, share};
 use crate::config::Config;
+use crate::connections::ConnectionsTable;
 use crate::failure::Failure;
 use crate::mqtt::sessions::Sessions;
 use crate::{http, mqtt};
@@ -259,6 +260,8 @@ fn open_parts(app: &Arc<App>, surroundings: Surroundings) -> Result<Parts, Failu
     let (memory, expiry) = (config.mqtt.sessions_memory.bytes(), config.mqtt.session_expiry_max.0);
     let sessions = Sessions::open(disk, &config.storage.data, life, clock, memory, expiry)
         .map_err(|e| cannot_open(&config.storage.data, e))?;
+    let connections = ConnectionsTable::new(Arc::clone(&app.connections), Arc::clone(&sessions));
+    storage.show(ConnectionsTable::NAME, Arc::new(connections));
     Ok(Parts { storage, engine: Arc::new(engine), sessions })
 }
 

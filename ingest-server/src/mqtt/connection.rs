@@ -390,7 +390,7 @@ impl Connection {
             self.form.received(&mut self.out, ack.qos, ack.id, ack.code, ack.reason.as_deref());
         }
         self.unsettled = self.unsettled.saturating_sub(group.messages);
-        self.link.unsettled.store(self.unsettled, Ordering::Relaxed);
+        self.link.shown.in_flight.store(self.unsettled as u64, Ordering::Relaxed);
         self.unsettled_bytes = self.unsettled_bytes.saturating_sub(group.bytes);
         if self.unsettled == 0 {
             self.shrink();

@@ -18,11 +18,12 @@ use tokio::time::timeout;
 
 use super::Mqtt;
 use super::connection::{Connection, LINGER_TIME_MAX, linger, reason, say};
-use super::links::{Facts, Link};
+use super::links::Link;
 use super::read::{self, Bad, Connect, Refusal, Version, code};
 use super::sessions::Began;
 use super::write;
 use crate::app::Parts;
+use crate::connections::Facts;
 use crate::metrics::Metrics;
 
 /// CONNECT must be there in this time.
@@ -42,6 +43,7 @@ pub(super) async fn accepted(mqtt: Arc<Mqtt>, stream: TcpStream, peer: SocketAdd
         tracing::debug!(%peer, error = %e, "set TCP_NODELAY");
     }
     let link = mqtt.links.open();
+    let showing = mqtt.app.connections.show(&link.shown);
     // Boxed: the tasks of connections that are past it do not carry its state.
     let connection = Box::pin(greet(&mqtt, stream, peer, &link)).await;
     match connection {
@@ -49,7 +51,7 @@ pub(super) async fn accepted(mqtt: Arc<Mqtt>, stream: TcpStream, peer: SocketAdd
         None => mqtt.links.leave(None, &link),
     }
     mqtt.app.metrics.mqtt.connections.fetch_sub(1, Ordering::Relaxed);
-    drop(place);
+    drop((place, showing));
 }
 
 /// Receives CONNECT and answers it; `None` if there is no connection.
@@ -179,8 +181,13 @@ async fn enter(
         mqtt.links.leave(Some(&id), link);
         return Err(unavailable(connect.version));
     }
-    let facts = Facts { client: Arc::clone(&id), version: connect.version, peer, since_us: mqtt.app.clock.now_us() };
+    let version = match connect.version {
+        Version::V31 => "3.1",
+        Version::V311 => "3.1.1",
+        Version::V5 => "5",
+    };
+    let since_us = mqtt.app.clock.now_us();
     // Nobody else sets it.
-    let _ = link.facts.set(facts);
+    let _ = link.shown.facts.set(Facts { protocol: "mqtt", version, client: Arc::clone(&id), peer, since_us });
     Ok(Client { id, assigned_id, link: Arc::clone(link), peer, began })
 }

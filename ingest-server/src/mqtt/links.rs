@@ -1,21 +1,20 @@
 //! Who is connected, and how connections are told to end.
 //!
-//! Owns:     which connection has a client id; what is shown of each; of whom the log has complained.
+//! Owns:     which connection has a client id; of whom the log has complained.
 //! Does not: know what clients have subscribed to (`sessions`).
 //!
 //! Invariant: at most one connection has a client id. A new one tells the old one to end, and waits for it.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::read::Version;
+use crate::connections::Shown;
 
 /// Why a connection is told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,19 +25,6 @@ pub enum End {
     TakenOver,
 }
 
-/// Who has connected, and how.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// The client id.
-    pub client: Arc<str>,
-    /// Of the protocol.
-    pub version: Version,
-    /// Where from.
-    pub peer: SocketAddr,
-    /// Since when, in microseconds since 1970.
-    pub since_us: i64,
-}
-
 /// One connection, as others see it.
 #[derive(Debug, Default)]
 pub struct Link {
@@ -47,14 +33,8 @@ pub struct Link {
     pub waker: AtomicWaker,
     /// There is something for its task.
     news: AtomicBool,
-    /// Known once the client is.
-    pub facts: OnceLock<Facts>,
-    /// Messages received.
-    pub messages: AtomicU64,
-    /// Bytes received.
-    pub bytes: AtomicU64,
-    /// Messages received that are not stored yet.
-    pub unsettled: AtomicUsize,
+    /// What is shown of it.
+    pub shown: Arc<Shown>,
     state: Mutex<State>,
 }
 
@@ -174,10 +154,5 @@ impl Links {
         }
         complaints.insert(Arc::clone(id), now);
         true
-    }
-
-    /// Those that are connected, each with what is known of it.
-    pub fn all(&self) -> Vec<Arc<Link>> {
-        self.inner().all.values().filter(|link| link.facts.get().is_some()).cloned().collect()
     }
 }

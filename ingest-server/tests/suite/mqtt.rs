@@ -5,9 +5,11 @@
 //! the rest is hexadecimal. In what is expected, `??` is any byte, and `..` anything until the packet's end.
 
 mod clients;
+mod connections;
 mod flow;
 mod hostile;
 mod kept;
+mod overload;
 mod promises;
 mod sessions;
 mod statements;

@@ -56,7 +56,7 @@ impl Connection {
         let mqtt = Arc::clone(&self.mqtt);
         let app = &mqtt.app;
         Metrics::add(&app.metrics.mqtt.messages[usize::from(qos)], 1);
-        self.link.messages.fetch_add(1, Ordering::Relaxed);
+        self.link.shown.messages.fetch_add(1, Ordering::Relaxed);
         let v5 = self.form.version == Version::V5;
         if qos > 0 && !self.begin_message(publish)? {
             return Ok(());
@@ -117,7 +117,7 @@ impl Connection {
         let before = self.batch.bytes();
         add(&mut self.batch);
         self.unsettled += 1;
-        self.link.unsettled.store(self.unsettled, Ordering::Relaxed);
+        self.link.shown.in_flight.store(self.unsettled as u64, Ordering::Relaxed);
         self.unsettled_bytes += self.batch.bytes() - before;
     }
 

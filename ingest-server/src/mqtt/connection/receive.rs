@@ -43,7 +43,7 @@ impl Connection {
             self.hot = len == limit;
             self.heard = Instant::now();
             Metrics::add(&self.mqtt.app.metrics.mqtt.bytes, len as u64);
-            self.link.bytes.fetch_add(len as u64, Ordering::Relaxed);
+            self.link.shown.bytes.fetch_add(len as u64, Ordering::Relaxed);
             if missing > 0 {
                 self.partial.extend_from_slice(&scratch[..len]);
                 self.keep_large(share);
