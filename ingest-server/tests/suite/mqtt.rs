@@ -108,6 +108,11 @@ impl Setup {
     /// Ends the server in order and starts it again.
     pub(super) fn restart(&mut self) {
         self.stop();
+        self.start_again();
+    }
+
+    /// After [`Setup::stop`].
+    pub(super) fn start_again(&mut self) {
         let (config, surroundings) = (self.config.clone(), self.surroundings.clone());
         let server = self.runtime.block_on(Server::bind_in(config, surroundings)).unwrap();
         self.url = format!("http://{}", server.http_addr());

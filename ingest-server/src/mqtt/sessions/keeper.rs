@@ -42,7 +42,7 @@ impl Keeper {
     /// Of a log in `dir` of no more than about `bytes_max` of what is known. What it holds is read, if there is one.
     ///
     /// # Errors
-    /// If it cannot be read, or a later version has written it.
+    /// If it cannot be read, or a later version has written it. Damage is told in the log.
     pub(super) fn open(
         disk: SharedDisk,
         dir: PathBuf,
@@ -80,8 +80,8 @@ impl Keeper {
                         return Err(StorageError::NewerFormat { path: self.config.dir.clone(), found });
                     }
                     Err(Unreadable::Malformed) => {
-                        let reason = "a record is malformed; move the folder away to start without sessions".into();
-                        return Err(StorageError::Corrupt { path: self.config.dir.clone(), reason });
+                        let dir = self.config.dir.display();
+                        tracing::error!(%dir, "a record of MQTT sessions is malformed: commands may be missing");
                     }
                 }
             }

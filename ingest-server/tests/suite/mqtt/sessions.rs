@@ -1,5 +1,7 @@
 //! Sessions that outlive a connection, and retained commands.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::{Raw, Setup};
@@ -413,4 +415,38 @@ fn a_command_that_could_not_be_kept_is_not_acknowledged_and_later_ones_are() {
     agent.expect("32 <\"eden/v1/pi/cmd/x\" 0001 'first'>");
     agent.expect("32 <\"eden/v1/pi/cmd/x\" 0002 'second'>");
     agent.expect("32 <\"eden/v1/pi/cmd/x\" 0003 'third'>");
+}
+
+/// P3.
+#[test]
+fn damage_to_what_is_kept_is_found_and_the_rest_is_served() {
+    let mut setup = Setup::start();
+    let mut agent = resume3(&setup, 0);
+    agent.send("82 <0001 \"eden/v1/pi/cmd/#\" 01>");
+    agent.expect("90 03 00 01 01");
+    leave(agent);
+    let mut sender = setup.v5("sender");
+    for payload in ["aaaaaaaa", "bbbbbbbb", "cccccccc"] {
+        command(&mut sender, "x", payload, 0);
+    }
+    setup.stop();
+    let data = setup.config.storage.data.clone();
+    let damaged = std::fs::read_dir(data.join("mqtt")).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let Some(at) = bytes.windows(8).position(|window| window == b"bbbbbbbb") else { return false };
+        bytes[at] = b'!';
+        std::fs::write(&path, bytes).is_ok()
+    });
+    assert!(damaged);
+    let disk: wal::disk::SharedDisk = Arc::new(wal::disk::LocalDisk::new());
+    let options = storage::check::CheckOptions::new(data.clone());
+    let report = storage::check::check(disk, &options, &mut |_| {}).unwrap();
+    assert!(report.is_damaged());
+    assert!(report.findings.iter().any(|finding| finding.file.starts_with(data.join("mqtt"))), "{report:?}");
+    setup.start_again();
+    let mut agent = resume3(&setup, 1);
+    agent.expect("32 <\"eden/v1/pi/cmd/x\" 0001 'aaaaaaaa'>");
+    agent.expect("32 <\"eden/v1/pi/cmd/x\" 0003 'cccccccc'>");
+    agent.expect_nothing();
 }
