@@ -18,6 +18,7 @@ mod downlink;
 mod ending;
 mod packets;
 mod receive;
+mod storing;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -25,7 +26,6 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -43,7 +43,6 @@ use super::read::{Bad, Connect, Version, code};
 use super::sessions::Sessions;
 use super::write::{Form, Welcome};
 use crate::app::Parts;
-use crate::metrics::Metrics;
 use aliases::Aliases;
 use downlink::Answer;
 use ending::Ending;
@@ -86,6 +85,8 @@ struct Held {
     crc: u32,
     /// QoS 2: PUBREC was sent, PUBREL has not come.
     received: bool,
+    /// It is of an earlier connection: it does not count for Receive Maximum.
+    is_restored: bool,
 }
 
 type Job = Pin<Box<dyn Future<Output = (Option<Work>, Result<(), StorageError>)> + Send>>;
@@ -133,6 +134,8 @@ pub(super) struct Connection {
     unsettled_bytes: usize,
     /// Packet identifiers of the client that are in use.
     ids: HashMap<u16, Held>,
+    /// Of those, how many are of earlier connections.
+    restored: usize,
     aliases: Aliases,
     alias_max: u16,
     /// Commands that may be in flight to the client.
@@ -199,7 +202,7 @@ impl Connection {
             .will
             .as_ref()
             .map(|will| Box::new(Will { topic: will.topic.to_owned(), payload: will.payload.to_vec() }));
-        let held = |(id, crc)| (id, Held { qos: 2, crc, received: true });
+        let held = |(id, crc)| (id, Held { qos: 2, crc, received: true, is_restored: true });
         let now = Instant::now();
         let keep_alive = Duration::from_millis(u64::from(connect.keep_alive) * 1500);
         Box::new(Connection {
@@ -229,6 +232,7 @@ impl Connection {
             waiting: VecDeque::new(),
             unsettled: 0,
             unsettled_bytes: 0,
+            restored: began.received.len(),
             ids: began.received.into_iter().map(held).collect(),
             aliases: Aliases::default(),
             alias_max,
@@ -351,60 +355,6 @@ impl Connection {
     fn failed(&self, error: &StorageError) -> Ending {
         tracing::debug!(client = &*self.client_id, %error, "a message could not be stored; the connection ends");
         Ending::Failed
-    }
-
-    // ---- what is stored
-
-    fn start_work(&mut self) {
-        if self.job.is_none() && !self.batch.is_empty() {
-            let batch = std::mem::take(&mut self.batch);
-            let app = Arc::clone(&self.mqtt.app);
-            let work = Work::new(app, Arc::clone(&self.storage), Arc::clone(&self.source), batch);
-            self.job = Some(Box::pin(work.drive()));
-        }
-    }
-
-    fn worked(&mut self, work: Option<Work>, result: Result<(), StorageError>) -> Result<(), Ending> {
-        self.job = None;
-        if let Some(mut work) = work {
-            self.waiting.extend(work.groups());
-            if let Some((count, last)) = work.complaint.take().filter(|_| self.mqtt.links.may_complain(&self.client_id))
-            {
-                let client = &*self.client_id;
-                tracing::warn!(client, count, last, "MQTT messages set aside: they could not be stored");
-            }
-        }
-        result.map_err(|error| self.failed(&error))
-    }
-
-    /// Acknowledges the oldest group, which is durable.
-    fn acknowledge(&mut self) {
-        let Some(group) = self.waiting.pop_front() else { return };
-        Metrics::add(&self.mqtt.app.metrics.mqtt.acks, group.acks.len() as u64);
-        for ack in group.acks {
-            if ack.qos == 1 || ack.code >= 0x80 {
-                self.ids.remove(&ack.id);
-            } else if let Some(held) = self.ids.get_mut(&ack.id) {
-                held.received = true;
-            }
-            self.form.received(&mut self.out, ack.qos, ack.id, ack.code, ack.reason.as_deref());
-        }
-        self.unsettled = self.unsettled.saturating_sub(group.messages);
-        self.link.shown.in_flight.store(self.unsettled as u64, Ordering::Relaxed);
-        self.unsettled_bytes = self.unsettled_bytes.saturating_sub(group.bytes);
-        if self.unsettled == 0 {
-            self.shrink();
-        }
-    }
-
-    /// Gives back what an idle connection does not need.
-    fn shrink(&mut self) {
-        if self.ids.is_empty() && self.ids.capacity() > 32 {
-            self.ids = HashMap::new();
-        }
-        if self.waiting.capacity() > 8 {
-            self.waiting = VecDeque::new();
-        }
     }
 
     // ---- what goes out

@@ -98,11 +98,11 @@ impl Connection {
             }
             return Ok(false);
         }
-        if self.ids.len() >= usize::from(self.receive_max) {
+        if self.ids.len() >= self.restored + usize::from(self.receive_max) {
             let what = "more messages in flight than Receive Maximum";
             return Err(Ending::Bad(Bad { code: code::RECEIVE_MAX_EXCEEDED, what }));
         }
-        self.ids.insert(publish.id, Held { qos: publish.qos, crc, received: false });
+        self.ids.insert(publish.id, Held { qos: publish.qos, crc, received: false, is_restored: false });
         Ok(true)
     }
 
@@ -124,7 +124,8 @@ impl Connection {
     /// PUBREL.
     fn release(&mut self, id: u16) -> Result<(), Ending> {
         let code = match self.ids.get(&id) {
-            Some(Held { qos: 2, received: true, .. }) => {
+            Some(Held { qos: 2, received: true, is_restored, .. }) => {
+                self.restored -= usize::from(*is_restored);
                 self.ids.remove(&id);
                 code::SUCCESS
             }

@@ -222,6 +222,27 @@ fn a_qos_2_message_that_comes_again_by_another_connection_is_stored_once() {
     assert_eq!(setup.rows("SELECT v, count(*) FROM m GROUP BY v ORDER BY v"), json!([[1.0, 1], [2.0, 1]]));
 }
 
+/// MQTT-3.3.4-7 (5): it is counted anew by each connection.
+#[test]
+fn what_an_earlier_connection_had_in_flight_does_not_count_for_receive_maximum() {
+    let setup = Setup::start_with(|config| config.mqtt.receive_max = 2);
+    let mut client = resume5(&setup, 0, 60);
+    for id in 1..=2 {
+        client.publish(2, id, "m v=1 1000");
+        client.expect(&format!("50 02 00 0{id}"));
+    }
+    drop(client);
+    let mut client = resume5(&setup, 1, 60);
+    for id in 3..=4 {
+        client.publish(2, id, "m v=1 1000");
+        client.expect(&format!("50 02 00 0{id}"));
+    }
+    client.send("62 02 0001");
+    client.expect("70 02 00 01");
+    client.publish(2, 5, "m v=1 1000");
+    client.expect("e0 ?? 93 ..");
+}
+
 #[test]
 fn retained_commands_are_sent_to_whoever_subscribes() {
     let mut setup = Setup::start();
