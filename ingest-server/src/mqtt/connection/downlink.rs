@@ -21,40 +21,35 @@ pub(super) struct Answer {
 
 impl Connection {
     pub(super) fn subscribe(&mut self, id: u16, wanted: &[Wanted<'_>]) -> Result<(), Ending> {
-        let (mut codes, mut durable) = (Vec::with_capacity(wanted.len()), None);
-        for wanted in wanted {
-            let (code, waits) = self.subscribe_one(wanted)?;
-            codes.push(code);
-            // The last one covers those before it.
-            durable = waits.or(durable);
-        }
+        let codes: Vec<u8> = wanted.iter().map(|wanted| self.subscribe_one(wanted)).collect::<Result<_, _>>()?;
+        let durable = self.sessions.note(&self.client_id, &self.link);
         self.answer(durable, |form, out| form.subscribed(out, id, &codes));
         Ok(())
     }
 
-    fn subscribe_one(&mut self, wanted: &Wanted<'_>) -> Result<(u8, Option<Durable>), Ending> {
+    fn subscribe_one(&mut self, wanted: &Wanted<'_>) -> Result<u8, Ending> {
         let filter = wanted.filter;
         if filter.starts_with("$share/") {
-            return Ok((code::SHARED_NOT_SUPPORTED, None));
+            return Ok(code::SHARED_NOT_SUPPORTED);
         }
         if !topic::is_filter(filter) {
             return Err(Ending::Bad(Bad { code: code::TOPIC_FILTER_INVALID, what: "it is not a topic filter" }));
         }
         if !topic::is_own_downlink(&self.client_id, filter) {
-            return Ok((code::NOT_AUTHORIZED, None));
+            return Ok(code::NOT_AUTHORIZED);
         }
         let qos = wanted.qos.min(1);
-        let (is_done, durable) = self.sessions.subscribe(&self.client_id, &self.link, wanted, qos);
-        Ok((if is_done { qos } else { code::QUOTA_EXCEEDED }, durable))
+        let is_done = self.sessions.subscribe(&self.client_id, &self.link, wanted, qos);
+        Ok(if is_done { qos } else { code::QUOTA_EXCEEDED })
     }
 
     pub(super) fn unsubscribe(&mut self, id: u16, filters: &[&str]) {
-        let (mut codes, mut durable) = (Vec::with_capacity(filters.len()), None);
+        let mut codes = Vec::with_capacity(filters.len());
         for filter in filters {
-            let (is_found, waits) = self.sessions.unsubscribe(&self.client_id, &self.link, filter);
+            let is_found = self.sessions.unsubscribe(&self.client_id, &self.link, filter);
             codes.push(if is_found { code::SUCCESS } else { code::NO_SUBSCRIPTION_EXISTED });
-            durable = waits.or(durable);
         }
+        let durable = self.sessions.note(&self.client_id, &self.link);
         self.answer(durable, |form, out| form.unsubscribed(out, id, &codes));
     }
 

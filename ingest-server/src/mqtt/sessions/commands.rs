@@ -19,25 +19,19 @@ const PENDING_BYTES_MAX: usize = 4 << 20;
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
 impl Sessions {
-    /// Adds a subscription, with the retained commands that it is to be sent. False if there are too many; what is
-    /// returned beside must be done before the client is told.
-    pub fn subscribe(
-        self: &Arc<Self>,
-        client: &Arc<str>,
-        link: &Arc<Link>,
-        wanted: &Wanted<'_>,
-        qos: u8,
-    ) -> (bool, Option<Durable>) {
+    /// Adds a subscription, with the retained commands that it is to be sent. False if there are too many.
+    /// [`Sessions::note`] must follow.
+    pub fn subscribe(&self, client: &Arc<str>, link: &Arc<Link>, wanted: &Wanted<'_>, qos: u8) -> bool {
         let now_us = self.clock.now_us();
         let mut guard = self.inner();
         let inner = &mut *guard;
         if inner.session(client, link).is_none() || inner.bytes + wanted.filter.len() > self.bytes_max {
-            return (false, None);
+            return false;
         }
         let room = self.bytes_max.saturating_sub(inner.bytes);
-        let (is_done, is_lasting) = inner.change(client, |agent, pending| {
-            let Some(session) = agent.session.as_mut() else { return (false, false) };
-            let Some(is_new) = session.subscribe(wanted, qos) else { return (false, false) };
+        let is_done = inner.change(client, |agent, _| {
+            let Some(session) = agent.session.as_mut() else { return false };
+            let Some(is_new) = session.subscribe(wanted, qos) else { return false };
             let are_wanted = match wanted.retained {
                 Retained::Always => true,
                 Retained::IfNew => is_new,
@@ -53,37 +47,47 @@ impl Sessions {
                     session.push(Arc::new(order));
                 }
             }
-            if session.is_lasting() {
-                pending.put(client, session);
-            }
-            (true, session.is_lasting())
+            session.is_changed = true;
+            true
         });
         link.wake();
-        let durable = is_lasting.then(|| Self::receipt(inner));
-        self.write_soon(inner);
-        (is_done, durable)
+        is_done
     }
 
-    /// Removes a subscription; false if there was none. What is returned beside must be done before the client is told.
-    pub fn unsubscribe(self: &Arc<Self>, client: &Arc<str>, link: &Arc<Link>, filter: &str) -> (bool, Option<Durable>) {
+    /// Removes a subscription; false if there was none. [`Sessions::note`] must follow.
+    pub fn unsubscribe(&self, client: &Arc<str>, link: &Arc<Link>, filter: &str) -> bool {
         let mut guard = self.inner();
         let inner = &mut *guard;
         if inner.session(client, link).is_none() {
-            return (false, None);
+            return false;
         }
-        let (is_found, is_lasting) = inner.change(client, |agent, pending| {
-            let Some(session) = agent.session.as_mut() else { return (false, false) };
+        inner.change(client, |agent, _| {
+            let Some(session) = agent.session.as_mut() else { return false };
             let before = session.subscriptions.len();
             session.subscriptions.retain(|found| &*found.filter != filter);
             let is_found = session.subscriptions.len() < before;
-            if is_found && session.is_lasting() {
+            session.is_changed |= is_found;
+            is_found
+        })
+    }
+
+    /// Notes the changes of subscriptions, all together: a session is written once for a packet, however many filters there
+    /// are in it. What is returned must be done before the client is told.
+    pub fn note(self: &Arc<Self>, client: &Arc<str>, link: &Arc<Link>) -> Option<Durable> {
+        let mut guard = self.inner();
+        let inner = &mut *guard;
+        inner.session(client, link)?;
+        let must_be_durable = inner.change(client, |agent, pending| {
+            let Some(session) = agent.session.as_mut() else { return false };
+            let is_kept = std::mem::take(&mut session.is_changed) && session.is_lasting();
+            if is_kept {
                 pending.put(client, session);
             }
-            (is_found, is_found && session.is_lasting())
+            is_kept
         });
-        let durable = is_lasting.then(|| Self::receipt(inner));
+        let durable = must_be_durable.then(|| Self::receipt(inner));
         self.write_soon(inner);
-        (is_found, durable)
+        durable
     }
 
     /// Hands a command to the agent whose client id is `agent`; it comes from the client `from`. What is returned

@@ -119,6 +119,8 @@ pub(super) struct Session {
     /// Without a connection: since when, in microseconds since 1970.
     pub(super) away_since_us: i64,
     pub(super) subscriptions: Vec<Subscription>,
+    /// Subscriptions have changed, and that is not noted.
+    pub(super) is_changed: bool,
     pub(super) orders: VecDeque<Queued>,
     pub(super) last_id: u16,
     /// QoS 2 messages of the client that are stored and not released.

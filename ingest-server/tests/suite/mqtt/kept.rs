@@ -81,8 +81,8 @@ async fn lives(seed: u64) {
         let how = if rng.below(2) == 0 { Retained::Always } else { Retained::Never };
         let wanted = Wanted { filter, qos: 1, no_local: false, retain_as_published: true, retained: how };
         if is_well {
-            let (_, durable) = sessions.subscribe(&client, &link, &wanted, 1);
-            is_well = durable.unwrap().await.is_ok();
+            assert!(sessions.subscribe(&client, &link, &wanted, 1));
+            is_well = sessions.note(&client, &link).unwrap().await.is_ok();
             subscribed |= is_well;
             if how == Retained::Always {
                 let next = sessions.next(&client, &link, u16::MAX);

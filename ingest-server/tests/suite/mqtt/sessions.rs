@@ -471,3 +471,30 @@ fn damage_to_what_is_kept_is_found_and_the_rest_is_served() {
     agent.expect("32 <\"eden/v1/pi/cmd/x\" 0003 'cccccccc'>");
     agent.expect_nothing();
 }
+
+/// P10: however many filters there are.
+#[test]
+fn a_session_is_written_once_for_a_packet() {
+    let setup = Setup::start();
+    let mut agent = resume3(&setup, 0);
+    agent.send("82 <0001 \"eden/v1/pi/cmd/#\" 01>");
+    agent.expect("90 03 00 01 01");
+    leave(agent);
+    let mut sender = setup.v311("sender");
+    for _ in 0..50 {
+        command(&mut sender, "x", &"y".repeat(4_000), 0);
+    }
+    let mut agent = resume3(&setup, 1);
+    for _ in 0..16 {
+        assert_eq!(agent.next()[0], 0x32);
+    }
+    let filter = "\"eden/v1/pi/cmd/#\" 01 ".repeat(2_000);
+    agent.send(&format!("82 <0002 {filter}>"));
+    let suback = agent.next();
+    assert_eq!((suback[0], suback.len()), (0x90, 2_005));
+    agent.send(&format!("a2 <0003 {}>", "\"eden/v1/pi/cmd/#\" ".repeat(2_000)));
+    agent.expect("b0 02 00 03");
+    let files = std::fs::read_dir(setup.config.storage.data.join("mqtt")).unwrap();
+    let bytes: u64 = files.map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes < 4 << 20, "{bytes}");
+}
