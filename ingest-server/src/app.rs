@@ -11,7 +11,9 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::connections::Connections;
 use crate::metrics::Metrics;
+use crate::mqtt::sessions::Sessions;
 use crate::mqtt::topic::Topics;
 
 /// How far times of receipt may be ahead of the clock.
@@ -24,6 +26,8 @@ pub struct Parts {
     pub storage: Arc<Storage>,
     /// Who answers SQL.
     pub engine: Arc<QueryEngine>,
+    /// What waits for MQTT clients.
+    pub sessions: Arc<Sessions>,
 }
 
 /// Where the server is in its life.
@@ -65,6 +69,8 @@ pub struct App {
     pub panics: Arc<AtomicU64>,
     /// Counters of this room.
     pub metrics: Metrics,
+    /// Who is connected.
+    pub connections: Arc<Connections>,
     /// KiB of bodies that may be in reception.
     pub bodies_kib: Arc<Semaphore>,
     /// Bodies that may be decompressed and parsed at a time.
@@ -95,6 +101,7 @@ impl App {
             // Two a core: one parses while another waits for a schema commit.
             parsers: Arc::new(Semaphore::new(2 * cores)),
             metrics: Metrics::of(config.brokers.iter().map(|broker| &*broker.url)),
+            connections: Arc::default(),
             process_id: Uuid::new_v4(),
             phase: RwLock::new(Phase::Replaying),
             receipts_us: AtomicI64::new(i64::MIN),

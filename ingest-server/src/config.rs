@@ -60,6 +60,16 @@ section! {
         /// Messages that are being received and stored, in all, one half of it for packets of more than
         /// 4 KiB; above it nothing more is read.
         messages_memory: ByteSize = ByteSize(64 << 20),
+        /// Topics of a connection that may have an alias, in MQTT 5 (Topic Alias Maximum). 0: none.
+        topic_aliases_max: u32 = 32,
+        /// Connections that are taken in a second, after as many at once; further ones wait in the system's
+        /// queue. 0: without limit.
+        connects_per_second: u32 = 1_000,
+        /// How long a session is kept at most while its client is away: its subscriptions, and the commands
+        /// for it. 0s: not at all. Clients of MQTT 5 say how long they want, up to this.
+        session_expiry_max: Period = Period(Duration::from_secs(7 * 86_400)),
+        /// Sessions, commands that wait, and retained ones, of all clients; beyond it commands are refused.
+        sessions_memory: ByteSize = ByteSize(32 << 20),
     }
 }
 

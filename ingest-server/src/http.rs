@@ -48,6 +48,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use crate::app::App;
+use crate::connections::{Facts, Shown};
 use crate::metrics::Metrics;
 
 /// A request's head must be there this long after the connection or the last answer: idle connections go.
@@ -174,7 +175,21 @@ impl Connection {
         if let Err(e) = stream.set_nodelay(true) {
             tracing::debug!(peer = %self.peer, error = %e, "set TCP_NODELAY");
         }
-        let service = hyper::service::service_fn(|request| handle(&self.app, self.peer, router.clone(), request));
+        let shown = Arc::new(Shown::default());
+        let _showing = self.app.connections.show(&shown);
+        let since_us = self.app.clock.now_us();
+        let facts = Facts { protocol: "http", version: "1.1", client: "".into(), peer: self.peer, since_us };
+        // Nobody else sets it.
+        let _ = shown.facts.set(facts);
+        let service = hyper::service::service_fn(|request| {
+            shown.messages.fetch_add(1, Ordering::Relaxed);
+            shown.in_flight.fetch_add(1, Ordering::Relaxed);
+            let answering = handle(&self.app, self.peer, router.clone(), request);
+            let answered = |_: &_| {
+                shown.in_flight.fetch_sub(1, Ordering::Relaxed);
+            };
+            answering.inspect(answered)
+        });
         let mut connection = pin!(
             hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())

@@ -31,6 +31,7 @@ pub mod check_command;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod connections;
 pub mod demo;
 pub mod failure;
 pub mod http;

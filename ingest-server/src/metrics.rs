@@ -102,8 +102,14 @@ catalogue! {
     Counter MQTT_SET_ASIDE = "eden_mqtt_messages_set_aside_total";
     /// MQTT messages that a rule takes and of which it stores nothing.
     Counter MQTT_IGNORED = "eden_mqtt_messages_ignored_total";
-    /// Commands to agents, by what became of them: `sent`, `nobody` or `full`.
+    /// Times that no MQTT connection was taken for a moment because of `[mqtt] connects_per_second`.
+    Counter MQTT_CONNECTS_HELD = "eden_mqtt_connects_held_total";
+    /// Commands to agents, by what became of them: `sent`, `kept` for later, `nobody` or `full`.
     Counter MQTT_COMMANDS = "eden_mqtt_commands_total";
+    /// MQTT sessions that are kept while their client is away.
+    Gauge MQTT_SESSIONS_AWAY = "eden_mqtt_sessions_away";
+    /// Bytes of MQTT sessions, of commands that wait, and of retained ones.
+    Gauge MQTT_SESSIONS_BYTES = "eden_mqtt_sessions_bytes";
     /// Times that an MQTT connection was not read because `[mqtt] messages_memory` was used up.
     Counter MQTT_PAUSES = "eden_mqtt_pauses_total";
     /// Times that MQTT messages waited because storage was busy.
@@ -259,6 +265,8 @@ pub struct MqttMetrics {
     pub connections: AtomicU64,
     /// See [`MQTT_CONNECTIONS_TOTAL`].
     pub connections_total: AtomicU64,
+    /// See [`MQTT_CONNECTS_HELD`].
+    pub connects_held: AtomicU64,
     /// See [`MQTT_TAKEN_OVER`].
     pub taken_over: AtomicU64,
     /// See [`MQTT_BYTES`].
@@ -314,6 +322,7 @@ impl MqttMetrics {
         page.one(&MQTT_ACKS, get(&self.acks));
         page.one(&MQTT_SET_ASIDE, get(&self.set_aside));
         page.one(&MQTT_IGNORED, get(&self.ignored));
+        page.one(&MQTT_CONNECTS_HELD, get(&self.connects_held));
         labelled(page, &MQTT_COMMANDS, "result", &self.commands);
         page.one(&MQTT_PAUSES, get(&self.pauses));
         page.one(&MQTT_BUSY, get(&self.busy));

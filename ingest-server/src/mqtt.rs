@@ -11,7 +11,9 @@ mod connection;
 mod greet;
 pub mod ingest;
 pub mod links;
+mod rate;
 pub mod read;
+pub mod sessions;
 pub mod sparkplug;
 pub mod topic;
 pub mod user_properties;
@@ -25,12 +27,17 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::App;
+use crate::app::{App, Phase};
+use crate::metrics::Metrics;
 use greet::accepted;
 use links::Links;
+use rate::Rate;
 
 /// Pause after the system refused a connection (out of file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often what is too old is looked for; where it matters, it is not used before either.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Shared by all connections.
 pub struct Mqtt {
@@ -65,12 +72,21 @@ impl Mqtt {
 /// in `tracker`.
 pub async fn accept(listener: TcpListener, app: Arc<App>, tracker: TaskTracker, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(app.config.mqtt.connections_max.max(1) as usize));
+    let mut rate = Rate::new(app.config.mqtt.connects_per_second);
     let mqtt = Mqtt::new(app);
+    tracker.spawn(sweep(Arc::clone(&mqtt), stop.clone()));
     loop {
         let place = tokio::select! {
             place = Arc::clone(&places).acquire_owned() => place.expect("the semaphore is never closed"),
             () = stop.cancelled() => break,
         };
+        while let Err(wait) = rate.take(mqtt.app.clock.monotonic()) {
+            Metrics::add(&mqtt.app.metrics.mqtt.connects_held, 1);
+            // A timer that is a feature: whoever comes too fast waits in the system's queue.
+            if tokio::time::timeout(wait, stop.cancelled()).await.is_ok() {
+                break;
+            }
+        }
         let accepting = tokio::select! {
             accepting = listener.accept() => accepting,
             () = stop.cancelled() => break,
@@ -87,4 +103,13 @@ pub async fn accept(listener: TcpListener, app: Arc<App>, tracker: TaskTracker, 
         }
     }
     mqtt.links.stop();
+}
+
+/// Forgets sessions and commands that are too old, from time to time, until `stop`.
+async fn sweep(mqtt: Arc<Mqtt>, stop: CancellationToken) {
+    while tokio::time::timeout(SWEEP_INTERVAL, stop.cancelled()).await.is_err() {
+        if let Phase::Ready(parts) = mqtt.app.phase() {
+            parts.sessions.sweep();
+        }
+    }
 }

@@ -24,7 +24,9 @@ use wal::disk::{LocalDisk, SharedDisk};
 use crate::addresses::{Addresses, Stale};
 use crate::app::{App, Parts, Phase, share};
 use crate::config::Config;
+use crate::connections::ConnectionsTable;
 use crate::failure::Failure;
+use crate::mqtt::sessions::Sessions;
 use crate::{brokers, http, mqtt};
 
 /// How long statements that nobody waits for any more may take to end.
@@ -217,6 +219,7 @@ impl Server {
         }
         let grace = left(&self.app).max(Duration::from_secs(1));
         let closing = tokio::task::spawn_blocking(move || {
+            parts.sessions.close();
             let closed = parts.storage.close(grace);
             (closed, parts.storage.stats().memory_rows)
         });
@@ -245,12 +248,23 @@ fn open_parts(app: &Arc<App>, surroundings: Surroundings) -> Result<Parts, Failu
             storage_config.scrub_bytes_per_second = config.storage.store_scrub_rate.0;
         }
     }
-    let storage =
-        Storage::open(storage_config, Disks { data: disk, tables }, clock, rng, &|progress| log.note(progress))
-            .map_err(|e| cannot_open(&config.storage.data, e))?;
+    let storage = Storage::open(
+        storage_config,
+        Disks { data: Arc::clone(&disk), tables },
+        Arc::clone(&clock),
+        rng,
+        &|progress| log.note(progress),
+    )
+    .map_err(|e| cannot_open(&config.storage.data, e))?;
     let engine = QueryEngine::new(query_config(config), Arc::clone(&storage))
         .map_err(|e| Failure::work(format!("start the query engine: {e}")))?;
-    Ok(Parts { storage, engine: Arc::new(engine) })
+    let life = (storage.node(), storage.epoch());
+    let (memory, expiry) = (config.mqtt.sessions_memory.bytes(), config.mqtt.session_expiry_max.0);
+    let sessions = Sessions::open(disk, &config.storage.data, life, clock, memory, expiry)
+        .map_err(|e| cannot_open(&config.storage.data, e))?;
+    let connections = ConnectionsTable::new(Arc::clone(&app.connections), Arc::clone(&sessions));
+    storage.show(ConnectionsTable::NAME, Arc::new(connections));
+    Ok(Parts { storage, engine: Arc::new(engine), sessions })
 }
 
 /// Where the tables are that the configuration puts elsewhere than into the data folder.

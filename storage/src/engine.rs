@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use model::{Clock, NodeId, Rng, TableBatch, TableId, TableName, record};
+use model::{Clock, NodeEpoch, NodeId, Rng, TableBatch, TableId, TableName, record};
 use object_store::ObjectStore;
 use wal::disk::{self, DiskLock};
 use wal::{Group, Loss, Outcome, WalError};
@@ -31,6 +31,7 @@ use crate::flush::Settling;
 use crate::flusher::{Flusher, Pace, Work};
 use crate::gate::{Gate, Pass};
 use crate::identity::Identity;
+use crate::live::LiveTables;
 use crate::log::Log;
 use crate::maintain::{Maintainer, Maintenance, Stop};
 use crate::place::{Disks, Place, Tables};
@@ -59,6 +60,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(10);
 pub struct Storage {
     pub(crate) shared: Arc<Shared>,
     pub(crate) quarantine: Quarantine,
+    pub(crate) live: LiveTables,
     pub(crate) config: StorageConfig,
     losses: Vec<Loss>,
     threads: Mutex<Option<Threads>>,
@@ -212,6 +214,7 @@ impl Storage {
         let storage = Arc::new(Storage {
             shared,
             quarantine,
+            live: LiveTables::default(),
             config,
             losses: recovered.losses,
             threads: Mutex::new(Some(Threads { applier, flusher, maintainer, scrubber })),
@@ -321,14 +324,13 @@ impl Storage {
         Ok(PendingWrite { rejected, accepted, durable })
     }
 
-    /// All tables in order of their names, with `system.quarantine`, which is none on disk.
+    /// All tables in order of their names, with `system.quarantine` and what else is none on disk.
     pub fn tables(&self) -> Vec<TableInfo> {
         let mut tables = self.stored_tables();
         tables.extend(self.shared.catalog.all_damaged().map(unknown_info));
+        tables.push(Storage::quarantine_info());
+        tables.extend(self.live.infos());
         tables.sort_by(|a, b| a.name.cmp(&b.name));
-        let quarantine = Storage::quarantine_info();
-        let place = tables.partition_point(|table| table.name < quarantine.name);
-        tables.insert(place, quarantine);
         tables
     }
 
@@ -361,6 +363,9 @@ impl Storage {
         if let Some(quarantine) = self.quarantine_snapshot(name)? {
             return Ok(Some(quarantine));
         }
+        if let Some(live) = self.live.snapshot(name) {
+            return Ok(Some(live));
+        }
         self.shared.catalog.check_whole(name)?;
         let Some(table) = self.shared.catalog.find(name)? else { return Ok(None) };
         table.follow()?;
@@ -387,7 +392,7 @@ impl Storage {
     /// # Errors
     /// As [`Storage::refresh`].
     pub fn flush(&self, name: &TableName, settling: Settling) -> Result<(), StorageError> {
-        if Storage::is_quarantine(name) {
+        if self.is_none_on_disk(name) {
             return Ok(());
         }
         self.shared.catalog.check_whole(name)?;
@@ -461,6 +466,11 @@ impl Storage {
     /// The node that this data folder is: drawn when the folder was made, the same at every start.
     pub fn node(&self) -> NodeId {
         self.shared.context.node
+    }
+
+    /// The present life of the node: higher at every start.
+    pub fn epoch(&self) -> NodeEpoch {
+        self.shared.context.epoch
     }
 
     /// Counters and gauges.

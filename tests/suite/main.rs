@@ -4,6 +4,7 @@ mod agents;
 mod check;
 mod kills;
 mod mqtt_kills;
+mod mqtt_overload;
 mod one_server;
 mod read_your_writes;
 mod stop;

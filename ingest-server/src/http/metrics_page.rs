@@ -89,4 +89,8 @@ fn rooms(page: &mut Page, parts: &Parts) {
         page.one(metric, value as f64);
     }
     page.one(&metrics::QUERY_SECONDS, stats.duration_seconds_sum);
+
+    let (away, bytes) = parts.sessions.sizes();
+    page.one(&metrics::MQTT_SESSIONS_AWAY, away as f64);
+    page.one(&metrics::MQTT_SESSIONS_BYTES, bytes as f64);
 }

@@ -12,20 +12,24 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use storage::Storage;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 
 use super::Mqtt;
 use super::connection::{Connection, LINGER_TIME_MAX, linger, reason, say};
 use super::links::Link;
 use super::read::{self, Bad, Connect, Refusal, Version, code};
+use super::sessions::Began;
 use super::write;
+use crate::app::Parts;
+use crate::connections::Facts;
 use crate::metrics::Metrics;
 
 /// CONNECT must be there in this time.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a connection waits for the one it takes over from.
+const TAKE_OVER_TIME_MAX: Duration = Duration::from_secs(5);
 /// CONNECT is not larger than this: nobody is known yet.
 const CONNECT_BYTES_MAX: usize = 4 << 10;
 
@@ -39,6 +43,7 @@ pub(super) async fn accepted(mqtt: Arc<Mqtt>, stream: TcpStream, peer: SocketAdd
         tracing::debug!(%peer, error = %e, "set TCP_NODELAY");
     }
     let link = mqtt.links.open();
+    let showing = mqtt.app.connections.show(&link.shown);
     // Boxed: the tasks of connections that are past it do not carry its state.
     let connection = Box::pin(greet(&mqtt, stream, peer, &link)).await;
     match connection {
@@ -46,7 +51,7 @@ pub(super) async fn accepted(mqtt: Arc<Mqtt>, stream: TcpStream, peer: SocketAdd
         None => mqtt.links.leave(None, &link),
     }
     mqtt.app.metrics.mqtt.connections.fetch_sub(1, Ordering::Relaxed);
-    drop(place);
+    drop((place, showing));
 }
 
 /// Receives CONNECT and answers it; `None` if there is no connection.
@@ -67,10 +72,13 @@ async fn greet(mqtt: &Arc<Mqtt>, mut stream: TcpStream, peer: SocketAddr, link: 
         // Gone.
         Ok(Err(None)) => return None,
         Ok(Ok((bytes, head))) => match admit(mqtt, &bytes[head.len..head.total()]) {
-            Ok((connect, storage)) => {
-                let rest = &bytes[head.total()..];
-                return Some(Connection::begin(mqtt, storage, stream, peer, link, &connect, rest).await);
-            }
+            Ok((connect, parts)) => match enter(mqtt, &parts, peer, link, &connect).await {
+                Ok(client) => {
+                    let rest = &bytes[head.total()..];
+                    return Some(Connection::begin(mqtt, parts, stream, client, &connect, rest));
+                }
+                Err(refusal) => refusal,
+            },
             Err(refusal) => refusal,
         },
     };
@@ -116,16 +124,70 @@ async fn receive_connect(stream: &TcpStream) -> Result<(Vec<u8>, read::Head), Op
 }
 
 /// Reads CONNECT, and whether it can be accepted now.
-fn admit<'a>(mqtt: &Mqtt, body: &'a [u8]) -> Result<(Connect<'a>, Arc<Storage>), Refusal> {
-    let connect = read::connect(body)?;
+fn admit<'a>(mqtt: &Mqtt, body: &'a [u8]) -> Result<(Connect<'a>, Parts), Refusal> {
+    let mut connect = read::connect(body)?;
     match mqtt.app.for_writes() {
-        Ok(parts) => Ok((connect, parts.storage)),
-        Err(_) => {
-            let what = "the server starts, stops or cannot store; try again later";
-            Err(match connect.version {
-                Version::V5 => Refusal::V5(Bad { code: code::SERVER_UNAVAILABLE, what }),
-                Version::V31 | Version::V311 => Refusal::V3(3, what),
-            })
+        Ok(parts) => {
+            if connect.version != Version::V5 && !connect.clean {
+                // It has no way to say for how long.
+                connect.session_expiry = parts.sessions.expiry_max();
+            }
+            Ok((connect, parts))
         }
+        Err(_) => Err(unavailable(connect.version)),
     }
+}
+
+fn unavailable(version: Version) -> Refusal {
+    let what = "the server starts, stops or cannot store; try again later";
+    match version {
+        Version::V5 => Refusal::V5(Bad { code: code::SERVER_UNAVAILABLE, what }),
+        Version::V31 | Version::V311 => Refusal::V3(3, what),
+    }
+}
+
+/// A client that has been let in.
+pub(super) struct Client {
+    pub(super) id: Arc<str>,
+    /// The same, if it was given to it.
+    pub(super) assigned_id: Option<String>,
+    pub(super) link: Arc<Link>,
+    pub(super) peer: SocketAddr,
+    pub(super) began: Began,
+}
+
+/// Lets a client in, once the connection that it takes over from is gone.
+async fn enter(
+    mqtt: &Arc<Mqtt>,
+    parts: &Parts,
+    peer: SocketAddr,
+    link: &Arc<Link>,
+    connect: &Connect<'_>,
+) -> Result<Client, Refusal> {
+    let assigned_id = connect.client_id.is_empty().then(|| format!("eden-{}", uuid::Uuid::new_v4().simple()));
+    let id: Arc<str> = assigned_id.as_deref().unwrap_or(connect.client_id).into();
+    if let Some(gone) = mqtt.links.enter(&id, link) {
+        Metrics::add(&mqtt.app.metrics.mqtt.taken_over, 1);
+        // Its will must not come after what this one says.
+        let _: Result<Result<(), oneshot::error::RecvError>, _> = timeout(TAKE_OVER_TIME_MAX, gone).await;
+    }
+    let mut began = parts.sessions.begin(&id, link, connect.clean, connect.session_expiry);
+    if let Some(durable) = began.durable.take()
+        && let Err(error) = durable.await
+    {
+        tracing::debug!(client = &*id, %error, "a session could not be kept");
+        parts.sessions.end(&id, link, None);
+        parts.sessions.keep_received(&id, began.received);
+        mqtt.links.leave(Some(&id), link);
+        return Err(unavailable(connect.version));
+    }
+    let version = match connect.version {
+        Version::V31 => "3.1",
+        Version::V311 => "3.1.1",
+        Version::V5 => "5",
+    };
+    let since_us = mqtt.app.clock.now_us();
+    // Nobody else sets it.
+    let _ = link.shown.facts.set(Facts { protocol: "mqtt", version, client: Arc::clone(&id), peer, since_us });
+    Ok(Client { id, assigned_id, link: Arc::clone(link), peer, began })
 }

@@ -124,12 +124,14 @@ fn add(to: &mut Option<OwnedSemaphorePermit>, share: OwnedSemaphorePermit) {
 }
 
 /// Messages in order of receipt.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Batch {
     data: Vec<u8>,
     items: Vec<Item>,
     topics: Vec<Box<str>>,
     topics_bytes: usize,
+    /// What acknowledgements without a write wait for, by item.
+    receipts: Vec<(u32, Durable)>,
     /// Its share of memory.
     pub budget: Budget,
 }
@@ -164,9 +166,10 @@ impl Batch {
         self.items.push(Item { kind, topic, start, payload: at, end, id, qos, code: 0 });
     }
 
-    /// Adds an acknowledgement that waits for nothing but its turn.
-    pub fn add_settled(&mut self, id: u16, qos: u8, code: u8) {
+    /// Adds an acknowledgement that waits for its turn, and for `durable` if there is one, and for nothing else.
+    pub fn add_settled(&mut self, id: u16, qos: u8, code: u8, durable: Option<Durable>) {
         let at = self.data.len() as u32;
+        self.receipts.extend(durable.map(|durable| (self.items.len() as u32, durable)));
         self.items.push(Item { kind: What::Settled, topic: 0, start: at, payload: at, end: at, id, qos, code });
     }
 
@@ -473,6 +476,12 @@ impl Work {
             What::Message(Kind::Sparkplug(_)) => self.edge_node(index),
             What::Settled => {
                 self.push_group(index..index + 1, None, Vec::new());
+                let receipts = &mut self.batch.receipts;
+                if let Some(at) = receipts.iter().position(|(of, _)| *of as usize == index)
+                    && let Some(group) = self.groups.last_mut()
+                {
+                    group.durable = Some(receipts.swap_remove(at).1);
+                }
                 Ok(())
             }
             What::Message(Kind::Lines) => {

@@ -51,7 +51,6 @@ pub mod code {
     pub const TOPIC_ALIAS_INVALID: u8 = 0x94;
     pub const TOO_LARGE: u8 = 0x95;
     pub const QUOTA_EXCEEDED: u8 = 0x97;
-    pub const RETAIN_NOT_SUPPORTED: u8 = 0x9A;
     pub const SHARED_NOT_SUPPORTED: u8 = 0x9E;
     pub const SUBSCRIPTION_IDS_NOT_SUPPORTED: u8 = 0xA1;
 }
@@ -187,7 +186,7 @@ pub enum Packet<'a> {
 }
 
 /// A message.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
     /// It may have been sent before.
     pub dup: bool,
@@ -203,6 +202,9 @@ pub struct Publish<'a> {
     pub properties: &'a [u8],
     /// MQTT 5: seconds after which it is of no use, and where in `properties` they stand.
     pub expiry: Option<(u32, usize)>,
+    /// MQTT 5: a short name for the topic, and where in `properties` it stands, with its identifier. The topic may be
+    /// empty then.
+    pub alias: Option<(u16, usize)>,
     /// What it says.
     pub payload: &'a [u8],
 }
@@ -216,6 +218,21 @@ pub struct Wanted<'a> {
     pub qos: u8,
     /// Not what this client says itself.
     pub no_local: bool,
+    /// MQTT 5: messages keep their flag RETAIN.
+    pub retain_as_published: bool,
+    /// Which retained messages are wanted at once.
+    pub retained: Retained,
+}
+
+/// Which retained messages a subscription wants at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retained {
+    /// Those that it takes.
+    Always,
+    /// The same, if the subscription is new.
+    IfNew,
+    /// None.
+    Never,
 }
 
 /// Reads a packet that is there in full; [`head`] has read `head`.
@@ -253,23 +270,21 @@ fn publish(first: u8, mut at: Cursor<'_>, v5: bool) -> Result<Publish<'_>, Bad> 
         return Err(Bad { code: code::TOPIC_NAME_INVALID, what: "a wildcard in a topic name" });
     }
     let id = if qos == 0 { 0 } else { at.id()? };
-    let (mut properties_as_they_came, mut expiry) = (&b""[..], None);
+    let (mut properties_as_they_came, mut expiry, mut alias) = (&b""[..], None, None);
     if v5 {
         let before = at.rest;
         let properties = at.properties(Property::PUBLISH)?;
         let all = &before[..before.len() - at.rest.len()];
         properties_as_they_came = &all[all.len() - properties.len..];
         expiry = properties.message_expiry;
-        if properties.alias {
-            return Err(Bad { code: code::TOPIC_ALIAS_INVALID, what: "a topic alias, and none is allowed" });
-        }
-        if topic.is_empty() {
+        alias = properties.alias;
+        if topic.is_empty() && alias.is_none() {
             return Err(protocol("no topic"));
         }
     } else if topic.is_empty() {
         return Err(malformed("no topic"));
     }
-    Ok(Publish { dup, qos, retain, topic, id, properties: properties_as_they_came, expiry, payload: at.rest })
+    Ok(Publish { dup, qos, retain, topic, id, properties: properties_as_they_came, expiry, alias, payload: at.rest })
 }
 
 /// Packet id, and for MQTT 5 a reason and properties.
@@ -302,7 +317,13 @@ fn subscribe<'a>(at: &mut Cursor<'a>, v5: bool) -> Result<Packet<'a>, Bad> {
         if options & 0x04 != 0 && filter.starts_with("$share/") {
             return Err(protocol("No Local on a shared subscription"));
         }
-        wanted.push(Wanted { filter, qos, no_local: options & 0x04 != 0 });
+        let retained = match options >> 4 & 0x03 {
+            0 => Retained::Always,
+            1 => Retained::IfNew,
+            _ => Retained::Never,
+        };
+        let (no_local, retain_as_published) = (options & 0x04 != 0, options & 0x08 != 0);
+        wanted.push(Wanted { filter, qos, no_local, retain_as_published, retained });
     }
     if wanted.is_empty() {
         return Err(protocol("SUBSCRIBE without a filter"));
@@ -470,9 +491,6 @@ fn connect_rest(mut at: Cursor<'_>, version: Version) -> Result<Connect<'_>, Bad
         let what = "there is no enhanced authentication";
         return Err(Bad { code: code::BAD_AUTHENTICATION_METHOD, what });
     }
-    if will_retain && v5 {
-        return Err(Bad { code: code::RETAIN_NOT_SUPPORTED, what: "messages are not retained, wills neither" });
-    }
     Ok(Connect {
         version,
         clean,
@@ -490,7 +508,7 @@ fn connect_rest(mut at: Cursor<'_>, version: Version) -> Result<Connect<'_>, Bad
 #[derive(Default)]
 struct Properties {
     len: usize,
-    alias: bool,
+    alias: Option<(u16, usize)>,
     message_expiry: Option<(u32, usize)>,
     authentication_method: bool,
     authentication_data: bool,
@@ -638,8 +656,8 @@ impl<'a> Cursor<'a> {
                 },
                 0x22 => drop(at.number()?),
                 0x23 => {
-                    at.number()?;
-                    properties.alias = true;
+                    let place = properties.len - at.rest.len() - 1;
+                    properties.alias = Some((at.number()?, place));
                 }
                 0x27 => match at.long()? {
                     0 => return Err(protocol("Maximum Packet Size 0")),

@@ -6,8 +6,8 @@ use bytes::{BufMut as _, BytesMut};
 use rmqtt_codec::v5;
 use tokio_util::codec::Encoder as _;
 
-use super::links::Order;
 use super::read::{Version, code};
+use super::sessions::Next;
 
 /// What a client must know to write to it.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +29,12 @@ pub struct Welcome {
     pub packet_max: u32,
     /// The id of a client that has sent none.
     pub assigned_id: Option<String>,
-    /// The client asked for a session to be kept.
-    pub wanted_session: bool,
+    /// There was a session, and it goes on.
+    pub session_present: bool,
+    /// Seconds for which the session outlives the connection, if they are not those that were asked for.
+    pub session_expiry: Option<u32>,
+    /// The largest topic alias taken.
+    pub alias_max: u16,
 }
 
 impl Form {
@@ -46,14 +50,17 @@ impl Form {
     /// CONNACK of a connection that is accepted. Nothing is written if the client does not take so large a packet.
     pub fn welcome(&self, out: &mut BytesMut, welcome: Welcome) {
         if self.version != Version::V5 {
-            return out.put_slice(&[0x20, 2, 0, 0]);
+            // 3.1 has no such flag, and its clients need not look.
+            let is_present = welcome.session_present && self.version == Version::V311;
+            return out.put_slice(&[0x20, 2, u8::from(is_present), 0]);
         }
         let ack = v5::ConnectAck {
-            session_expiry_interval_secs: welcome.wanted_session.then_some(0),
+            session_present: welcome.session_present,
+            session_expiry_interval_secs: welcome.session_expiry,
+            topic_alias_max: welcome.alias_max,
             receive_max: NonZeroU16::new(welcome.receive_max).unwrap_or(NonZeroU16::MAX),
             max_packet_size: Some(welcome.packet_max),
             assigned_client_id: welcome.assigned_id.map(Into::into),
-            retain_available: false,
             subscription_identifiers_available: false,
             shared_subscription_available: false,
             ..v5::ConnectAck::default()
@@ -142,31 +149,35 @@ impl Form {
         }
     }
 
-    /// A message for the client; `id` is 0 with QoS 0. False if the client does not take so large a packet: it is
-    /// then not written.
-    pub fn publish(&self, out: &mut BytesMut, order: &Order, id: u16) -> bool {
-        let Order { topic, properties, payload, .. } = order;
+    /// A message for the client. False if the client does not take so large a packet: it is then not written.
+    pub fn publish(&self, out: &mut BytesMut, next: &Next) -> bool {
+        let Next { order, id, dup, seconds_left } = next;
         let v5 = self.version == Version::V5;
-        let mut len = 2 + topic.len() + if id > 0 { 2 } else { 0 } + payload.len();
+        let mut len = 2 + order.topic.len() + if *id > 0 { 2 } else { 0 } + order.payload.len();
         if v5 {
-            len += length_len(properties.len()) + properties.len();
+            len += length_len(order.properties.len()) + order.properties.len();
         }
         if 1 + length_len(len) + len > self.packet_max as usize {
             // [MQTT-3.1.2-24], [MQTT-3.1.2-25] (5): not sent, and all goes on as if it had been.
             return false;
         }
-        out.put_u8(if id > 0 { 0x32 } else { 0x30 });
+        out.put_u8(0x30 | u8::from(*dup) << 3 | u8::from(*id > 0) << 1 | u8::from(order.retain));
         put_length(out, len);
-        out.put_u16(topic.len() as u16);
-        out.put_slice(topic.as_bytes());
-        if id > 0 {
-            out.put_u16(id);
+        out.put_u16(order.topic.len() as u16);
+        out.put_slice(order.topic.as_bytes());
+        if *id > 0 {
+            out.put_u16(*id);
         }
         if v5 {
-            put_length(out, properties.len());
-            out.put_slice(properties);
+            put_length(out, order.properties.len());
+            let start = out.len();
+            out.put_slice(&order.properties);
+            if let Some(((_, place), seconds)) = order.expires.zip(*seconds_left) {
+                let at = start + place as usize;
+                out[at..at + 4].copy_from_slice(&seconds.to_be_bytes());
+            }
         }
-        out.put_slice(payload);
+        out.put_slice(&order.payload);
         true
     }
 }

@@ -5,21 +5,27 @@
 //! the rest is hexadecimal. In what is expected, `??` is any byte, and `..` anything until the packet's end.
 
 mod clients;
+mod connections;
 mod flow;
 mod hostile;
+mod kept;
+mod overload;
 mod promises;
 mod rules;
+mod sessions;
 mod sparkplug;
 mod statements;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use faults::{FaultDisk, Faults};
 use ingest_server::config::Config;
 use ingest_server::serve::{Server, Surroundings};
+use model::{Clock, SystemClock};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -36,7 +42,37 @@ pub(super) struct Setup {
     pub(super) faults: Faults,
     pub(super) url: String,
     pub(super) mqtt: SocketAddr,
+    pub(super) clock: Arc<ShiftedClock>,
+    config: Config,
+    surroundings: Surroundings,
     _dir: TempDir,
+}
+
+/// The machine's clock, and what a test adds to its wall time.
+#[derive(Debug)]
+pub(super) struct ShiftedClock {
+    clock: SystemClock,
+    added_us: AtomicI64,
+}
+
+impl ShiftedClock {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(ShiftedClock { clock: SystemClock::new(), added_us: AtomicI64::new(0) })
+    }
+
+    pub(super) fn add(&self, seconds: i64) {
+        self.added_us.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ShiftedClock {
+    fn now_us(&self) -> i64 {
+        self.clock.now_us() + self.added_us.load(Ordering::Relaxed)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
 }
 
 impl Setup {
@@ -62,11 +98,29 @@ impl Setup {
         let mut surroundings = Surroundings::system();
         let (disk, faults) = FaultDisk::new(surroundings.disk);
         surroundings.disk = Arc::new(disk);
+        let clock = ShiftedClock::new();
+        surroundings.clock = Arc::clone(&clock) as Arc<dyn Clock>;
         let runtime = Runtime::new().unwrap();
-        let server = runtime.block_on(Server::bind_in(config, surroundings)).unwrap();
+        let server = runtime.block_on(Server::bind_in(config.clone(), surroundings.clone())).unwrap();
         let url = format!("http://{}", server.http_addr());
         let mqtt = server.mqtt_addr().unwrap();
-        Setup { runtime, server: Some(server), faults, url, mqtt, _dir: dir }
+        Setup { runtime, server: Some(server), faults, url, mqtt, clock, config, surroundings, _dir: dir }
+    }
+
+    /// Ends the server in order and starts it again.
+    pub(super) fn restart(&mut self) {
+        self.stop();
+        self.start_again();
+    }
+
+    /// After [`Setup::stop`].
+    pub(super) fn start_again(&mut self) {
+        let (config, surroundings) = (self.config.clone(), self.surroundings.clone());
+        let server = self.runtime.block_on(Server::bind_in(config, surroundings)).unwrap();
+        self.url = format!("http://{}", server.http_addr());
+        self.mqtt = server.mqtt_addr().unwrap();
+        self.server = Some(server);
+        self.open();
     }
 
     pub(super) fn open(&mut self) {

@@ -58,9 +58,11 @@ pub(super) fn check_logs(disk: &SharedDisk, data: &Path, tables: &[CheckedTable]
         let what = format!("{rows_of_none} rows are of tables that are dropped, damaged or gone");
         report.find(Severity::Note, &dir, what, "nothing, unless a table is missed");
     }
-    let set_aside = data.join("quarantine");
-    let looked = look(disk, &set_aside, LogKind::Ring, node, 0, &mut |_| {});
-    tell_looked(report, &set_aside, looked);
+    // The second is the server's: sessions of MQTT clients.
+    for folder in ["quarantine", "mqtt"].map(|name| data.join(name)) {
+        let looked = look(disk, &folder, LogKind::Ring, node, 0, &mut |_| {});
+        tell_looked(report, &folder, looked);
+    }
 }
 
 /// Examines the log of an outbox. Its folder is the one that the agent is configured with.

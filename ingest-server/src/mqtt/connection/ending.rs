@@ -19,11 +19,14 @@ use crate::mqtt::topic::Kind;
 /// How long the other side may take to close after this one has.
 pub(in crate::mqtt) const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 
+/// How long the end waits for QoS 2 messages that are being stored, if their identifiers are to be kept.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// How a connection ends.
 #[derive(Debug)]
 pub(super) enum Ending {
-    /// The client said DISCONNECT.
-    Goodbye { will: bool },
+    /// The client said DISCONNECT, and perhaps for how many seconds its session is to be kept.
+    Goodbye { will: bool, session_expiry: Option<u32> },
     /// It is gone.
     Gone,
     /// It did what it may not.
@@ -44,7 +47,7 @@ impl Connection {
         tracing::debug!(client = &*self.client_id, ?ending, "MQTT connection ends");
         let metrics = &self.mqtt.app.metrics.mqtt;
         let (farewell, will) = match &ending {
-            Ending::Goodbye { will } => (None, *will),
+            Ending::Goodbye { will, .. } => (None, *will),
             Ending::Gone => (None, true),
             Ending::Bad(bad) => {
                 metrics.count_broken(reason(bad.code));
@@ -62,12 +65,25 @@ impl Connection {
             // If it fails, so be it: the connection ends all the same.
             let _ = self.settle_all().await;
         }
+        // Before the other side can know that the connection has ended.
+        let session_expiry = if let Ending::Goodbye { session_expiry, .. } = ending { session_expiry } else { None };
+        self.sessions.end(&self.client_id, &self.link, session_expiry);
         if let Some((code, reason)) = farewell {
             self.form.disconnect(&mut self.out, code, reason);
         }
         let out = std::mem::take(&mut self.out);
         let _ = timeout(LINGER_TIME_MAX, say(&mut self.stream, &out)).await;
+        let keeps_ids = self.wanted_session && self.ids.values().any(|held| held.qos == 2);
+        if keeps_ids && !matches!(ending, Ending::Failed | Ending::Stop) {
+            // What the session says is stored must be durable; what is not in time is stored again when it comes again.
+            let _ = timeout(SETTLE_TIME_MAX, self.settle_all()).await;
+        }
         self.waiting.clear();
+        if keeps_ids {
+            let received = self.ids.iter().filter(|(_, held)| held.qos == 2 && held.received);
+            let received = received.map(|(id, held)| (*id, held.crc)).collect();
+            self.sessions.keep_received(&self.client_id, received);
+        }
         if !matches!(ending, Ending::Failed | Ending::Stop) {
             self.store_rest(will).await;
         }
@@ -151,7 +167,6 @@ pub(in crate::mqtt) fn reason(reason: u8) -> &'static str {
         code::RECEIVE_MAX_EXCEEDED => "receive_max",
         code::TOPIC_ALIAS_INVALID => "topic_alias",
         code::TOO_LARGE => "too_large",
-        code::RETAIN_NOT_SUPPORTED => "retain",
         code::SUBSCRIPTION_IDS_NOT_SUPPORTED => "subscription_id",
         _ => "other",
     }
