@@ -212,6 +212,18 @@ impl FieldValues {
         }
     }
 
+    /// Makes room for so many more rows; for texts, not for what they hold.
+    pub fn reserve(&mut self, rows: usize) {
+        match self {
+            FieldValues::F64(values) => values.reserve(rows),
+            FieldValues::I64(values) => values.reserve(rows),
+            FieldValues::U64(values) => values.reserve(rows),
+            FieldValues::Bool(values) => values.reserve(rows),
+            FieldValues::Text(texts) => texts.ends.reserve(rows),
+            FieldValues::Decimal { units, .. } => units.reserve(rows),
+        }
+    }
+
     /// The type of the values.
     pub fn field_type(&self) -> FieldType {
         match self {

@@ -1,5 +1,7 @@
 //! Which rows of a column hold a value.
 
+use std::ops::Range;
+
 /// One bit a row: set where the row has a value, clear where the field was absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Validity {
@@ -56,6 +58,29 @@ impl Validity {
             self.absent += 1;
         }
         self.len += 1;
+    }
+
+    /// Appends `rows` of `other`.
+    ///
+    /// # Panics
+    /// If they are out of its range.
+    pub fn extend_from(&mut self, other: &Validity, rows: Range<usize>) {
+        if other.absent > 0 {
+            rows.for_each(|row| self.push(other.get(row)));
+            return;
+        }
+        assert!(rows.end <= other.len, "row {} of {}", rows.end, other.len);
+        let mut left = rows.len();
+        while left > 0 {
+            let at = self.len % 64;
+            if at == 0 {
+                self.words.push(0);
+            }
+            let bits = left.min(64 - at);
+            self.words[self.len / 64] |= (u64::MAX >> (64 - bits)) << at;
+            self.len += bits;
+            left -= bits;
+        }
     }
 
     /// Appends absent rows until there are `len`.

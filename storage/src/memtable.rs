@@ -37,6 +37,9 @@ use below::BelowState;
 /// Rows of a chunk; a full chunk is frozen and shared with queries instead of copied.
 const CHUNK_ROWS: usize = 1 << 16;
 
+/// In a table with more fields a chunk grows as rows come, instead of having room for all of them at once.
+const ROOM_AHEAD_SLOTS_MAX: usize = 32;
+
 /// Bytes that a standing takes, roughly, with its place in the map.
 const STANDING_BYTES: usize = 80;
 
@@ -71,6 +74,25 @@ struct Series {
     late: BTreeMap<i64, u32>,
     /// No older layer holds a later time of this series; `None` until `settle` has looked.
     below_max: Option<i64>,
+}
+
+impl Series {
+    /// The row at `time_us`; `time_of` says the time of a row.
+    fn row_at(&self, time_us: i64, time_of: impl Fn(u32) -> i64) -> Option<u32> {
+        if time_us > self.last_time {
+            return None;
+        }
+        // Most of what comes late is a little late, so the search begins at the end, in growing steps.
+        let (mut end, mut step) = (self.in_order.len(), 1);
+        let mut start = end.saturating_sub(step);
+        while start > 0 && time_of(self.in_order[start]) > time_us {
+            end = start;
+            step *= 2;
+            start = end.saturating_sub(step);
+        }
+        let place = self.in_order[start..end].binary_search_by_key(&time_us, |row| time_of(*row));
+        place.ok().map(|place| self.in_order[start + place]).or_else(|| self.late.get(&time_us).copied())
+    }
 }
 
 /// A field's name, type and value.
@@ -168,33 +190,27 @@ impl Memtable {
             let of = batch.series_of[row] as usize;
             let id = *ids[of].get_or_insert_with(|| self.intern(&batch.series[of]));
             let time_us = batch.times_us[row];
-            let next = self.next_row() + (row - run) as u32;
-            let series = &mut self.series[id as usize];
-            if time_us > series.last_time {
+            let copied = self.next_row();
+            let next = copied + (row - run) as u32;
+            let time_of = |row: u32| match row.checked_sub(copied) {
+                Some(ahead) => batch.times_us[run + ahead as usize],
+                None => self.key_of(row).1,
+            };
+            let Some(old) = self.series[id as usize].row_at(time_us, time_of) else {
                 self.index_row(id, time_us, next);
                 self.suspect_new_key(id, time_us);
                 continue;
-            }
+            };
             self.copy_rows(batch, run..row, &slots, &ids);
-            run = row;
-            match self.find_row(id, time_us) {
-                None => {
-                    let next = self.next_row();
-                    self.index_row(id, time_us, next);
-                    self.suspect_new_key(id, time_us);
-                }
-                Some(old) => {
-                    run = row + 1;
-                    let values: Vec<(usize, Value<'_>)> = batch
-                        .fields
-                        .iter()
-                        .zip(&slots)
-                        .filter(|(field, _)| field.valid.get(row))
-                        .map(|(field, slot)| (*slot, field.values.get(row)))
-                        .collect();
-                    dropped += u64::from(!self.write_over(old, &values));
-                }
-            }
+            run = row + 1;
+            let values: Vec<(usize, Value<'_>)> = batch
+                .fields
+                .iter()
+                .zip(&slots)
+                .filter(|(field, _)| field.valid.get(row))
+                .map(|(field, slot)| (*slot, field.values.get(row)))
+                .collect();
+            dropped += u64::from(!self.write_over(old, &values));
         }
         self.copy_rows(batch, run..range.end, &slots, &ids);
         Applied { merged: (self.dead.count - before.1) as u64 + dropped, bytes: self.bytes - before.0 }
@@ -373,7 +389,7 @@ impl Memtable {
             for (field, slot) in batch.fields.iter().zip(slots) {
                 let (values, valid) = &mut self.tail.columns[*slot];
                 extend_values(values, &field.values, part.clone());
-                part.clone().for_each(|row| valid.push(field.valid.get(row)));
+                valid.extend_from(&field.valid, part.clone());
                 self.bytes += row_bytes(&field.values, part.clone());
             }
             for (values, valid) in &mut self.tail.columns {
@@ -388,14 +404,25 @@ impl Memtable {
 
     fn freeze_full_tail(&mut self) {
         if self.tail.times_us.len() == CHUNK_ROWS {
-            let empty = Tail { columns: self.empty_columns(), ..Tail::default() };
+            let empty = self.empty_tail();
             let tail = std::mem::replace(&mut self.tail, empty);
             self.chunks.push(Arc::new(tail.freeze()));
         }
     }
 
-    fn empty_columns(&self) -> Vec<(FieldValues, Validity)> {
-        self.slots.iter().map(|slot| (FieldValues::new(slot.field_type), Validity::new())).collect()
+    /// The next chunk's rows: as many as the last one's, if it is not too wide to know.
+    fn empty_tail(&self) -> Tail {
+        let rows = if self.slots.len() <= ROOM_AHEAD_SLOTS_MAX { CHUNK_ROWS } else { 0 };
+        let column = |slot: &Slot| {
+            let mut values = FieldValues::new(slot.field_type);
+            values.reserve(rows);
+            (values, Validity::new())
+        };
+        Tail {
+            series: Vec::with_capacity(rows),
+            times_us: Vec::with_capacity(rows),
+            columns: self.slots.iter().map(column).collect(),
+        }
     }
 
     fn next_row(&self) -> u32 {
@@ -443,12 +470,7 @@ impl Memtable {
 
     /// The row that holds a key, dead or not being no question: the index names live rows only.
     fn find_row(&self, id: u32, time_us: i64) -> Option<u32> {
-        let series = &self.series[id as usize];
-        if time_us > series.last_time {
-            return None;
-        }
-        let place = series.in_order.binary_search_by_key(&time_us, |row| self.key_of(*row).1);
-        place.ok().map(|place| series.in_order[place]).or_else(|| series.late.get(&time_us).copied())
+        self.series[id as usize].row_at(time_us, |row| self.key_of(row).1)
     }
 
     fn key_of(&self, row: u32) -> (u32, i64) {

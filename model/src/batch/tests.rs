@@ -152,3 +152,20 @@ fn validity_made_at_once_equals_validity_made_by_rows() {
         assert_eq!(Validity::from_words(by_rows.words().to_vec(), len), Some(by_rows));
     }
 }
+
+#[test]
+fn validity_of_many_rows_is_what_its_rows_are() {
+    let all = Validity::present(300);
+    let mut some = Validity::new();
+    (0..300).for_each(|row| some.push(row % 7 != 3));
+    for before in [0, 1, 63, 64, 65, 130] {
+        for range in [0..0, 0..1, 5..64, 63..300, 100..228] {
+            for other in [&all, &some] {
+                let (mut at_once, mut by_rows) = (Validity::present(before), Validity::present(before));
+                at_once.extend_from(other, range.clone());
+                range.clone().for_each(|row| by_rows.push(other.get(row)));
+                assert_eq!(at_once, by_rows, "{before} {range:?}");
+            }
+        }
+    }
+}
