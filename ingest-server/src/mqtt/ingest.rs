@@ -590,8 +590,13 @@ impl Work {
     ) -> Result<(), StorageError> {
         let payload = body.unwrap_or_else(|| self.batch.payload(&self.batch.items[index]));
         let is_whole = payload.len() <= SET_ASIDE_BYTES_MAX;
-        let payload = payload[..payload.len().min(SET_ASIDE_BYTES_MAX)].to_vec();
-        let aside = [SetAside { is_whole, ..self.set_aside(index, precision, reason.to_owned(), payload) }];
+        let piece =
+            |piece: &[u8]| SetAside { is_whole, ..self.set_aside(index, precision, reason.to_owned(), piece.to_vec()) };
+        let mut aside: Vec<SetAside> = payload.chunks(SET_ASIDE_BYTES_MAX).map(piece).collect();
+        if aside.is_empty() {
+            // A message without a payload has a topic and a reason all the same.
+            aside.push(piece(b""));
+        }
         self.storage.set_aside(&aside)?;
         self.tally(rows).settle_rest(Became::Quarantined);
         self.complain(1, &aside);

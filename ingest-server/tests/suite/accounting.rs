@@ -245,6 +245,11 @@ fn what_is_neither_stored_nor_set_aside_is_refused() {
     raw.expect("40 02 0009");
     assert_eq!(counts(&setup)["mqtt"], [5, 2, 0, 3, 0]);
     assert_eq!(number(&setup, "SELECT count(*) FROM system.quarantine"), 3);
+    // All of a large one is kept, in pieces.
+    raw.publish_to("nobody/x", 1, 10, &[b'x'; 150_000]);
+    raw.expect("40 02 000a");
+    let large = "SELECT count(*), sum(bytes) FROM system.quarantine WHERE NOT is_whole";
+    assert_eq!(setup.rows(large), json!([[3, "150000"]]));
 
     // After a failed sync nothing is acknowledged, and what is not known to be stored counts as refused.
     let lines = "m v=1 1\nm v=2 2";
@@ -261,7 +266,7 @@ fn what_is_neither_stored_nor_set_aside_is_refused() {
     raw.expect_closed();
     let found = counts(&setup);
     check_sums(&found);
-    assert_eq!((found["write_lp"], found["mqtt"]), ([stored + 5, stored, 0, 0, 5], [6, 2, 0, 3, 1]));
+    assert_eq!((found["write_lp"], found["mqtt"]), ([stored + 5, stored, 0, 0, 5], [7, 2, 0, 4, 1]));
 }
 
 #[test]
