@@ -56,7 +56,7 @@ enum Command {
     Sql(SqlArgs),
     /// Write line protocol to a running server.
     #[command(after_help = "Examples:\n  echo 'room,site=here temperature=21.5' | eden write\n  \
-                            eden write --db plant --precision ms readings.lp\n\n\
+                            eden write --db plant --precision ms monday.lp tuesday.lp\n\n\
                             Lines that are refused are named with their numbers; the others are stored. Exit code 1\n\
                             if any was refused.")]
     Write(WriteArgs),
@@ -221,9 +221,9 @@ struct SqlArgs {
 
 #[derive(Debug, Args)]
 struct WriteArgs {
-    /// File of line protocol; - is standard input.
+    /// Files of line protocol, written in this order; - is standard input.
     #[arg(value_name = "FILE", default_value = "-")]
-    file: PathBuf,
+    files: Vec<PathBuf>,
     /// Schema that the tables are in.
     #[arg(long, default_value = "public")]
     db: String,
@@ -366,7 +366,7 @@ pub fn run() -> ExitCode {
             sql_shell::run(&client, args.query.as_deref(), args.format)
         }),
         Command::Write(args) => {
-            let options = write_command::Options { file: args.file, db: args.db, precision: args.precision };
+            let options = write_command::Options { files: args.files, db: args.db, precision: args.precision };
             write_command::run(&options, &args.target)
         }
         Command::Import(args) => import(args),

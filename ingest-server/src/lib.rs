@@ -41,6 +41,7 @@ pub mod mqtt_command;
 pub mod progress;
 pub mod quarantine_command;
 pub mod serve;
+pub mod sources;
 pub mod sql_shell;
 pub mod stop_flag;
 pub mod transfer;

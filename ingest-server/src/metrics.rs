@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::sources::Sources;
 
 /// What a metric's value does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,10 @@ catalogue! {
     Counter INGEST_SAMPLES_REFUSED = "eden_ingest_samples_refused_total";
     /// Exemplars that came with samples; none is stored.
     Counter INGEST_EXEMPLARS = "eden_ingest_exemplars_total";
+    /// Rows that came in, good and bad, by source; what cannot be read at all counts as one.
+    Counter INGEST_ROWS_RECEIVED = "eden_ingest_rows_received_total";
+    /// What became of rows that came in, by source and result: `stored`, `duplicate`, `quarantined` or `refused`.
+    Counter INGEST_ROWS = "eden_ingest_rows_total";
     /// MQTT connections that are open.
     Gauge MQTT_CONNECTIONS = "eden_mqtt_connections";
     /// MQTT connections accepted from the system, refused ones included.
@@ -251,6 +257,8 @@ pub struct Metrics {
     pub samples_refused: AtomicU64,
     /// See [`INGEST_EXEMPLARS`].
     pub exemplars: AtomicU64,
+    /// What became of the rows that came in.
+    pub sources: Arc<Sources>,
     /// Of the MQTT listener.
     pub mqtt: MqttMetrics,
     /// Of each broker, in the order of the configuration.
@@ -411,6 +419,7 @@ impl Metrics {
         page.one(&INGEST_SAMPLES, get(&self.samples));
         page.one(&INGEST_SAMPLES_REFUSED, get(&self.samples_refused));
         page.one(&INGEST_EXEMPLARS, get(&self.exemplars));
+        self.sources.write(page);
         self.mqtt.write(page);
         write_brokers(&self.brokers, page);
 

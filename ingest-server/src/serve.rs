@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::connections::ConnectionsTable;
 use crate::failure::Failure;
 use crate::mqtt::sessions::Sessions;
+use crate::sources::SourcesTable;
 use crate::{brokers, http, mqtt};
 
 /// How long statements that nobody waits for any more may take to end.
@@ -264,6 +265,8 @@ fn open_parts(app: &Arc<App>, surroundings: Surroundings) -> Result<Parts, Failu
         .map_err(|e| cannot_open(&config.storage.data, e))?;
     let connections = ConnectionsTable::new(Arc::clone(&app.connections), Arc::clone(&sessions));
     storage.show(ConnectionsTable::NAME, Arc::new(connections));
+    let sources = SourcesTable::new(Arc::clone(&app.metrics.sources), app.clock.now_us());
+    storage.show(SourcesTable::NAME, Arc::new(sources));
     Ok(Parts { storage, engine: Arc::new(engine), sessions })
 }
 

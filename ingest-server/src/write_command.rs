@@ -1,12 +1,17 @@
-//! `eden write`: a file or standard input of line protocol to a running server.
+//! `eden write`: files or standard input of line protocol to a running server.
+//!
+//! One request at a time: of two lines with one key the later one holds, and requests side by side would not keep that.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
+use model::{Clock as _, SystemClock};
+
 use crate::cli::Target;
 use crate::client::{Answer, Client};
 use crate::failure::Failure;
+use crate::progress::{self, Progress};
 use crate::transfer::{percent, send};
 
 /// Lines a request.
@@ -21,8 +26,8 @@ const SHOWN_MAX: u64 = 20;
 /// What to write.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The file; `-` is standard input.
-    pub file: PathBuf,
+    /// The files, in their order; `-` is standard input.
+    pub files: Vec<PathBuf>,
     /// The schema.
     pub db: String,
     /// The unit of times.
@@ -34,28 +39,52 @@ pub struct Options {
 /// # Errors
 /// If a line was refused or a batch could not be stored.
 pub fn run(options: &Options, target: &Target) -> Result<(), Failure> {
-    let mut input: Box<dyn BufRead> = if options.file == Path::new("-") {
-        Box::new(io::stdin().lock())
-    } else {
-        let open = File::open(&options.file);
-        let file = open.map_err(|e| Failure::usage(format!("open {}: {e}", options.file.display())))?;
-        Box::new(BufReader::with_capacity(1 << 20, file))
-    };
+    let inputs = options.files.iter().map(|file| Input::open(file)).collect::<Result<Vec<_>, _>>()?;
+    let total = inputs.iter().try_fold(0, |total: u64, input| Some(total + input.bytes?));
     let client = Client::find(target)?;
     let path = format!("/api/v3/write_lp?db={}&precision={}", percent(&options.db), percent(&options.precision));
-    let mut writer = Writer { client, path, read: 0, readings: 0, refused: 0, shown: 0, batches: 0 };
-    loop {
-        let batch = Batch::read(&mut input).map_err(|e| Failure::work(format!("read the lines: {e}")))?;
-        if batch.bytes.is_empty() {
-            break;
+    let are_several = inputs.len() > 1;
+    let mut writer = Writer::new(client, path, total);
+    for mut input in inputs {
+        writer.file = if are_several { format!("{}: ", input.name) } else { String::new() };
+        writer.read = 0;
+        loop {
+            let batch = Batch::read(&mut input.lines)
+                .map_err(|e| Failure::work(format!("read the lines of {}: {e}", input.name)))?;
+            if batch.bytes.is_empty() {
+                break;
+            }
+            writer.send(&batch)?;
         }
-        writer.send(&batch)?;
     }
+    writer.progress.clear();
     let Writer { readings, refused, batches, .. } = writer;
     let stored = readings.saturating_sub(refused);
     // Whoever closed the pipe does not want to know; the exit code still tells.
     let _ = writeln!(io::stdout(), "{stored} lines stored, {refused} refused, in {batches} batches");
     if refused > 0 { Err(Failure::work(format!("{refused} lines were refused"))) } else { Ok(()) }
+}
+
+/// Where lines come from.
+struct Input {
+    name: String,
+    lines: Box<dyn BufRead>,
+    /// If that is known before they are read.
+    bytes: Option<u64>,
+}
+
+impl Input {
+    fn open(file: &Path) -> Result<Self, Failure> {
+        if file == Path::new("-") {
+            let lines = Box::new(BufReader::with_capacity(1 << 20, io::stdin()));
+            return Ok(Input { name: "standard input".to_owned(), lines, bytes: None });
+        }
+        let failed = |e| Failure::usage(format!("open {}: {e}", file.display()));
+        let open = File::open(file).map_err(failed)?;
+        let metadata = open.metadata().map_err(failed)?;
+        let bytes = metadata.is_file().then_some(metadata.len());
+        Ok(Input { name: file.display().to_string(), lines: Box::new(BufReader::with_capacity(1 << 20, open)), bytes })
+    }
 }
 
 /// Whole lines of line protocol.
@@ -127,15 +156,39 @@ impl TextState {
 struct Writer {
     client: Client,
     path: String,
-    /// Lines before the current batch.
+    /// Begins what is said of lines, if there are several files.
+    file: String,
+    /// Lines of the file before the current batch.
     read: u64,
     readings: u64,
     refused: u64,
     shown: u64,
     batches: u64,
+    /// Bytes that are written, and of how many if that is known.
+    bytes: u64,
+    total: Option<u64>,
+    clock: SystemClock,
+    progress: Progress,
 }
 
 impl Writer {
+    fn new(client: Client, path: String, total: Option<u64>) -> Self {
+        Writer {
+            client,
+            path,
+            file: String::new(),
+            read: 0,
+            readings: 0,
+            refused: 0,
+            shown: 0,
+            batches: 0,
+            bytes: 0,
+            total,
+            clock: SystemClock::new(),
+            progress: Progress::new(),
+        }
+    }
+
     fn send(&mut self, batch: &Batch) -> Result<(), Failure> {
         let answer = self.post(batch)?;
         match answer.status {
@@ -144,8 +197,10 @@ impl Writer {
             _ => {
                 let stored = self.readings.saturating_sub(self.refused);
                 let (first, last) = (self.read + 1, self.read + batch.lines);
+                self.progress.clear();
                 return Err(Failure::work(format!(
-                    "lines {first} to {last} were not stored ({stored} before them were): {}",
+                    "{}lines {first} to {last} were not stored ({stored} before them were): {}",
+                    self.file,
                     answer.error()
                 )));
             }
@@ -153,15 +208,24 @@ impl Writer {
         self.batches += 1;
         self.readings += batch.readings;
         self.read += batch.lines;
+        self.bytes += batch.bytes.len() as u64;
+        let Writer { readings, bytes, total, clock, progress, .. } = self;
+        let seconds = clock.monotonic().as_secs_f64();
+        progress.show(|| {
+            let share = total.map_or_else(|| progress::size(*bytes), |total| progress::share(*bytes, total));
+            format!("{share}, {readings} lines, {:.0} lines/s", *readings as f64 / seconds)
+        });
         Ok(())
     }
 
     /// Sends until the server is not busy.
-    fn post(&self, batch: &Batch) -> Result<Answer, Failure> {
+    fn post(&mut self, batch: &Batch) -> Result<Answer, Failure> {
         send::post(&self.client, &self.path, &batch.bytes).map_err(|e| {
             let first = self.read + 1;
+            self.progress.clear();
             Failure::work(format!(
-                "the server went away ({e}); write again from line {first}, that changes nothing twice"
+                "{}the server went away ({e}); write again from line {first}, that changes nothing twice",
+                self.file
             ))
         })
     }
@@ -171,12 +235,14 @@ impl Writer {
         let json = answer.json();
         let Some(lines) = json["data"].as_array() else { return false };
         self.refused += answer.refused.unwrap_or(lines.len() as u64);
+        self.progress.clear();
         for line in lines {
             self.shown += 1;
             if self.shown <= SHOWN_MAX {
                 let number = self.read + line["line_number"].as_u64().unwrap_or_default();
                 let reason = line["error_message"].as_str().unwrap_or_default();
-                eprintln!("line {number} refused: {reason}: {}", line["original_line"].as_str().unwrap_or_default());
+                let original = line["original_line"].as_str().unwrap_or_default();
+                eprintln!("{}line {number} refused: {reason}: {original}", self.file);
             } else if self.shown == SHOWN_MAX + 1 {
                 eprintln!("further refused lines are counted, not shown");
             }

@@ -18,6 +18,7 @@ use super::client::{self, Client, Events, Heard, Message};
 use super::{Broker, End};
 use crate::metrics::Metrics;
 use crate::mqtt::ingest::{Batch, Group, Work};
+use crate::sources::Source;
 
 /// How long CONNACK may take, the library's own limit included.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
@@ -162,7 +163,8 @@ async fn work(
             Err(_) if broker.stop.is_cancelled() => return Ok(()),
             Err(e) => return Err(e.to_string()),
         };
-        let (worked, result) = Work::new(Arc::clone(&broker.app), storage, Arc::clone(&source), batch).drive().await;
+        let work = Work::new(Arc::clone(&broker.app), storage, Arc::clone(&source), Source::Broker, batch);
+        let (worked, result) = work.drive().await;
         if let Some(mut worked) = worked {
             let complaint = worked.complaint.take();
             if let Some((messages, last)) = complaint.filter(|_| broker.may_complain()) {

@@ -29,6 +29,7 @@ use super::intake::{REFUSED_HEADER, WriteError};
 use super::table::find;
 use super::{Peer, answer, body};
 use crate::app::App;
+use crate::sources::Source;
 use plan::Wanted;
 
 const PATH: &str = "/api/v1/arrow";
@@ -98,7 +99,7 @@ async fn store(
         wanted.table = known.name.clone();
     }
     let received = body::receive(app, headers, body).await?;
-    let row_write = RowWrite { path: PATH, schema: wanted.table.schema.to_string(), source };
+    let row_write = RowWrite { path: PATH, counted_as: Source::Arrow, schema: wanted.table.schema.to_string(), source };
     rows::write(app, row_write, received, move |body, _, take| stream::decode(body, &wanted, known.as_ref(), take))
         .await
 }

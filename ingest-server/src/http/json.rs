@@ -20,7 +20,7 @@ use decode::line_protocol::{ORIGINAL_BYTES_MAX, Precision, write_row};
 use decode::mapping::{Mapped, Message, RefusedPart, Rows, Rule, RuleOptions};
 use serde_json::json;
 use settings::unknown;
-use storage::{PendingWrite, SET_ASIDE_BYTES_MAX, SetAside, StorageError};
+use storage::{SET_ASIDE_BYTES_MAX, SetAside, StorageError};
 
 use super::answer::{self, STARTING_RETRY};
 use super::body::{self, Received};
@@ -29,6 +29,7 @@ use super::intake::REFUSED_HEADER;
 use super::{Peer, answer::unavailable};
 use crate::app::App;
 use crate::metrics::Metrics;
+use crate::sources::{Became, Counted, Source};
 
 const PATH: &str = "/api/v1/json";
 /// Refused parts named in one answer; the others are counted.
@@ -67,7 +68,7 @@ struct Refused {
 enum Outcome {
     Stored {
         refused: Refused,
-        pending: Option<PendingWrite>,
+        pending: Option<Counted>,
     },
     /// A part is refused and all had to be good.
     Nothing(Refused),
@@ -110,7 +111,7 @@ pub(super) async fn write(
         }
     };
     if let Some(pending) = pending
-        && let Err(error) = pending.durable().await
+        && let Err(error) = pending.await
     {
         return failed(&error);
     }
@@ -180,6 +181,8 @@ fn run(app: &App, wanted: &Wanted, source: String, received: Received) -> Result
     let message = Message { topic: &wanted.topic, payload: &body, user_properties: &[], now_us };
     let Mapped { refused, refused_total, .. } = wanted.rule.map(&message, &mut rows);
     let mut refused = Refused { parts: refused, total: refused_total };
+    let mut tally = app.metrics.sources.tally(Source::Json);
+    tally.receive(u64::from(rows.len()) + refused_total);
     if wanted.all_or_none && refused.total > 0 {
         return Ok(Outcome::Nothing(refused));
     }
@@ -237,9 +240,10 @@ fn run(app: &App, wanted: &Wanted, source: String, received: Received) -> Result
             let reason = format!("row {}: {}", row.line, row.reason);
             refused.parts.push(RefusedPart { part: Some(line), reason });
         }
-        pending = Some(written);
+        pending = Some(tally.storing(written));
     }
     storage.set_aside(&pieces).map_err(|error| Box::new(failed(&error)))?;
+    tally.settle_rest(Became::Quarantined);
     Ok(Outcome::Stored { refused, pending })
 }
 

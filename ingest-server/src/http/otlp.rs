@@ -26,6 +26,7 @@ use super::intake::rows::{self, RefusedSamples, RowWrite, Stored};
 use super::{Peer, answer, body};
 use crate::app::App;
 use crate::metrics::Metrics;
+use crate::sources::Source;
 
 const PATH: &str = "/v1/metrics";
 
@@ -119,7 +120,7 @@ pub async fn metrics(
         Ok(schema) => schema,
         Err(reason) => return encoding.error(StatusCode::BAD_REQUEST, &format!("db: {reason}")),
     };
-    let wanted = RowWrite { path: PATH, schema, source: format!("http {peer}") };
+    let wanted = RowWrite { path: PATH, counted_as: Source::Otlp, schema, source: format!("http {peer}") };
     match store(&app, wanted, encoding, &headers, body).await {
         Ok(stored) => encoding.success(&stored.refused),
         Err(error) => {

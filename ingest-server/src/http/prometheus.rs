@@ -28,6 +28,7 @@ use super::intake::{REFUSED_HEADER, WriteError, taken};
 use crate::app::App;
 use crate::config::PartialWrites;
 use crate::metrics::Metrics;
+use crate::sources::Source;
 
 const PATH: &str = "/api/v1/prom/write";
 
@@ -77,7 +78,8 @@ pub async fn write(
     };
     let mut response = match schema::checked(query.get("db").map(String::as_str).unwrap_or_default()) {
         Ok(schema) => {
-            let wanted = RowWrite { path: PATH, schema, source: format!("http {peer}") };
+            let wanted =
+                RowWrite { path: PATH, counted_as: Source::Prometheus, schema, source: format!("http {peer}") };
             match store(&app, wanted, version, &headers, body).await {
                 Ok(stored) => return stored_as(version, &stored, app.config.ingest.partial_writes),
                 Err(error) => {

@@ -21,6 +21,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use decode::line_protocol::{self, Options, Precision};
 use decode::mapping::{Message, Rows};
+use model::TableBatch;
 use serde::Deserialize;
 use storage::{PendingWrite, QuarantineId, Quarantined, SetAside, Storage, StorageError};
 
@@ -28,6 +29,7 @@ use super::answer::{STARTING_RETRY, unavailable};
 use super::{Peer, answer, body};
 use crate::app::App;
 use crate::mqtt::topic::Topics;
+use crate::sources::{Became, Source, Sources, Tally};
 
 /// Payloads written before the disk is waited for.
 const TOGETHER_MAX: usize = 256;
@@ -83,8 +85,9 @@ pub async fn replay(
     };
     let source = format!("http {peer}");
     let topics = app.topics.clone();
+    let sources = Arc::clone(&app.metrics.sources);
     let work = tokio::task::spawn_blocking(move || {
-        run(&Replay { storage: &storage, topics: &topics, source: &source }, wanted.as_ref())
+        run(&Replay { storage: &storage, topics: &topics, sources: &sources, source: &source }, wanted.as_ref())
     });
     match work.await {
         Ok((done, Ok(()))) => answer::json(StatusCode::OK, &serde_json::json!(done)),
@@ -109,7 +112,16 @@ fn wanted(bytes: &[u8]) -> Result<Option<HashSet<QuarantineId>>, String> {
 struct Replay<'a> {
     storage: &'a Storage,
     topics: &'a Topics,
+    sources: &'a Arc<Sources>,
     source: &'a str,
+}
+
+impl Replay<'_> {
+    fn tally(&self, rows: u64) -> Tally {
+        let mut tally = self.sources.tally(Source::Replay);
+        tally.receive(rows);
+        tally
+    }
 }
 
 /// Writes again what is wanted. Blocks. What it says is done, is done, whether it fails later or not.
@@ -132,6 +144,7 @@ enum Written {
     Pending {
         pending: PendingWrite,
         again: Vec<SetAside>,
+        tally: Tally,
     },
 }
 
@@ -142,7 +155,7 @@ fn together(replay: &Replay<'_>, payloads: &[Quarantined], done: &mut Replayed) 
         match write(replay, &kept.payload) {
             Ok(Written::NotReplayable) => done.not_replayable += 1,
             Ok(Written::Refused) => done.refused += 1,
-            Ok(Written::Pending { pending, again }) => written.push((kept.id, pending, again)),
+            Ok(Written::Pending { pending, again, tally }) => written.push((kept.id, pending, again, tally)),
             Err(e) => {
                 failed = Err(e);
                 break;
@@ -150,18 +163,22 @@ fn together(replay: &Replay<'_>, payloads: &[Quarantined], done: &mut Replayed) 
         }
     }
     let mut ids = Vec::with_capacity(written.len());
-    let (mut again, mut counted) = (Vec::new(), Replayed::default());
-    for (id, pending, refused) in written {
-        counted.lines += pending.accepted as u64;
+    let (mut again, mut tallies, mut counted) = (Vec::new(), Vec::new(), Replayed::default());
+    for (id, pending, refused, mut tally) in written {
+        let accepted = pending.accepted as u64;
+        counted.lines += accepted;
         match refused.is_empty() {
             true => counted.replayed += 1,
             false => counted.refused += 1,
         }
         again.extend(refused);
         pending.wait()?;
+        tally.settle(Became::Stored, accepted);
+        tallies.push(tally);
         ids.push(id);
     }
     replay.storage.set_aside(&again)?;
+    tallies.iter_mut().for_each(|tally| tally.settle_rest(Became::Quarantined));
     replay.storage.replayed(&ids)?;
     done.lines += counted.lines;
     done.replayed += counted.replayed;
@@ -182,18 +199,24 @@ fn write(replay: &Replay<'_>, payload: &SetAside) -> Result<Written, StorageErro
     if decoded.lines == 0 {
         return Ok(Written::NotReplayable);
     }
+    let mut tally =
+        replay.tally(decoded.batches.iter().map(TableBatch::len).sum::<usize>() as u64 + decoded.errors_total);
     // The header's unit, if there is one, is that of its lines when they stand alone.
     let precision = decoded.agent.map_or(precision, |header| header.precision);
     let source = format!("replay by {source} of {}", payload.source);
     let mut pending = match storage.write(decoded.batches, &source) {
         Ok(pending) => pending,
-        Err(StorageError::Invalid(_)) => return Ok(Written::Refused),
+        Err(StorageError::Invalid(_)) => {
+            tally.settle_rest(Became::Quarantined);
+            return Ok(Written::Refused);
+        }
         Err(e) => return Err(e),
     };
     let mut refused: Vec<(u32, String)> = decoded.errors.into_iter().map(|e| (e.line, e.message)).collect();
     refused.extend(std::mem::take(&mut pending.rejected).into_iter().map(|row| (row.line, row.reason)));
     if pending.accepted == 0 {
         // As it was, with its first reason.
+        tally.settle_rest(Became::Quarantined);
         return Ok(Written::Refused);
     }
     refused.sort_by_key(|(line, _)| *line);
@@ -204,7 +227,7 @@ fn write(replay: &Replay<'_>, payload: &SetAside) -> Result<Written, StorageErro
         payload: line.to_vec(),
         ..payload.clone()
     });
-    Ok(Written::Pending { again: again.collect(), pending })
+    Ok(Written::Pending { again: again.collect(), pending, tally })
 }
 
 /// Writes a message that could not be read when it came, if a rule reads it now. What the rule would take from user
@@ -217,7 +240,9 @@ fn write_by_rule(replay: &Replay<'_>, payload: &SetAside) -> Result<Written, Sto
     let SetAside { topic, payload: bytes, time_us, .. } = payload;
     let mut rows = Rows::new(&payload.schema);
     let mapped = rule.map(&Message { topic, payload: bytes, user_properties: &[], now_us: *time_us }, &mut rows);
+    let mut tally = replay.tally(u64::from(rows.len()) + mapped.refused_total);
     if mapped.refused_total > 0 || rows.is_empty() {
+        tally.settle_rest(Became::Quarantined);
         return Ok(Written::Refused);
     }
     let batches = rows.finish();
@@ -231,11 +256,15 @@ fn write_by_rule(replay: &Replay<'_>, payload: &SetAside) -> Result<Written, Sto
     let source = format!("replay by {} of {}", replay.source, payload.source);
     let mut pending = match replay.storage.write(batches, &source) {
         Ok(pending) => pending,
-        Err(StorageError::Invalid(_)) => return Ok(Written::Refused),
+        Err(StorageError::Invalid(_)) => {
+            tally.settle_rest(Became::Quarantined);
+            return Ok(Written::Refused);
+        }
         Err(e) => return Err(e),
     };
     let rejected = std::mem::take(&mut pending.rejected);
     if pending.accepted == 0 {
+        tally.settle_rest(Became::Quarantined);
         return Ok(Written::Refused);
     }
     let again = rejected.into_iter().map(|row| match lines.get(&row.line).cloned().flatten() {
@@ -247,7 +276,7 @@ fn write_by_rule(replay: &Replay<'_>, payload: &SetAside) -> Result<Written, Sto
         },
         None => SetAside { reason: row.reason, is_whole: false, ..payload.clone() },
     });
-    Ok(Written::Pending { again: again.collect(), pending })
+    Ok(Written::Pending { again: again.collect(), pending, tally })
 }
 
 #[cfg(test)]

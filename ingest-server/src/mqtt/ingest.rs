@@ -22,10 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use decode::line_protocol::{self, Decoded, LineError, Options, Precision};
+use model::TableBatch;
 use model::name::{PUBLIC, check_name};
 use serde::Deserialize;
 use settings::ByteSize;
-use storage::{AgentStatus, PendingWrite, RejectedRow, SET_ASIDE_BYTES_MAX, SetAside, Storage, StorageError};
+use storage::{AgentStatus, RejectedRow, SET_ASIDE_BYTES_MAX, Seen, SetAside, Storage, StorageError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -33,6 +34,7 @@ use super::topic::{self, Kind};
 use crate::agent_batch;
 use crate::app::App;
 use crate::metrics::Metrics;
+use crate::sources::{Became, Counted, Source, Tally};
 use crate::unpack::{self, UnpackError};
 
 /// What an agent's batch begins with.
@@ -241,6 +243,7 @@ pub struct Work {
     app: Arc<App>,
     storage: Arc<Storage>,
     source: Arc<str>,
+    counted_as: Source,
     batch: Batch,
     next: usize,
     groups: Vec<Group>,
@@ -254,11 +257,12 @@ pub struct Work {
 
 impl Work {
     /// Begins on `batch`, which came from `source`.
-    pub fn new(app: Arc<App>, storage: Arc<Storage>, source: Arc<str>, batch: Batch) -> Self {
+    pub fn new(app: Arc<App>, storage: Arc<Storage>, source: Arc<str>, counted_as: Source, batch: Batch) -> Self {
         Work {
             app,
             storage,
             source,
+            counted_as,
             batch,
             next: 0,
             groups: Vec::new(),
@@ -291,7 +295,12 @@ impl Work {
                     Metrics::add(&work.app.metrics.mqtt.busy, 1);
                     tokio::time::sleep_until(Instant::now() + retry_after.min(BUSY_PAUSE_MAX)).await;
                 }
-                result => return (Some(work), result),
+                result => {
+                    if result.is_err() {
+                        work.count_unread();
+                    }
+                    return (Some(work), result);
+                }
             }
         }
     }
@@ -377,6 +386,7 @@ impl Work {
     ) -> Result<(), StorageError> {
         let Decoded { batches, errors, errors_total, lines, agent, .. } = decoded;
         let bad = Bad { errors, total: errors_total };
+        let rows = batches.iter().map(TableBatch::len).sum::<usize>() as u64 + errors_total;
         let precision = agent.as_ref().map_or(PRECISION, |header| header.precision);
         let written = match agent {
             Some(header) => {
@@ -388,20 +398,21 @@ impl Work {
                 };
                 // Before the batch is known: a retry after a crash in between must not find it known, and this nowhere.
                 let written = self.storage.write_of_agent_setting_aside(batches, &batch, &self.source, set_aside);
-                written.map(|(pending, _)| (pending, refused))
+                written.map(|(pending, seen)| (pending, seen, refused))
             }
             None => self.storage.write(batches, &self.source).and_then(|pending| {
                 let refused = self.refused(&range, start, body, precision, &bad, &pending.rejected);
                 self.storage.set_aside(&refused.aside)?;
-                Ok((pending, refused))
+                Ok((pending, Seen::New, refused))
             }),
         };
-        let (pending, refused) = match written {
+        let (pending, seen, refused) = match written {
             Ok(written) => written,
             Err(StorageError::Invalid(reason)) => {
                 // The request as a whole: each of its messages is set aside.
+                let rows = if range.len() == 1 { rows } else { 1 };
                 for index in range {
-                    self.refuse(index, body, Some(precision), &reason)?;
+                    self.refuse_rows(index, body, Some(precision), &reason, rows)?;
                 }
                 return Ok(());
             }
@@ -410,6 +421,12 @@ impl Work {
         Metrics::add(&self.app.metrics.lines, lines);
         Metrics::add(&self.app.metrics.lines_refused, errors_total);
         self.complain(refused.notes.len(), &refused.aside);
+        let mut tally = self.tally(rows);
+        let pending = match seen {
+            Seen::Duplicate => tally.duplicate(pending),
+            Seen::New | Seen::Conflict => tally.storing(pending),
+        };
+        tally.settle_rest(Became::Quarantined);
         self.push_group(range, Some(pending), refused.notes);
         Ok(())
     }
@@ -495,19 +512,20 @@ impl Work {
                 let limit = self.app.config.http.max_body_bytes;
                 match unpack(self.batch.payload(&item), limit) {
                     Ok(body) => self.agents(index, &body),
-                    Err(reason) => self.refuse(index, None, None, &reason),
+                    Err(reason) => self.refuse(index, None, &reason),
                 }
             }
             What::Message(Kind::Status) => match self.status(&item) {
                 Ok(status) => {
                     let pending = self.storage.note_agent(&status, &self.source)?;
+                    let pending = self.tally(0).storing(pending);
                     self.push_group(index..index + 1, Some(pending), Vec::new());
                     Ok(())
                 }
-                Err(reason) => self.refuse(index, None, None, &reason),
+                Err(reason) => self.refuse(index, None, &reason),
             },
             What::Message(Kind::Unknown | Kind::Own | Kind::Command) => {
-                self.refuse(index, None, None, "no rule of this server takes this topic")
+                self.refuse(index, None, "no rule of this server takes this topic")
             }
         }
     }
@@ -519,14 +537,14 @@ impl Work {
             // Nobody knows the unit of its times.
             let reason = decoded.errors.first().map_or("the agent's header is malformed", |error| &error.message);
             let reason = reason.to_owned();
-            return self.refuse(index, Some(body), None, &reason);
+            return self.refuse(index, Some(body), &reason);
         }
         let named = topic::agent(self.batch.topic(&self.batch.items[index])).map(|(agent, _)| agent);
         if let (Some(named), Some(header)) = (named, &decoded.agent)
             && named != header.agent
         {
             let reason = format!("the topic names the agent {named:?}, the payload {:?}", header.agent);
-            return self.refuse(index, Some(body), None, &reason);
+            return self.refuse(index, Some(body), &reason);
         }
         self.store(index..index + 1, 0, decoded, Some(body))
     }
@@ -556,19 +574,31 @@ impl Work {
         })
     }
 
-    /// Sets a whole item aside, and has it acknowledged. `precision` if it is lines of which none is stored.
-    fn refuse(
+    /// Sets aside a whole item of which nobody knows the rows, and has it acknowledged.
+    fn refuse(&mut self, index: usize, body: Option<&[u8]>, reason: &str) -> Result<(), StorageError> {
+        self.refuse_rows(index, body, None, reason, 1)
+    }
+
+    /// Sets a whole item of `rows` aside, and has it acknowledged. `precision` if it is lines of which none is stored.
+    fn refuse_rows(
         &mut self,
         index: usize,
         body: Option<&[u8]>,
         precision: Option<Precision>,
         reason: &str,
+        rows: u64,
     ) -> Result<(), StorageError> {
         let payload = body.unwrap_or_else(|| self.batch.payload(&self.batch.items[index]));
         let is_whole = payload.len() <= SET_ASIDE_BYTES_MAX;
-        let payload = payload[..payload.len().min(SET_ASIDE_BYTES_MAX)].to_vec();
-        let aside = [SetAside { is_whole, ..self.set_aside(index, precision, reason.to_owned(), payload) }];
+        let piece =
+            |piece: &[u8]| SetAside { is_whole, ..self.set_aside(index, precision, reason.to_owned(), piece.to_vec()) };
+        let mut aside: Vec<SetAside> = payload.chunks(SET_ASIDE_BYTES_MAX).map(piece).collect();
+        if aside.is_empty() {
+            // A message without a payload has a topic and a reason all the same.
+            aside.push(piece(b""));
+        }
         self.storage.set_aside(&aside)?;
+        self.tally(rows).settle_rest(Became::Quarantined);
         self.complain(1, &aside);
         self.push_group(index..index + 1, None, vec![(index, reason.to_owned())]);
         Ok(())
@@ -587,6 +617,19 @@ impl Work {
         }
     }
 
+    /// Counts rows that have come in.
+    fn tally(&self, rows: u64) -> Tally {
+        let mut tally = self.app.metrics.sources.tally(self.counted_as);
+        tally.receive(rows);
+        tally
+    }
+
+    /// Counts the messages that cannot be stored any more, as nobody has read how many rows they are.
+    fn count_unread(&self) {
+        let unread = self.batch.items[self.next..].iter().filter(|item| item.kind != What::Settled);
+        drop(self.tally(unread.count() as u64));
+    }
+
     /// Counts messages of which something was set aside, and notes it for people.
     fn complain(&mut self, messages: usize, aside: &[SetAside]) {
         Metrics::add(&self.app.metrics.mqtt.set_aside, messages as u64);
@@ -596,7 +639,7 @@ impl Work {
         }
     }
 
-    fn push_group(&mut self, range: Range<usize>, pending: Option<PendingWrite>, notes: Vec<(usize, String)>) {
+    fn push_group(&mut self, range: Range<usize>, pending: Option<Counted>, notes: Vec<(usize, String)>) {
         let mut notes = notes.into_iter().peekable();
         let mut acks = Vec::with_capacity(range.len());
         let messages = range.len();
@@ -607,7 +650,7 @@ impl Work {
                 acks.push(Ack { id, qos, code, reason });
             }
         }
-        let durable = pending.map(|pending| Box::pin(pending.durable()) as Durable);
+        let durable = pending.map(|pending| Box::pin(pending) as Durable);
         self.groups.push(Group { acks, messages, bytes: 0, durable, budget: Budget::default() });
     }
 }

@@ -1,5 +1,8 @@
 //! `eden sql`, `eden write`, `eden demo` and what the command line says.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Stdio;
+
 use tempfile::TempDir;
 
 use crate::process::{Eden, Ran, command, run, run_with};
@@ -23,6 +26,51 @@ fn write_names_refused_lines_by_their_number_in_the_file_and_stores_the_others()
     let ran = run(eden.dir.path(), &["write", "--url", &eden.url, "--db", "plant", "more.lp"]);
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), "1 lines stored, 0 refused, in 1 batches\n"));
     assert_eq!(eden.rows("SELECT v FROM plant.m"), serde_json::json!([[1.0]]));
+}
+
+#[test]
+fn write_takes_several_files_in_order_and_names_them() {
+    let eden = Eden::start();
+    for (name, lines) in [("a.lp", "n v=1 1\nbroken\n"), ("b.lp", "n v=2 1\nn v=3 2")] {
+        std::fs::write(eden.dir.path().join(name), lines).unwrap();
+    }
+    let args = ["write", "--data", "data", "--precision", "us", "a.lp", "-", "b.lp"];
+    let ran = piped(&eden, &args, "n v=9 1\nn v=9 3\n");
+    assert_eq!((ran.code, &*ran.out), (Some(1), "5 lines stored, 1 refused, in 3 batches\n"), "{}", ran.err);
+    assert!(ran.err.starts_with("a.lp: line 2 refused: "), "{}", ran.err);
+    assert_eq!(eden.rows("SELECT v FROM n ORDER BY time"), serde_json::json!([[2.0], [3.0], [9.0]]));
+    // Nothing is written if one of them is not there.
+    let ran = run(eden.dir.path(), &["write", "--data", "data", "a.lp", "missing.lp"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.err.contains("open missing.lp: "), "{}", ran.err);
+}
+
+#[test]
+fn write_says_how_far_it_is_when_it_takes_long() {
+    let eden = Eden::start();
+    let mut child = command(eden.dir.path(), &["write", "--data", "data"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut input = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        // Until it has said something and is gone.
+        let batch = "m v=1 1\n".repeat(5_000);
+        while input.write_all(batch.as_bytes()).is_ok() {}
+    });
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    writer.join().unwrap();
+    let parts: Vec<&str> = line.trim_end().split(", ").collect();
+    let [size, lines, rate] = parts[..] else { panic!("{line}") };
+    assert!(size.ends_with('B') && lines.ends_with(" lines") && rate.ends_with(" lines/s"), "{line}");
+    let lines: u64 = lines.split(' ').next().unwrap().parse().unwrap();
+    assert!(lines > 0 && lines.is_multiple_of(5_000), "{line}");
 }
 
 #[test]

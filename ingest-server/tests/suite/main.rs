@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod accounting;
 mod arrow;
 mod changes;
 mod commands;

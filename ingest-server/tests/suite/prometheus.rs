@@ -26,6 +26,26 @@ fn packed(bytes: &[u8]) -> Vec<u8> {
     snap::raw::Encoder::new().compress_vec(bytes).unwrap()
 }
 
+/// Sends samples of these names, which may be empty, to a server.
+pub(crate) fn post(url: &str, samples: &[(&str, &[(f64, i64)])]) -> Answer {
+    let labels = |name: &str| if name.is_empty() { ("job", "a".to_owned()) } else { ("__name__", name.to_owned()) };
+    let all = samples.iter().map(|(name, samples)| {
+        let (label, value) = labels(name);
+        series(&[(label, &value)], samples)
+    });
+    post_raw(url, &body(all.collect()))
+}
+
+/// As [`post`], with a label.
+pub(crate) fn post_labelled(url: &str, name: &str, label: &str, samples: &[(f64, i64)]) -> Answer {
+    post_raw(url, &body(vec![series(&[("__name__", name), ("label", label)], samples)]))
+}
+
+/// Sends a message of version 1 to a server.
+pub(crate) fn post_raw(url: &str, message: &[u8]) -> Answer {
+    crate::process::post(url, PATH, ONE, &packed(message))
+}
+
 fn written(answer: &Answer) -> [Option<&str>; 3] {
     ["samples", "histograms", "exemplars"]
         .map(|what| answer.header(&format!("x-prometheus-remote-write-{what}-written")))

@@ -123,6 +123,14 @@ fn servers_share(seed: u64, lasts: Duration, folder: &Path) -> Outcome {
         if rows[0] != rows[1] {
             return Err(format!("seed {seed}: {} rows have {} keys", rows[0], rows[1]));
         }
+        let all_is_counted = wait::until(SETTLED_WITHIN, || {
+            let sums = "SELECT received, stored FROM system.sources WHERE source = 'broker'";
+            let rows = eden.sql(sums).row(0).to_vec();
+            (rows[0] == rows[1]).then_some(())
+        });
+        if all_is_counted.is_none() {
+            return Err(format!("seed {seed}: not all rows that were received are stored\n{}", eden.log()));
+        }
     }
     let on_both = stored.values().filter(|count| **count > 1).count();
     let came = servers.iter().map(|eden| sum_of(eden, "eden_broker_messages_total")).sum::<Result<f64, _>>()?;

@@ -19,7 +19,7 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 use decode::line_protocol::{self, AgentHeader, ORIGINAL_BYTES_MAX, Options, Precision};
 use model::{NodeId, TableBatch};
-use storage::{PendingWrite, RejectedRow, Seen, Storage, StorageError};
+use storage::{RejectedRow, Seen, Storage, StorageError};
 
 use crate::agent_batch;
 use crate::app::App;
@@ -27,12 +27,14 @@ use crate::http::body::{self, Received};
 use crate::http::intake::aside::Came;
 use crate::http::intake::{self, Cause, REFUSED_MAX, Refused, RefusedLine, WriteError};
 use crate::metrics::Metrics;
+use crate::sources::{Became, Counted, Source, Tally};
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LineWrite {
     /// The endpoint's.
     pub(super) path: &'static str,
+    pub(super) counted_as: Source,
     pub(super) schema: String,
     pub(super) precision: Precision,
     /// A line that cannot be parsed refuses the body.
@@ -50,7 +52,7 @@ pub(super) enum Written {
 
 /// What was done with a body before waiting for the disk.
 enum Begun {
-    Pending { refused: Refused, pending: PendingWrite },
+    Pending { refused: Refused, accepted: usize, pending: Counted },
     NotParsed(Refused),
 }
 
@@ -69,13 +71,10 @@ pub(super) async fn write(
     });
     match begun.await? {
         Begun::NotParsed(refused) => Ok(Written::NotParsed(refused)),
-        Begun::Pending { refused, pending } => {
-            let accepted = pending.accepted;
-            match pending.durable().await {
-                Ok(()) => Ok(Written::Stored { refused, accepted, node }),
-                Err(error) => Err(WriteError::Storage { error, refused }),
-            }
-        }
+        Begun::Pending { refused, accepted, pending } => match pending.await {
+            Ok(()) => Ok(Written::Stored { refused, accepted, node }),
+            Err(error) => Err(WriteError::Storage { error, refused }),
+        },
     }
 }
 
@@ -97,6 +96,8 @@ fn parse_and_write(
     let decoded = line_protocol::parse(&body, &options);
     Metrics::add(&app.metrics.lines, decoded.lines);
     Metrics::add(&app.metrics.lines_refused, decoded.errors_total);
+    let mut tally = app.metrics.sources.tally(wanted.counted_as);
+    tally.receive(decoded.batches.iter().map(TableBatch::len).sum::<usize>() as u64 + decoded.errors_total);
     let lines = decoded.errors.into_iter().map(RefusedLine::from).collect();
     let mut refused = Refused { lines, total: decoded.errors_total };
     let mut came = Came {
@@ -110,7 +111,7 @@ fn parse_and_write(
     if let Some(header) = decoded.agent {
         came.source = format!("{} {}", came.source, header.agent);
         came.precision = header.precision;
-        return write_of_agent(storage, wanted, header, decoded.batches, refused, &came);
+        return write_of_agent(storage, wanted, header, decoded.batches, refused, &came, tally);
     }
     if wanted.all_or_none && !refused.lines.is_empty() {
         return Ok(Begun::NotParsed(refused));
@@ -118,8 +119,12 @@ fn parse_and_write(
     match storage.write(decoded.batches, &came.source) {
         Ok(mut pending) => {
             add_rejected(&mut refused, &body, std::mem::take(&mut pending.rejected));
+            let (accepted, pending) = (pending.accepted, tally.storing(pending));
             match storage.set_aside(&came.set_aside(&refused)) {
-                Ok(()) => Ok(Begun::Pending { refused, pending }),
+                Ok(()) => {
+                    tally.settle_rest(Became::Quarantined);
+                    Ok(Begun::Pending { refused, accepted, pending })
+                }
                 Err(error) => Err(WriteError::Storage { error, refused }),
             }
         }
@@ -136,10 +141,12 @@ fn write_of_agent(
     batches: Vec<TableBatch>,
     mut refused: Refused,
     came: &Came<'_>,
+    mut tally: Tally,
 ) -> Result<Begun, WriteError> {
     let failed = |error| WriteError::Storage { error, refused: Refused::default() };
     if let (true, Some(first)) = (wanted.all_or_none, refused.lines.first()) {
         storage.set_aside(&came.whole(&first.message)).map_err(failed)?;
+        tally.settle_rest(Became::Quarantined);
         return Ok(Begun::NotParsed(refused));
     }
     let batch = agent_batch::named(header, came.body);
@@ -149,10 +156,18 @@ fn write_of_agent(
     });
     match written {
         // What was refused of it was set aside when it came first.
-        Ok((pending, Seen::Duplicate)) => Ok(Begun::Pending { refused: Refused::default(), pending }),
-        Ok((pending, Seen::New | Seen::Conflict)) => Ok(Begun::Pending { refused, pending }),
+        Ok((pending, Seen::Duplicate)) => {
+            let (accepted, pending) = (pending.accepted, tally.duplicate(pending));
+            Ok(Begun::Pending { refused: Refused::default(), accepted, pending })
+        }
+        Ok((pending, Seen::New | Seen::Conflict)) => {
+            let (accepted, pending) = (pending.accepted, tally.storing(pending));
+            tally.settle_rest(Became::Quarantined);
+            Ok(Begun::Pending { refused, accepted, pending })
+        }
         Err(StorageError::Invalid(reason)) => {
             storage.set_aside(&came.whole(&reason)).map_err(failed)?;
+            tally.settle_rest(Became::Quarantined);
             Err(WriteError::Storage { error: StorageError::Invalid(reason), refused })
         }
         Err(error) => Err(WriteError::Storage { error, refused }),

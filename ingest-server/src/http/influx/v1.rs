@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::config::PartialWrites;
 use crate::http::intake::{REFUSED_HEADER, Refused, taken};
 use crate::http::{Peer, answer};
+use crate::sources::Source;
 
 const PATH: &str = "/write";
 /// Its own words, and those that clients of other versions send here.
@@ -27,7 +28,13 @@ fn parameters(query: &HashMap<String, String>) -> Result<LineWrite, String> {
     let text = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
     let schema = schema::of_policy(text("db"), text("rp")).map_err(|e| format!("db: {e}"))?;
     // As the server of that version: what can be parsed is stored.
-    Ok(LineWrite { path: PATH, schema, precision: precision(query, &UNITS)?, all_or_none: false })
+    Ok(LineWrite {
+        path: PATH,
+        counted_as: Source::WriteV1,
+        schema,
+        precision: precision(query, &UNITS)?,
+        all_or_none: false,
+    })
 }
 
 /// The handler.

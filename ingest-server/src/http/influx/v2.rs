@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::config::PartialWrites;
 use crate::http::intake::{REFUSED_HEADER, taken};
 use crate::http::{Peer, answer};
+use crate::sources::Source;
 
 const PATH: &str = "/api/v2/write";
 const UNITS: [&str; 6] = ["ns", "us", "ms", "s", "m", "h"];
@@ -28,7 +29,7 @@ fn parameters(query: &HashMap<String, String>, partial_writes: PartialWrites) ->
     let schema = schema::of_bucket(bucket).map_err(|e| format!("bucket: {e}"))?;
     // As the server of that version: a line that cannot be parsed refuses the body.
     let all_or_none = partial_writes == PartialWrites::Refuse;
-    Ok(LineWrite { path: PATH, schema, precision: precision(query, &UNITS)?, all_or_none })
+    Ok(LineWrite { path: PATH, counted_as: Source::WriteV2, schema, precision: precision(query, &UNITS)?, all_or_none })
 }
 
 /// The handler.
@@ -91,7 +92,13 @@ mod tests {
         };
         let query = [("bucket", "plant/autogen"), ("org", "any"), ("precision", "ms")];
         let wanted = |all_or_none| {
-            Ok(LineWrite { path: PATH, schema: "plant".into(), precision: Precision::Millisecond, all_or_none })
+            Ok(LineWrite {
+                path: PATH,
+                counted_as: Source::WriteV2,
+                schema: "plant".into(),
+                precision: Precision::Millisecond,
+                all_or_none,
+            })
         };
         assert_eq!(read(&query, PartialWrites::Quarantine), wanted(false));
         assert_eq!(read(&query, PartialWrites::Refuse), wanted(true));

@@ -21,6 +21,7 @@ use super::schema;
 use crate::app::App;
 use crate::http::intake::{REFUSED_HEADER, Refused, RefusedLine, WriteError};
 use crate::http::{Peer, answer};
+use crate::sources::Source;
 
 /// Lines named in one answer; the others are counted.
 const ERRORS_MAX: usize = 100;
@@ -37,7 +38,7 @@ fn parameters(query: &HashMap<String, String>) -> Result<LineWrite, String> {
     // Every 204 follows the sync: there is nothing to skip, but the word is checked.
     read_bool(query, "no_sync", false)?;
     let all_or_none = !read_bool(query, "accept_partial", true)?;
-    Ok(LineWrite { path: PATH, schema, precision, all_or_none })
+    Ok(LineWrite { path: PATH, counted_as: Source::WriteLp, schema, precision, all_or_none })
 }
 
 fn read_bool(query: &HashMap<String, String>, name: &str, default: bool) -> Result<bool, String> {
@@ -124,7 +125,7 @@ mod tests {
     #[test]
     fn parameters_have_the_defaults_of_influxdb() {
         let wanted = |schema: &str, precision, all_or_none| {
-            Ok(LineWrite { path: PATH, schema: schema.into(), precision, all_or_none })
+            Ok(LineWrite { path: PATH, counted_as: Source::WriteLp, schema: schema.into(), precision, all_or_none })
         };
         assert_eq!(read(&[("db", "doc")]), wanted("public", Precision::Auto, false));
         let query = [("db", "plant"), ("precision", "second"), ("accept_partial", "false")];

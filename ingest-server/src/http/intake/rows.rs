@@ -16,13 +16,14 @@ use decode::line_protocol::{ORIGINAL_BYTES_MAX, Precision};
 use decode::line_text::write_row;
 use decode::metrics::{COUNT, Chunk, DecodeError, RefusedSample, Take};
 use model::TableBatch;
-use storage::{PendingWrite, Storage, StorageError};
+use storage::{Storage, StorageError};
 
 use super::aside::Came;
 use super::{Refused, WriteError, in_parser};
 use crate::app::App;
 use crate::http::body::Received;
 use crate::metrics::Metrics;
+use crate::sources::{Became, Counted, Source, Tally};
 
 /// Refused samples that an answer can name.
 const NAMED_MAX: usize = 10;
@@ -35,6 +36,7 @@ const ASIDE_AT_LEAST: usize = 1 << 20;
 /// Where a body came in, and for which schema.
 pub(in crate::http) struct RowWrite {
     pub(in crate::http) path: &'static str,
+    pub(in crate::http) counted_as: Source,
     pub(in crate::http) schema: String,
     /// Who sent it.
     pub(in crate::http) source: String,
@@ -69,8 +71,12 @@ pub(in crate::http) async fn write<T: Send + 'static>(
     let begun = in_parser(app, received, move |app, storage, received| {
         let body = received.decompress()?;
         let mut sink = Sink::new(app, storage, &wanted, body.len());
-        let totals = decode(&body, &wanted.schema, &mut |chunk| sink.take(chunk)).map_err(|error| match error {
-            DecodeError::Malformed(what) => WriteError::Malformed(what),
+        let decoded = decode(&body, &wanted.schema, &mut |chunk| sink.take(chunk));
+        let totals = decoded.map_err(|error| match error {
+            DecodeError::Malformed(what) => {
+                sink.tally.receive(1);
+                WriteError::Malformed(what)
+            }
             DecodeError::Taker(error) => error,
         })?;
         let (refused, pending) = sink.finish()?;
@@ -78,7 +84,7 @@ pub(in crate::http) async fn write<T: Send + 'static>(
     });
     let (stored, pending) = begun.await?;
     for pending in pending {
-        pending.durable().await.map_err(failed)?;
+        pending.await.map_err(failed)?;
     }
     Ok(stored)
 }
@@ -92,8 +98,9 @@ struct Sink<'a> {
     app: &'a App,
     storage: &'a Storage,
     came: Came<'a>,
-    pending: Vec<PendingWrite>,
+    pending: Vec<Counted>,
     refused: RefusedSamples,
+    tally: Tally,
     /// Bytes of refused samples that may still be set aside.
     aside_left: usize,
     /// How many were not, and the first of them.
@@ -117,6 +124,7 @@ impl<'a> Sink<'a> {
             came,
             pending: Vec::new(),
             refused: RefusedSamples::default(),
+            tally: app.metrics.sources.tally(wanted.counted_as),
             aside_left: ASIDE_AT_LEAST.saturating_add(body_bytes.saturating_mul(ASIDE_A_BYTE)),
             not_set_aside: 0,
             first_not_set_aside: None,
@@ -127,6 +135,7 @@ impl<'a> Sink<'a> {
         let Chunk { batches, refused } = chunk;
         let samples = batches.iter().map(TableBatch::len).sum::<usize>() + refused.len();
         Metrics::add(&self.app.metrics.samples, samples as u64);
+        self.tally.receive(samples as u64);
         // Behind the rows: a body that has to come again is not to be set aside twice.
         let mut aside = self.store(batches)?;
         aside.splice(..0, refused);
@@ -143,7 +152,7 @@ impl<'a> Sink<'a> {
         let reasons: HashMap<u32, String> = match self.storage.write(batches, &self.came.source) {
             Ok(mut pending) => {
                 let rejected = std::mem::take(&mut pending.rejected);
-                self.pending.push(pending);
+                self.pending.push(self.tally.storing(pending));
                 rejected.into_iter().map(|row| (row.line, row.reason)).collect()
             }
             // Nothing of the portion can be stored, ever.
@@ -178,16 +187,19 @@ impl<'a> Sink<'a> {
         let beyond = samples.split_off(fit);
         self.not_set_aside += beyond.len() as u64;
         self.first_not_set_aside = self.first_not_set_aside.take().or_else(|| beyond.into_iter().next());
-        self.storage.set_aside(&self.came.samples(&samples)).map_err(failed)
+        self.storage.set_aside(&self.came.samples(&samples)).map_err(failed)?;
+        self.tally.settle(Became::Quarantined, samples.len() as u64);
+        Ok(())
     }
 
-    fn finish(mut self) -> Result<(RefusedSamples, Vec<PendingWrite>), WriteError> {
+    fn finish(mut self) -> Result<(RefusedSamples, Vec<Counted>), WriteError> {
         if let Some(mut first) = self.first_not_set_aside.take() {
             let others = self.not_set_aside;
             first.reason =
                 format!("{others} more samples of the body were refused, the first of them: {}", first.reason);
             first.is_whole = false;
             self.storage.set_aside(&self.came.samples(&[first])).map_err(failed)?;
+            self.tally.settle(Became::Quarantined, 1);
         }
         self.refused.named.sort_by_key(|sample| sample.number);
         Ok((self.refused, self.pending))

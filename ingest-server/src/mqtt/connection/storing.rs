@@ -14,13 +14,14 @@ use super::ending::Ending;
 use crate::metrics::Metrics;
 use crate::mqtt::ingest::Work;
 use crate::mqtt::sparkplug;
+use crate::sources::Source;
 
 impl Connection {
     pub(super) fn start_work(&mut self) {
         if self.job.is_none() && !self.batch.is_empty() {
             let batch = std::mem::take(&mut self.batch);
             let app = Arc::clone(&self.mqtt.app);
-            let work = Work::new(app, Arc::clone(&self.storage), Arc::clone(&self.source), batch);
+            let work = Work::new(app, Arc::clone(&self.storage), Arc::clone(&self.source), Source::Mqtt, batch);
             self.job = Some(Box::pin(work.drive()));
         }
     }

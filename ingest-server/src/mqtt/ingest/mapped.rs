@@ -15,6 +15,7 @@ use super::{Item, Refused, What, Work};
 use crate::metrics::Metrics;
 use crate::mqtt::topic::Kind;
 use crate::mqtt::user_properties;
+use crate::sources::Became;
 
 /// The rule of an item.
 pub(super) fn rule_of(item: &Item) -> Option<u16> {
@@ -35,6 +36,7 @@ struct Joined {
     /// By item, the number of its last row.
     ends: Vec<u32>,
     refused: Refused,
+    refused_parts: u64,
     ignored: u64,
 }
 
@@ -49,8 +51,10 @@ impl Work {
             let mapped = self.map(index, now_us.saturating_add(rows.len().into()), &mut rows);
             joined.ends.push(rows.len());
             joined.ignored += u64::from(mapped.ignored);
+            joined.refused_parts += mapped.refused_total;
             self.note_parts(index, mapped, &mut joined.refused);
         }
+        let mapped_rows = u64::from(rows.len());
         self.app.note_receipts(now_us.saturating_add(rows.len().into()));
         let batches = rows.finish();
         let pending = match batches.is_empty() {
@@ -58,7 +62,7 @@ impl Work {
             false => match self.storage.write(batches, &self.source) {
                 Ok(pending) => Some(pending),
                 Err(StorageError::Invalid(reason)) if range.len() == 1 => {
-                    return self.refuse(range.start, None, None, &reason);
+                    return self.refuse_rows(range.start, None, None, &reason, mapped_rows + joined.refused_parts);
                 }
                 Err(StorageError::Invalid(_)) => {
                     // The request as a whole: each of its messages stands for itself.
@@ -71,7 +75,7 @@ impl Work {
                 Err(error) => return Err(error),
             },
         };
-        let Joined { ends, mut refused, ignored } = joined;
+        let Joined { ends, mut refused, refused_parts, ignored } = joined;
         if let Some(pending) = &pending {
             self.note_rejected(&range, now_us, &ends, &pending.rejected, &mut refused);
         }
@@ -80,6 +84,9 @@ impl Work {
         refused.notes.sort_by_key(|(index, _)| *index);
         refused.notes.dedup_by_key(|(index, _)| *index);
         self.complain(refused.notes.len(), &refused.aside);
+        let mut tally = self.tally(mapped_rows + refused_parts);
+        let pending = pending.map(|pending| tally.storing(pending));
+        tally.settle_rest(Became::Quarantined);
         self.push_group(range, pending, refused.notes);
         Ok(())
     }

@@ -14,6 +14,7 @@ use super::{Refused, What, Work};
 use crate::metrics::Metrics;
 use crate::mqtt::topic::Kind;
 use crate::mqtt::user_properties;
+use crate::sources::Became;
 
 /// What an item said, until it is stored.
 pub(super) struct Said {
@@ -32,7 +33,7 @@ impl Work {
         let stored = self.store_said(&said);
         let (pending, refused) = match stored {
             Ok(stored) => stored,
-            Err(StorageError::Invalid(reason)) => return self.refuse(index, None, None, &reason),
+            Err(StorageError::Invalid(reason)) => return self.refuse(index, None, &reason),
             Err(error) => {
                 self.said = Some(said);
                 return Err(error);
@@ -41,6 +42,10 @@ impl Work {
         Metrics::add(&self.app.metrics.mqtt.ignored, u64::from(said.mapped.ignored));
         let notes = refused.notes.into_iter().take(1).collect::<Vec<_>>();
         self.complain(notes.len(), &refused.aside);
+        let rows = said.batches.iter().map(TableBatch::len).sum::<usize>() as u64;
+        let mut tally = self.tally(rows + said.mapped.refused_total);
+        let pending = pending.map(|pending| tally.storing(pending));
+        tally.settle_rest(Became::Quarantined);
         self.push_group(index..index + 1, pending, notes);
         Ok(())
     }
