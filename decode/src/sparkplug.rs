@@ -17,6 +17,7 @@ mod nodes;
 mod payload;
 mod values;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use model::Value;
@@ -25,8 +26,8 @@ use model::name::{check_column_name, check_name};
 use crate::line_protocol::quote;
 use crate::mapping::{Framed, Mapped, Message, Rows};
 use nodes::{Node, Order};
-use payload::Payload;
-use values::{Field, value};
+use payload::{METRICS_MAX, Payload};
+use values::value;
 
 pub use nodes::{Host, NAMES_MAX, NODES_MAX, REBIRTH_INTERVAL};
 
@@ -226,8 +227,7 @@ impl Work<'_, '_> {
 
     /// Adds the metrics; false if one has an alias that nobody can name.
     fn data(&mut self, node: Option<&Node<'_>>, payload: &Payload<'_>) -> bool {
-        let mut all: Vec<(i64, Field<'_>)> = Vec::new();
-        let mut fields = Vec::new();
+        let mut all: Vec<(i64, Cow<'_, str>, Value<'_>)> = Vec::new();
         let mut unnamed = 0_u64;
         for metric in payload.metrics() {
             let known = metric.alias.and_then(|alias| node?.named(alias));
@@ -240,14 +240,18 @@ impl Work<'_, '_> {
             }
             let datatype = metric.datatype.filter(|of| *of != 0).or(known.map(|known| known.1)).unwrap_or_default();
             let time_us = self.time_of(metric.timestamp.or(payload.timestamp));
-            if let Err(reason) = value(name, &metric, datatype, &mut fields) {
-                self.refuse(format!("metric {}: {reason}", quote(name)));
-            }
-            for (name, value) in fields.drain(..) {
+            let given = value(name, &metric, datatype, &mut |name, value| {
+                if all.len() == METRICS_MAX {
+                    return Err(format!("there are more than {METRICS_MAX} values, those in templates among them"));
+                }
                 match check_column_name("metric", &name) {
-                    Ok(()) => all.push((time_us, (name, value))),
+                    Ok(()) => all.push((time_us, name, value)),
                     Err(error) => self.refuse(error.to_string()),
                 }
+                Ok(())
+            });
+            if let Err(reason) = given {
+                self.refuse(format!("metric {}: {reason}", quote(name)));
             }
         }
         if unnamed > 0 {
@@ -261,13 +265,13 @@ impl Work<'_, '_> {
             None => (self.topic.group, ""),
         };
         // Of one time the order stays: the last of a name wins.
-        all.sort_by_key(|(time_us, _)| *time_us);
-        for fields in all.chunk_by(|(one, _), (other, _)| one == other) {
+        all.sort_by_key(|(time_us, ..)| *time_us);
+        for fields in all.chunk_by(|(one, ..), (other, ..)| one == other) {
             let mut row = self.framed.row(table, fields[0].0);
             row.tags.push(("group_id", group));
             row.tags.push(("edge_node_id", self.topic.node));
             row.tags.push(("device_id", self.topic.device.unwrap_or_default()));
-            row.fields.extend(fields.iter().map(|(_, (name, value))| (&**name, *value)));
+            row.fields.extend(fields.iter().map(|(_, name, value)| (&**name, *value)));
             if let Err(reason) = self.rows.push(row) {
                 self.refuse(reason);
             }

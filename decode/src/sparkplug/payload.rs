@@ -4,8 +4,8 @@
 
 use crate::wire::{Malformed, Message, put_bytes, put_varint};
 
-/// Most metrics in one payload or template.
-const METRICS_MAX: usize = 50_000;
+/// Most metrics in one payload or template, and most values in a payload with its templates.
+pub(super) const METRICS_MAX: usize = 50_000;
 /// The number of the field `metrics`, in a payload and in a template.
 const METRICS: u32 = 2;
 

@@ -9,24 +9,21 @@ use super::payload::{Content, Metric, Template};
 /// How deep templates may stand in templates.
 const DEPTH_MAX: usize = 8;
 
-/// What has a name and a value.
-pub(super) type Field<'a> = (Cow<'a, str>, Value<'a>);
-
-/// Adds the value of a metric, or the values of a template by their paths, to `fields`. A metric that is null adds none.
+/// Gives the value of a metric, or the values of a template by their paths, to `take`. A metric that is null gives none.
 pub(super) fn value<'a>(
     name: &'a str,
     metric: &Metric<'a>,
     datatype: u32,
-    fields: &mut Vec<Field<'a>>,
+    take: &mut impl FnMut(Cow<'a, str>, Value<'a>) -> Result<(), String>,
 ) -> Result<(), String> {
-    deep_value(Cow::Borrowed(name), metric, datatype, fields, 0)
+    deep_value(Cow::Borrowed(name), metric, datatype, take, 0)
 }
 
 fn deep_value<'a>(
     name: Cow<'a, str>,
     metric: &Metric<'a>,
     datatype: u32,
-    fields: &mut Vec<Field<'a>>,
+    take: &mut impl FnMut(Cow<'a, str>, Value<'a>) -> Result<(), String>,
     depth: usize,
 ) -> Result<(), String> {
     let Some(content) = metric.content.as_ref().filter(|_| !metric.is_null) else { return Ok(()) };
@@ -53,7 +50,7 @@ fn deep_value<'a>(
                 if path.len() > model::name::NAME_BYTES_MAX {
                     return Err(format!("a name in the template is longer than {} bytes", model::name::NAME_BYTES_MAX));
                 }
-                deep_value(Cow::Owned(path), &inner, inner.datatype.unwrap_or_default(), fields, depth + 1)?;
+                deep_value(Cow::Owned(path), &inner, inner.datatype.unwrap_or_default(), take, depth + 1)?;
             }
             return Ok(());
         }
@@ -61,8 +58,7 @@ fn deep_value<'a>(
         (16 | 17 | 18 | 20.., _) => return Err(format!("values of type {datatype} are not stored")),
         _ => return Err(format!("its value is none of its type {datatype}")),
     };
-    fields.push((name, value));
-    Ok(())
+    take(name, value)
 }
 
 /// Signed numbers are in two's complement; writers differ in whether they fill the upper bytes.
