@@ -17,7 +17,7 @@ mod nodes;
 mod payload;
 mod values;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::time::Duration;
 
 use model::Value;
@@ -26,8 +26,8 @@ use model::name::{check_column_name, check_name};
 use crate::line_protocol::quote;
 use crate::mapping::{Framed, Mapped, Message, Rows};
 use nodes::{Node, Order};
-use payload::{Metric, Payload};
-use values::{Owned, value};
+use payload::{METRICS_MAX, Payload};
+use values::value;
 
 pub use nodes::{Host, NAMES_MAX, NODES_MAX, REBIRTH_INTERVAL};
 
@@ -184,8 +184,8 @@ impl Work<'_, '_> {
         }
     }
 
-    fn message(&mut self, node: &mut Node<'_>, payload: &Payload) -> Order {
-        let bd_seq = payload.metric(BD_SEQ).and_then(Metric::unsigned);
+    fn message(&mut self, node: &mut Node<'_>, payload: &Payload<'_>) -> Order {
+        let bd_seq = payload.metric(BD_SEQ).and_then(|metric| metric.unsigned());
         let order = match (self.topic.kind, self.topic.device) {
             (Kind::Death, None) => {
                 if !node.dies(bd_seq) {
@@ -213,8 +213,8 @@ impl Work<'_, '_> {
                 if let Some(device) = device {
                     node.add_device(device);
                 }
-                for metric in &payload.metrics {
-                    if let Err(reason) = node.declare(metric) {
+                for metric in payload.metrics() {
+                    if let Err(reason) = node.declare(&metric) {
                         self.refuse(reason);
                     }
                 }
@@ -226,13 +226,12 @@ impl Work<'_, '_> {
     }
 
     /// Adds the metrics; false if one has an alias that nobody can name.
-    fn data(&mut self, node: Option<&Node<'_>>, payload: &Payload) -> bool {
-        let mut by_time: BTreeMap<i64, Vec<(String, Owned)>> = BTreeMap::new();
+    fn data(&mut self, node: Option<&Node<'_>>, payload: &Payload<'_>) -> bool {
+        let mut all: Vec<(i64, Cow<'_, str>, Value<'_>)> = Vec::new();
         let mut unnamed = 0_u64;
-        for metric in &payload.metrics {
+        for metric in payload.metrics() {
             let known = metric.alias.and_then(|alias| node?.named(alias));
-            let Some(name) = metric.name.as_deref().filter(|name| !name.is_empty()).or(known.map(|known| known.0))
-            else {
+            let Some(name) = metric.name.filter(|name| !name.is_empty()).or(known.map(|known| known.0)) else {
                 unnamed += 1;
                 continue;
             };
@@ -241,34 +240,38 @@ impl Work<'_, '_> {
             }
             let datatype = metric.datatype.filter(|of| *of != 0).or(known.map(|known| known.1)).unwrap_or_default();
             let time_us = self.time_of(metric.timestamp.or(payload.timestamp));
-            let mut fields = Vec::new();
-            match value(name, metric, datatype, &mut fields) {
-                Ok(()) => {}
-                Err(reason) => self.refuse(format!("metric {}: {reason}", quote(name))),
-            }
-            for (name, value) in fields {
+            let given = value(name, &metric, datatype, &mut |name, value| {
+                if all.len() == METRICS_MAX {
+                    return Err(format!("there are more than {METRICS_MAX} values, those in templates among them"));
+                }
                 match check_column_name("metric", &name) {
-                    Ok(()) => by_time.entry(time_us).or_default().push((name, value)),
+                    Ok(()) => all.push((time_us, name, value)),
                     Err(error) => self.refuse(error.to_string()),
                 }
+                Ok(())
+            });
+            if let Err(reason) = given {
+                self.refuse(format!("metric {}: {reason}", quote(name)));
             }
         }
         if unnamed > 0 {
             self.refuse(format!("{unnamed} metrics have aliases that no birth since declares, and no names"));
         }
-        if payload.has_body() {
+        if payload.has_body {
             self.refuse("it has a body, which is not metrics".into());
         }
         let (table, group) = match &self.rule.table {
             Some(table) => (table.as_str(), self.topic.group),
             None => (self.topic.group, ""),
         };
-        for (time_us, fields) in &by_time {
-            let mut row = self.framed.row(table, *time_us);
+        // Of one time the order stays: the last of a name wins.
+        all.sort_by_key(|(time_us, ..)| *time_us);
+        for fields in all.chunk_by(|(one, ..), (other, ..)| one == other) {
+            let mut row = self.framed.row(table, fields[0].0);
             row.tags.push(("group_id", group));
             row.tags.push(("edge_node_id", self.topic.node));
             row.tags.push(("device_id", self.topic.device.unwrap_or_default()));
-            row.fields.extend(fields.iter().map(|(name, value)| (name.as_str(), value.as_value())));
+            row.fields.extend(fields.iter().map(|(_, name, value)| (&**name, *value)));
             if let Err(reason) = self.rows.push(row) {
                 self.refuse(reason);
             }

@@ -1,6 +1,6 @@
 //! The wire format of Protocol Buffers, read in place.
 //!
-//! Owns:     tags, varints, lengths, and where in the body a mistake is.
+//! Owns:     tags, varints, lengths, and where in the body a mistake is; the two kinds of fields that we write.
 //! Does not: know messages, copy anything, or allocate: what a field costs is decided where it is used (P14).
 //!
 //! The format: <https://protobuf.dev/programming-guides/encoding/>. Groups, which no format here has, are refused.
@@ -39,7 +39,7 @@ pub(crate) struct Field<'a> {
 enum Value<'a> {
     Varint(u64),
     Fixed64(u64),
-    Fixed32,
+    Fixed32(u32),
     Bytes(Message<'a>),
 }
 
@@ -96,8 +96,8 @@ impl<'a> Message<'a> {
                 Value::Bytes(Message { body: self.body, at, end: at + len })
             }
             5 => {
-                self.skip(4)?;
-                Value::Fixed32
+                let at = self.skip(4)?;
+                Value::Fixed32(u32::from_le_bytes(self.body[at..at + 4].try_into().expect("four bytes")))
             }
             _ => return Err(start.wrong("a field of a kind that is not used any more")),
         };
@@ -137,6 +137,14 @@ impl<'a> Field<'a> {
         self.fixed64().map(f64::from_bits)
     }
 
+    pub(crate) fn float(self) -> Result<f32, Malformed> {
+        if let Value::Fixed32(bits) = self.value {
+            Ok(f32::from_bits(bits))
+        } else {
+            Err(self.wrong("no 32 bits where they belong"))
+        }
+    }
+
     pub(crate) fn message(self) -> Result<Message<'a>, Malformed> {
         if let Value::Bytes(message) = self.value {
             Ok(message)
@@ -147,6 +155,10 @@ impl<'a> Field<'a> {
 
     pub(crate) fn bytes(self) -> Result<&'a [u8], Malformed> {
         self.message().map(Message::bytes)
+    }
+
+    pub(crate) fn text(self) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| self.wrong("text that is not UTF-8"))
     }
 
     /// Calls `each` for each number of a repeated field, in one piece or one by one.
@@ -183,6 +195,27 @@ pub(crate) fn zigzag(number: u64) -> i64 {
     (number >> 1).cast_signed() ^ -((number & 1).cast_signed())
 }
 
+/// Writes a field that is a number.
+pub(crate) fn put_varint(out: &mut Vec<u8>, field: u32, value: u64) {
+    put_number(out, u64::from(field) << 3);
+    put_number(out, value);
+}
+
+/// Writes a field that is text or a message.
+pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
+    put_number(out, u64::from(field) << 3 | 2);
+    put_number(out, value.len() as u64);
+    out.extend_from_slice(value);
+}
+
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,7 +226,7 @@ mod tests {
             let text = match field.value {
                 Value::Varint(value) => value.to_string(),
                 Value::Fixed64(bits) => format!("{bits:#x}"),
-                Value::Fixed32 => "32".into(),
+                Value::Fixed32(bits) => format!("{bits:#x}"),
                 Value::Bytes(inner) => format!("{:?}", inner.bytes()),
             };
             found.push((number, text));
@@ -203,10 +236,19 @@ mod tests {
 
     #[test]
     fn fields_of_every_kind_are_found() {
-        let body = [&[0x08, 0x96, 0x01, 0x11][..], &7u64.to_le_bytes(), &[0x1a, 2, 5, 6, 0x25, 0, 0, 0, 0]].concat();
+        let body = [&[0x08, 0x96, 0x01, 0x11][..], &7u64.to_le_bytes(), &[0x1a, 2, 5, 6, 0x25, 1, 0, 0, 0]].concat();
         let found = fields(&body).unwrap();
-        assert_eq!(found, [(1, "150".into()), (2, "0x7".into()), (3, "[5, 6]".into()), (4, "32".into())]);
+        assert_eq!(found, [(1, "150".into()), (2, "0x7".into()), (3, "[5, 6]".into()), (4, "0x1".into())]);
         assert_eq!((zigzag(0), zigzag(1), zigzag(2), zigzag(u64::MAX)), (0, -1, 1, i64::MIN));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut body = Vec::new();
+        put_varint(&mut body, 1, u64::MAX);
+        put_bytes(&mut body, 200, "ü".as_bytes());
+        put_varint(&mut body, 3, 0);
+        assert_eq!(fields(&body).unwrap(), [(1, u64::MAX.to_string()), (200, "[195, 188]".into()), (3, "0".into())]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod mqtt;
 mod otlp;
 mod prometheus;
 mod s3;
+mod sparkplug;
 mod strace;
 mod transfer;
 
@@ -47,6 +48,7 @@ const PARTS: &[Part] = &[
     ("brokers", |_| brokers::messages_of_a_broker_survive()),
     ("otlp", otlp::exporters_write),
     ("prometheus", |_| prometheus::prometheus_writes()),
+    ("sparkplug", |_| sparkplug::edge_nodes_are_understood()),
     ("s3", s3::tables_in_s3),
     ("strace", |_| strace::no_ack_leaves_before_its_sync()),
 ];
@@ -77,6 +79,12 @@ pub(crate) fn install(program: &str, package: &str) -> Outcome {
     println!("installing {package} from Debian");
     run_command(Command::new("apt-get").args(["update", "-qq"]))?;
     run_command(Command::new("apt-get").args(["install", "-qq", "--yes", package]))
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16, Failure> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    listener.map(|address| address.port()).map_err(|e| format!("find a free port: {e}"))
 }
 
 /// The answer to one statement.

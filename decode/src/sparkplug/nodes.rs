@@ -116,8 +116,8 @@ impl Node<'_> {
     }
 
     /// Remembers the alias of a metric in a birth.
-    pub(super) fn declare(&mut self, metric: &Metric) -> Result<(), String> {
-        let (Some(alias), Some(name), Some(_)) = (metric.alias, metric.name.as_deref(), self.state.next) else {
+    pub(super) fn declare(&mut self, metric: &Metric<'_>) -> Result<(), String> {
+        let (Some(alias), Some(name), Some(_)) = (metric.alias, metric.name, self.state.next) else {
             return Ok(());
         };
         if name.len() > NAME_BYTES_MAX {

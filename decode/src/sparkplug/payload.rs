@@ -1,78 +1,80 @@
-//! Payloads of Sparkplug B: the fields of `sparkplug_b.proto` (Eclipse Tahu) that say values.
+//! Payloads of Sparkplug B: the fields of `sparkplug_b.proto` (Eclipse Tahu) that say values, read in place.
 //!
-//! Data sets and templates stay bytes until they are wanted, and the metrics of a message are counted before they are
-//! read: a metric of two bytes becomes a struct of a hundred (P14).
+//! Invariant: what has been read was read to its end, so a payload with a mistake is refused before anything of it is believed.
 
-use prost::Message as _;
+use crate::wire::{Malformed, Message, put_bytes, put_varint};
 
-/// Most metrics in one payload or template.
-const METRICS_MAX: usize = 50_000;
+/// Most metrics in one payload or template, and most values in a payload with its templates.
+pub(super) const METRICS_MAX: usize = 50_000;
 /// The number of the field `metrics`, in a payload and in a template.
 const METRICS: u32 = 2;
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Payload {
-    #[prost(uint64, optional, tag = "1")]
+/// One message of an edge node.
+#[derive(Debug)]
+pub(super) struct Payload<'a> {
+    /// Milliseconds.
     pub(super) timestamp: Option<u64>,
-    #[prost(message, repeated, tag = "2")]
-    pub(super) metrics: Vec<Metric>,
-    #[prost(uint64, optional, tag = "3")]
     seq: Option<u64>,
-    #[prost(bytes = "vec", optional, tag = "5")]
-    body: Option<Vec<u8>>,
+    pub(super) has_body: bool,
+    message: Message<'a>,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Metric {
-    #[prost(string, optional, tag = "1")]
-    pub(super) name: Option<String>,
-    #[prost(uint64, optional, tag = "2")]
+/// One metric, without what says no value.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Metric<'a> {
+    pub(super) name: Option<&'a str>,
     pub(super) alias: Option<u64>,
     /// Milliseconds.
-    #[prost(uint64, optional, tag = "3")]
     pub(super) timestamp: Option<u64>,
-    #[prost(uint32, optional, tag = "4")]
     pub(super) datatype: Option<u32>,
-    #[prost(bool, optional, tag = "7")]
-    pub(super) is_null: Option<bool>,
-    #[prost(oneof = "Content", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18")]
-    pub(super) content: Option<Content>,
+    pub(super) is_null: bool,
+    pub(super) content: Option<Content<'a>>,
 }
 
-#[derive(Clone, PartialEq, prost::Oneof)]
-pub(super) enum Content {
-    #[prost(uint32, tag = "10")]
+#[derive(Clone, Debug)]
+pub(super) enum Content<'a> {
     Int(u32),
-    #[prost(uint64, tag = "11")]
     Long(u64),
-    #[prost(float, tag = "12")]
     Float(f32),
-    #[prost(double, tag = "13")]
     Double(f64),
-    #[prost(bool, tag = "14")]
     Boolean(bool),
-    #[prost(string, tag = "15")]
-    Text(String),
-    #[prost(bytes = "vec", tag = "16")]
-    Bytes(Vec<u8>),
-    #[prost(bytes = "vec", tag = "17")]
-    DataSet(Vec<u8>),
-    #[prost(bytes = "vec", tag = "18")]
-    Template(Vec<u8>),
+    Text(&'a str),
+    Template(Message<'a>),
+    /// Bytes and data sets.
+    Other,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Template {
-    #[prost(message, repeated, tag = "2")]
-    pub(super) metrics: Vec<Metric>,
-    #[prost(bool, optional, tag = "5")]
-    pub(super) is_definition: Option<bool>,
+/// The metrics of a template.
+#[derive(Debug)]
+pub(super) struct Template<'a> {
+    pub(super) is_definition: bool,
+    message: Message<'a>,
 }
 
-impl Payload {
-    pub(super) fn read(bytes: &[u8]) -> Result<Payload, String> {
-        check_count(bytes)?;
-        Payload::decode(bytes).map_err(|error| format!("it is no payload of Sparkplug B: {error}"))
+impl<'a> Payload<'a> {
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Payload<'a>, String> {
+        let message = Message::new(bytes);
+        let mut payload = Payload { timestamp: None, seq: None, has_body: false, message };
+        let metrics = payload.fields().map_err(|error| format!("it is no payload of Sparkplug B: {error}"))?;
+        check_count(metrics).map(|()| payload)
+    }
+
+    /// Reads everything; how many metrics there are.
+    fn fields(&mut self) -> Result<usize, Malformed> {
+        let (mut rest, mut metrics) = (self.message, 0);
+        while let Some((number, field)) = rest.next()? {
+            match number {
+                1 => self.timestamp = Some(field.varint()?),
+                METRICS => {
+                    Metric::read(field.message()?)?;
+                    metrics += 1;
+                }
+                3 => self.seq = Some(field.varint()?),
+                5 => self.has_body = !field.bytes()?.is_empty(),
+                _ => {}
+            }
+        }
+        Ok(metrics)
     }
 
     /// The place in the order of an edge node's messages.
@@ -80,16 +82,42 @@ impl Payload {
         self.seq.and_then(|seq| u8::try_from(seq).ok())
     }
 
-    pub(super) fn metric(&self, name: &str) -> Option<&Metric> {
-        self.metrics.iter().find(|metric| metric.name.as_deref() == Some(name))
+    pub(super) fn metrics(&self) -> impl Iterator<Item = Metric<'a>> + use<'a> {
+        metrics(self.message)
     }
 
-    pub(super) fn has_body(&self) -> bool {
-        self.body.as_ref().is_some_and(|body| !body.is_empty())
+    pub(super) fn metric(&self, name: &str) -> Option<Metric<'a>> {
+        self.metrics().find(|metric| metric.name == Some(name))
     }
 }
 
-impl Metric {
+impl<'a> Metric<'a> {
+    fn read(mut message: Message<'a>) -> Result<Self, Malformed> {
+        let mut metric = Metric::default();
+        while let Some((number, field)) = message.next()? {
+            match number {
+                1 => metric.name = Some(field.text()?),
+                2 => metric.alias = Some(field.varint()?),
+                3 => metric.timestamp = Some(field.varint()?),
+                4 => metric.datatype = Some(field.varint()? as u32),
+                7 => metric.is_null = field.varint()? != 0,
+                10 => metric.content = Some(Content::Int(field.varint()? as u32)),
+                11 => metric.content = Some(Content::Long(field.varint()?)),
+                12 => metric.content = Some(Content::Float(field.float()?)),
+                13 => metric.content = Some(Content::Double(field.double()?)),
+                14 => metric.content = Some(Content::Boolean(field.varint()? != 0)),
+                15 => metric.content = Some(Content::Text(field.text()?)),
+                16 | 17 => {
+                    field.bytes()?;
+                    metric.content = Some(Content::Other);
+                }
+                18 => metric.content = Some(Content::Template(field.message()?)),
+                _ => {}
+            }
+        }
+        Ok(metric)
+    }
+
     pub(super) fn unsigned(&self) -> Option<u64> {
         match self.content {
             Some(Content::Int(number)) => Some(number.into()),
@@ -99,37 +127,61 @@ impl Metric {
     }
 }
 
-impl Template {
-    pub(super) fn read(bytes: &[u8]) -> Result<Template, String> {
-        check_count(bytes)?;
-        Template::decode(bytes).map_err(|error| format!("it is no template of Sparkplug B: {error}"))
+impl<'a> Template<'a> {
+    pub(super) fn read(message: Message<'a>) -> Result<Template<'a>, String> {
+        let mut template = Template { is_definition: false, message };
+        let metrics = template.fields().map_err(|error| format!("it is no template of Sparkplug B: {error}"))?;
+        check_count(metrics).map(|()| template)
     }
+
+    fn fields(&mut self) -> Result<usize, Malformed> {
+        let (mut rest, mut metrics) = (self.message, 0);
+        while let Some((number, field)) = rest.next()? {
+            match number {
+                METRICS => {
+                    Metric::read(field.message()?)?;
+                    metrics += 1;
+                }
+                5 => self.is_definition = field.varint()? != 0,
+                _ => {}
+            }
+        }
+        Ok(metrics)
+    }
+
+    pub(super) fn metrics(&self) -> impl Iterator<Item = Metric<'a>> + use<'a> {
+        metrics(self.message)
+    }
+}
+
+/// The metrics of what has been read to its end once, without a mistake.
+fn metrics<'a>(mut message: Message<'a>) -> impl Iterator<Item = Metric<'a>> {
+    std::iter::from_fn(move || {
+        while let Some((number, field)) = message.next().ok()? {
+            if number == METRICS {
+                return Metric::read(field.message().ok()?).ok();
+            }
+        }
+        None
+    })
 }
 
 /// The payload that asks an edge node to be born again.
 pub(super) fn rebirth(now_us: i64) -> Vec<u8> {
     let now_ms = u64::try_from(now_us / 1_000).unwrap_or_default();
-    let metric = Metric {
-        name: Some("Node Control/Rebirth".into()),
-        timestamp: Some(now_ms),
-        datatype: Some(11),
-        content: Some(Content::Boolean(true)),
-        ..Metric::default()
-    };
-    Payload { timestamp: Some(now_ms), metrics: vec![metric], ..Payload::default() }.encode_to_vec()
+    let (mut metric, mut payload) = (Vec::new(), Vec::new());
+    put_bytes(&mut metric, 1, b"Node Control/Rebirth");
+    put_varint(&mut metric, 3, now_ms);
+    put_varint(&mut metric, 4, 11);
+    put_varint(&mut metric, 14, 1);
+    put_varint(&mut payload, 1, now_ms);
+    put_bytes(&mut payload, METRICS, &metric);
+    payload
 }
 
-/// Refuses more metrics than [`METRICS_MAX`].
-fn check_count(bytes: &[u8]) -> Result<(), String> {
-    let (mut rest, mut count) = (bytes, 0);
-    while !rest.is_empty() {
-        // What is malformed is named when it is read in earnest.
-        let Ok((field, wire_type)) = prost::encoding::decode_key(&mut rest) else { return Ok(()) };
-        count += usize::from(field == METRICS);
-        let context = prost::encoding::DecodeContext::default();
-        if prost::encoding::skip_field(wire_type, field, &mut rest, context).is_err() {
-            return Ok(());
-        }
+fn check_count(metrics: usize) -> Result<(), String> {
+    if metrics > METRICS_MAX {
+        return Err(format!("it has {metrics} metrics; at most {METRICS_MAX} are allowed"));
     }
-    if count > METRICS_MAX { Err(format!("it has {count} metrics; at most {METRICS_MAX} are allowed")) } else { Ok(()) }
+    Ok(())
 }

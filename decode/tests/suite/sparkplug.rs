@@ -1,5 +1,7 @@
 //! Edge nodes of Sparkplug B, whose payloads are written here byte by byte, as the specification numbers their fields.
 
+mod memory;
+
 use std::time::Duration;
 
 use decode::mapping::{Message, Rows, Rule, RuleOptions};

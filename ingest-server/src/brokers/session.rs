@@ -146,7 +146,7 @@ async fn work(
         while let Some((message, share)) = next {
             let topic = String::from_utf8_lossy(&message.topic);
             batch.add(
-                broker.app.topics.kind(&topic),
+                broker.app.topics.kind_at_broker(&topic),
                 &topic,
                 &message.properties,
                 &message.payload,

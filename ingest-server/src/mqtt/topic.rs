@@ -93,6 +93,18 @@ impl Topics {
             None => Kind::Unknown,
         }
     }
+
+    /// What `topic` is on a broker: there, commands to edge nodes arrive without us, our own among them, and are no news.
+    pub fn kind_at_broker(&self, topic: &str) -> Kind {
+        let kind = self.kind(topic);
+        if kind != Kind::Unknown || !is_edge_command(topic) {
+            return kind;
+        }
+        match self.rules.find(topic) {
+            Some((number, rule)) if rule.has_state() => Kind::Sparkplug(number as u16),
+            _ => kind,
+        }
+    }
 }
 
 /// `eden/v1/<agent>/<rest>` → (agent, rest).
@@ -163,7 +175,10 @@ mod tests {
             ("$lines/lines", Kind::Own),
         ] {
             assert_eq!(topics.kind(topic), kind, "{topic}");
+            let of_broker = if topic.contains("NCMD") { Kind::Sparkplug(3) } else { kind };
+            assert_eq!(topics.kind_at_broker(topic), of_broker, "{topic}, of a broker");
         }
+        assert_eq!(topics.kind_at_broker("x/y/NCMD"), Kind::Unknown);
     }
 
     /// [MQTT-4.7.1-2], [MQTT-4.7.1-3] (3.1.1); [MQTT-4.7.1-1], [MQTT-4.7.1-2] (5).

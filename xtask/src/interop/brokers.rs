@@ -196,7 +196,7 @@ fn pause(time: Duration) {
 }
 
 /// All samples of a metric.
-fn sum_of(eden: &Eden, name: &str) -> Result<f64, Failure> {
+pub(super) fn sum_of(eden: &Eden, name: &str) -> Result<f64, Failure> {
     let page = eden.client().request("GET", "/metrics", &[], &[]).map_err(|error| format!("{error:?}"))?.text();
     let samples = page.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
     samples

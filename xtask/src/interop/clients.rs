@@ -34,20 +34,9 @@ struct Readers {
 }
 
 impl Clients {
-    /// Makes the virtual environment if it is not there or not of these versions.
+    /// Makes the virtual environment if it is not there.
     pub(super) fn install() -> Result<Self, Failure> {
-        let venv = cache()?.join("venv");
-        let python = venv.join("bin/python");
-        let requirements = root().join(FOLDER).join("requirements.txt");
-        let wanted = read(&requirements)?;
-        let installed = venv.join("requirements.txt");
-        if std::fs::read_to_string(&installed).ok().as_ref() != Some(&wanted) {
-            println!("installing the clients of {FOLDER}/requirements.txt");
-            run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-            let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
-            run(Command::new(&python).args(pip).arg(&requirements))?;
-            std::fs::write(&installed, wanted).map_err(|error| format!("write {}: {error}", installed.display()))?;
-        }
+        let python = install_from_pypi("venv", "requirements.txt")?;
         Ok(Clients { python, readers: RefCell::default() })
     }
 
@@ -185,6 +174,23 @@ impl Seen {
         }
         Ok(())
     }
+}
+
+/// Makes the virtual environment of that name if it is not there or not of these versions; returns its Python.
+pub(super) fn install_from_pypi(name: &str, requirements: &str) -> Result<PathBuf, Failure> {
+    let venv = cache()?.join(name);
+    let python = venv.join("bin/python");
+    let requirements = root().join(FOLDER).join(requirements);
+    let wanted = read(&requirements)?;
+    let installed = venv.join("requirements.txt");
+    if std::fs::read_to_string(&installed).ok().as_ref() != Some(&wanted) {
+        println!("installing {}", wanted.split_whitespace().collect::<Vec<_>>().join(", "));
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+        run(Command::new(&python).args(pip).arg(&requirements))?;
+        std::fs::write(&installed, wanted).map_err(|error| format!("write {}: {error}", installed.display()))?;
+    }
+    Ok(python)
 }
 
 /// Installs packages of Node.js, each with its version, if they are not there; returns the folder of its modules.

@@ -2,7 +2,6 @@
 //! sample that it has is in SQL, as often as it says that it has sent it.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use harness::{Eden, Rows, wait};
 use serde_json::Value;
 
-use super::{install, piped, run_sql};
+use super::{free_port, install, piped, run_sql};
 use crate::command::run as run_command;
 use crate::{Failure, Outcome};
 
@@ -116,11 +115,6 @@ fn stored(eden: &Eden, name: &str) -> Result<(Samples, usize), Failure> {
         }
     }
     Ok((samples, rows.len()))
-}
-
-fn free_port() -> Result<u16, Failure> {
-    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    listener.map(|address| address.port()).map_err(|e| format!("find a free port: {e}"))
 }
 
 /// A running `prometheus`; killed when dropped.
