@@ -14,7 +14,6 @@
 mod number;
 mod scan;
 mod tables;
-mod write;
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,7 +23,6 @@ use model::record::AgentGap;
 use model::{TableBatch, Value};
 
 pub(crate) use scan::quote;
-pub use write::write_row;
 
 use scan::Fail;
 use tables::{SeriesRef, Tables};

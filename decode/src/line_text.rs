@@ -107,6 +107,15 @@ pub fn write_row(batch: &TableBatch, row: usize, out: &mut Vec<u8>) -> bool {
     write_line(&batch.table.table, key.tags(), fields, batch.times_us[row], out)
 }
 
+/// The row at `row` as such a line; `None` if no line says it.
+///
+/// # Panics
+/// If there is no such row.
+pub fn row_line(batch: &TableBatch, row: usize) -> Option<String> {
+    let mut line = Vec::new();
+    write_row(batch, row, &mut line).then(|| String::from_utf8(line).expect("texts and what escapes them are UTF-8"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,9 +143,7 @@ mod tests {
         assert!(batch.series[0].tags().eq(tags));
         let read: Vec<_> = batch.fields.iter().map(|field| (&*field.name, field.values.get(0))).collect();
         assert_eq!(read, fields);
-        let mut again = Vec::new();
-        assert!(write_row(batch, 0, &mut again));
-        assert_eq!(again, line);
+        assert_eq!(row_line(batch, 0).map(String::into_bytes), Some(line));
     }
 
     #[test]

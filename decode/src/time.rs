@@ -23,6 +23,15 @@ pub enum TimeFormat {
 }
 
 impl TimeFormat {
+    /// All of them.
+    pub const ALL: [TimeFormat; 6] =
+        [TimeFormat::Auto, TimeFormat::Rfc3339, TimeFormat::S, TimeFormat::Ms, TimeFormat::Us, TimeFormat::Ns];
+
+    /// The one of that word, in upper case or lower.
+    pub fn of_word(word: &str) -> Option<TimeFormat> {
+        TimeFormat::ALL.into_iter().find(|format| format.word().eq_ignore_ascii_case(word))
+    }
+
     /// A short word: `auto`, `rfc3339`, `s`, `ms`, `us`, `ns`.
     pub fn word(self) -> &'static str {
         match self {

@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Decimal128Type, Field, Fields, Float64Type, Int
 use crate::http::cells::{Cells, Times};
 use crate::transfer::columns::Kind;
 use crate::transfer::record::Cell;
-use crate::transfer::time::TimeFormat;
+use decode::time::TimeFormat;
 
 /// A column's values of one batch, ready to be taken.
 pub(crate) enum Values {

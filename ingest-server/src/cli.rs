@@ -6,7 +6,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use decode::time::TimeFormat;
 use storage::check::repair::Act;
 
 use crate::client::Client;
@@ -14,7 +16,7 @@ use crate::config::{self, Config, Period};
 use crate::failure::Failure;
 use crate::http::influx::schema::of_database;
 use crate::serve::Surroundings;
-use crate::transfer::{self, time::TimeFormat};
+use crate::transfer;
 use crate::{check_command, demo, mqtt_command, quarantine_command, sql_shell, write_command};
 
 /// Eden stores the readings of machines and answers SQL about them.
@@ -128,6 +130,21 @@ enum MqttCommand {
         #[command(flatten)]
         args: ConfigArgs,
     },
+}
+
+/// The words for formats of times, with what each means.
+fn time_format() -> impl TypedValueParser<Value = TimeFormat> {
+    let word = |format: TimeFormat| {
+        PossibleValue::new(format.word()).help(match format {
+            TimeFormat::Auto => "Numbers by their magnitude, texts as RFC 3339",
+            TimeFormat::Rfc3339 => "Such as 2026-06-01T08:30:00.25Z; without a zone it is UTC",
+            TimeFormat::S => "Seconds since 1970",
+            TimeFormat::Ms => "Milliseconds",
+            TimeFormat::Us => "Microseconds",
+            TimeFormat::Ns => "Nanoseconds",
+        })
+    };
+    PossibleValuesParser::new(TimeFormat::ALL.map(word)).map(|word| TimeFormat::of_word(&word).unwrap_or_default())
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {
@@ -255,7 +272,7 @@ struct ImportArgs {
     #[arg(long, value_name = "COLUMN")]
     time: Option<String>,
     /// How times are written; auto tells numbers apart by their magnitude.
-    #[arg(long, value_enum, default_value_t = TimeFormat::Auto)]
+    #[arg(long, value_parser = time_format(), default_value = TimeFormat::Auto.word())]
     time_format: TimeFormat,
     /// Rows of a batch.
     #[arg(long, value_name = "ROWS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]

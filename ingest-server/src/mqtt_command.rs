@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 
-use decode::line_protocol::{self, Options, Precision, write_row};
+use decode::line_protocol::{self, Options, Precision};
+use decode::line_text::row_line;
 use decode::mapping::{Message, RefusedPart, Rows};
 use model::name::PUBLIC;
 use model::{Clock as _, SystemClock, TableBatch};
@@ -57,7 +58,7 @@ pub fn test(config: &Config, trial: &Trial) -> Result<(), Failure> {
     }
     for batch in &made.batches {
         for row in 0..batch.len() {
-            let line = write_row(batch, row).unwrap_or_else(|| "a row that line protocol cannot say".into());
+            let line = row_line(batch, row).unwrap_or_else(|| "a row that line protocol cannot say".into());
             let _ = writeln!(said, "  {line}");
         }
     }

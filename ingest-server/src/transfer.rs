@@ -26,7 +26,6 @@ pub(crate) mod send;
 mod sink;
 mod source;
 mod store;
-pub mod time;
 
 use std::path::Path;
 

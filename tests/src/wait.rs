@@ -24,6 +24,11 @@ pub fn until<T>(within: Duration, mut answer: impl FnMut() -> Option<T>) -> Opti
     }
 }
 
+/// Lets time pass, for real processes to go on.
+pub fn pass(time: Duration) {
+    let _: Option<()> = until(time, || None);
+}
+
 #[expect(clippy::disallowed_methods, reason = "another process's state has no event to wait for")]
 fn pause() {
     std::thread::sleep(POLL_EVERY);

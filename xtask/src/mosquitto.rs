@@ -1,13 +1,19 @@
 //! Debian's broker on a free port.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use harness::{terminate, wait};
 
+use crate::command::run as run_command;
+use crate::interop::free_port;
 use crate::{Failure, Outcome};
+
+/// Who may read of one that keeps what it has.
+pub(crate) const READER: &str = "reader";
+/// Where the reader's password is, in the folder of the broker.
+pub(crate) const PASSWORD_FILE: &str = "password";
 
 const LISTENS_WITHIN: Duration = Duration::from_secs(20);
 
@@ -25,24 +31,32 @@ impl Mosquitto {
         Self::with(folder, "persistence false\n")
     }
 
-    /// One that keeps what it has for clients that are away, also while it is stopped.
+    /// One that keeps what it has for clients that are away, also while it is stopped. Everybody may publish below `lp/`;
+    /// only [`READER`] gets it, with the password that is the first line of [`PASSWORD_FILE`] in the folder.
     pub(crate) fn start_keeping(folder: &Path) -> Result<Self, Failure> {
         let kept = folder.join("kept");
         std::fs::create_dir_all(&kept).map_err(failed)?;
+        let (users, rules) = (folder.join("users"), folder.join("rules"));
+        std::fs::write(folder.join(PASSWORD_FILE), "not a secret\n").map_err(failed)?;
+        run_command(Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(&users).args([READER, "not a secret"]))?;
+        std::fs::write(&rules, format!("topic write lp/#\nuser {READER}\ntopic read lp/#\n")).map_err(failed)?;
         let lines = format!(
-            "persistence true\npersistence_location {}/\nmax_queued_messages 0\nmax_inflight_messages 1000\nuser root\n",
-            kept.display()
+            "persistence true\npersistence_location {}/\nmax_queued_messages 0\nmax_inflight_messages 1000\nuser root\n\
+             password_file {}\nacl_file {}\n",
+            kept.display(),
+            users.display(),
+            rules.display()
         );
         Self::with(folder, &lines)
     }
 
     fn with(folder: &Path, lines: &str) -> Result<Self, Failure> {
-        // It cannot choose a port itself; the one that was free a moment ago will do.
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(failed)?;
+        // It cannot choose a port itself.
+        let port = free_port()?;
         let config = folder.join("mosquitto.conf");
-        let text = format!("listener {} 127.0.0.1\nallow_anonymous true\n{lines}", address.port());
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\n{lines}");
         std::fs::write(&config, text).map_err(failed)?;
-        let mut mosquitto = Mosquitto { config, address: address.to_string(), process: None };
+        let mut mosquitto = Mosquitto { config, address: format!("127.0.0.1:{port}"), process: None };
         mosquitto.run()?;
         Ok(mosquitto)
     }

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::client::{self, Client, Events, Heard, Message};
 use super::{Broker, End};
+use crate::app::Unavailable;
 use crate::metrics::Metrics;
 use crate::mqtt::ingest::{Batch, Group, Work};
 use crate::sources::Source;
@@ -160,7 +161,7 @@ async fn work(
         let storage = match broker.app.for_writes() {
             Ok(parts) => parts.storage,
             // The broker brings it again.
-            Err(_) if broker.stop.is_cancelled() => return Ok(()),
+            Err(Unavailable::Stopping) => return Ok(()),
             Err(e) => return Err(e.to_string()),
         };
         let work = Work::new(Arc::clone(&broker.app), storage, Arc::clone(&source), Source::Broker, batch);

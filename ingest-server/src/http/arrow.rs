@@ -79,10 +79,7 @@ pub async fn write(
     match store(&app, wanted, format!("http {peer}"), &headers, body).await {
         Ok(Stored { refused, .. }) if refused.total == 0 => StatusCode::NO_CONTENT.into_response(),
         Ok(Stored { totals, refused }) => partial(totals, &refused),
-        Err(error) => {
-            let (status, retry_after) = error.status();
-            answer::retry_after_if(answer::error(status, error.to_string()), retry_after)
-        }
+        Err(error) => error.answer(),
     }
 }
 

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use decode::line_protocol::LineError;
 use storage::{Storage, StorageError, Unfit};
 
-use super::answer::STARTING_RETRY;
+use super::answer::{self, STARTING_RETRY};
 use super::body::{BodyError, Received};
 use crate::app::{App, Unavailable};
 use crate::metrics::Metrics;
@@ -75,7 +75,19 @@ pub(in crate::http) enum WriteError {
     Panicked,
 }
 
+impl From<StorageError> for WriteError {
+    fn from(error: StorageError) -> Self {
+        WriteError::Storage { error, refused: Refused::default() }
+    }
+}
+
 impl WriteError {
+    /// The answer that says it, of an endpoint without a shape of its own.
+    pub(in crate::http) fn answer(&self) -> Response {
+        let (status, retry_after) = self.status();
+        answer::retry_after_if(answer::error(status, self.to_string()), retry_after)
+    }
+
     /// The status that says it, and when it is worth trying again.
     pub(in crate::http) fn status(&self) -> (StatusCode, Option<Duration>) {
         match self {

@@ -9,26 +9,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use decode::line_protocol::{ORIGINAL_BYTES_MAX, Precision, write_row};
+use decode::line_protocol::{ORIGINAL_BYTES_MAX, Precision};
+use decode::line_text::row_line;
 use decode::mapping::{Mapped, Message, RefusedPart, Rows, Rule, RuleOptions};
 use serde_json::json;
 use settings::unknown;
-use storage::{SET_ASIDE_BYTES_MAX, SetAside, StorageError};
+use storage::{SET_ASIDE_BYTES_MAX, SetAside, Storage};
 
-use super::answer::{self, STARTING_RETRY};
+use super::Peer;
+use super::answer;
 use super::body::{self, Received};
 use super::influx::schema;
-use super::intake::REFUSED_HEADER;
-use super::{Peer, answer::unavailable};
+use super::intake::{REFUSED_HEADER, WriteError, in_parser};
 use crate::app::App;
-use crate::metrics::Metrics;
 use crate::sources::{Became, Counted, Source};
 
 const PATH: &str = "/api/v1/json";
@@ -86,40 +85,33 @@ pub(super) async fn write(
         Ok(wanted) => wanted,
         Err(reason) => return answer::error(StatusCode::BAD_REQUEST, reason),
     };
-    if let Err(e) = app.for_writes() {
-        return unavailable(&e.to_string(), STARTING_RETRY);
-    }
-    let received = match body::receive(&app, &headers, body).await {
-        Ok(received) => received,
-        Err(e) => {
-            let after = (e.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(STARTING_RETRY);
-            return answer::retry_after_if(answer::error(e.status(), e.to_string()), after);
-        }
-    };
-    Metrics::add(&app.metrics.body_bytes, received.len() as u64);
-    let parser = Arc::clone(&app.parsers).acquire_owned().await.expect("the semaphore is never closed");
-    let work = tokio::task::spawn_blocking(move || {
-        let _parser = parser;
-        run(&app, &wanted, format!("http {peer}"), received)
-    });
-    let (refused, pending) = match work.await {
-        Ok(Ok(Outcome::Stored { refused, pending })) => (refused, pending),
-        Ok(Ok(Outcome::Nothing(refused))) => return listed("nothing is stored, for some of it is refused", &refused),
-        Ok(Err(response)) => return *response,
-        Err(_) => {
-            return answer::error(StatusCode::INTERNAL_SERVER_ERROR, "a bug in eden; the server's log says where");
-        }
+    let (refused, pending) = match begin(&app, wanted, format!("http {peer}"), &headers, body).await {
+        Ok(Outcome::Stored { refused, pending }) => (refused, pending),
+        Ok(Outcome::Nothing(refused)) => return listed("nothing is stored, for some of it is refused", &refused),
+        Err(error) => return error.answer(),
     };
     if let Some(pending) = pending
         && let Err(error) = pending.await
     {
-        return failed(&error);
+        return WriteError::from(error).answer();
     }
     if refused.total == 0 {
         StatusCode::NO_CONTENT.into_response()
     } else {
         listed("partial write of JSON occurred", &refused)
     }
+}
+
+async fn begin(
+    app: &Arc<App>,
+    wanted: Wanted,
+    source: String,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Outcome, WriteError> {
+    app.for_writes()?;
+    let received = body::receive(app, headers, body).await?;
+    in_parser(app, received, move |app, storage, received| run(app, storage, &wanted, source, received)).await
 }
 
 fn parameters(app: &App, query: &HashMap<String, String>) -> Result<Wanted, String> {
@@ -170,12 +162,14 @@ fn parameters(app: &App, query: &HashMap<String, String>) -> Result<Wanted, Stri
 }
 
 /// The part that works or blocks.
-fn run(app: &App, wanted: &Wanted, source: String, received: Received) -> Result<Outcome, Box<Response>> {
-    let status = |e: body::BodyError| Box::new(answer::error(e.status(), e.to_string()));
-    let body = received.decompress().map_err(status)?;
-    // The server may have begun to stop while the body came in.
-    let parts = app.for_writes().map_err(|e| Box::new(unavailable(&e.to_string(), STARTING_RETRY)))?;
-    let storage = parts.storage;
+fn run(
+    app: &App,
+    storage: &Storage,
+    wanted: &Wanted,
+    source: String,
+    received: Received,
+) -> Result<Outcome, WriteError> {
+    let body = received.decompress()?;
     let now_us = app.clock.now_us();
     let mut rows = Rows::new(&wanted.schema);
     let message = Message { topic: &wanted.topic, payload: &body, user_properties: &[], now_us };
@@ -222,11 +216,11 @@ fn run(app: &App, wanted: &Wanted, source: String, received: Received) -> Result
     if !batches.is_empty() {
         // Storage takes the rows; those that it refuses are looked up here.
         let copies = batches.clone();
-        let mut written = storage.write(batches, &source).map_err(|error| Box::new(failed(&error)))?;
+        let mut written = storage.write(batches, &source)?;
         for row in std::mem::take(&mut written.rejected) {
             let found = copies.iter().find_map(|batch| {
                 let at = batch.lines.iter().position(|line| *line == row.line)?;
-                write_row(batch, at)
+                row_line(batch, at)
             });
             let precision = if found.is_some() { Precision::Microsecond.to_string() } else { String::new() };
             let line = found.unwrap_or_default().into_bytes();
@@ -242,7 +236,7 @@ fn run(app: &App, wanted: &Wanted, source: String, received: Received) -> Result
         }
         pending = Some(tally.storing(written));
     }
-    storage.set_aside(&pieces).map_err(|error| Box::new(failed(&error)))?;
+    storage.set_aside(&pieces)?;
     tally.settle_rest(Became::Quarantined);
     Ok(Outcome::Stored { refused, pending })
 }
@@ -258,16 +252,4 @@ fn listed(error: &str, refused: &Refused) -> Response {
     // The list is cut; this is not.
     response.headers_mut().insert(REFUSED_HEADER, HeaderValue::from(refused.total));
     response
-}
-
-fn failed(error: &StorageError) -> Response {
-    let after: Duration = match error {
-        StorageError::Invalid(reason) => return answer::error(StatusCode::UNPROCESSABLE_ENTITY, reason.as_str()),
-        StorageError::Busy { retry_after, .. } => *retry_after,
-        _ => {
-            tracing::warn!(%error, "a write could not be stored");
-            STARTING_RETRY
-        }
-    };
-    unavailable(&error.to_string(), after)
 }

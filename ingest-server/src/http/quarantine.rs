@@ -20,6 +20,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use decode::line_protocol::{self, Options, Precision};
+use decode::line_text;
 use decode::mapping::{Message, Rows};
 use model::TableBatch;
 use serde::Deserialize;
@@ -249,9 +250,7 @@ fn write_by_rule(replay: &Replay<'_>, payload: &SetAside) -> Result<Written, Sto
     // The rows of one message: few, and needed if not all of them are taken.
     let lines: HashMap<u32, Option<String>> = batches
         .iter()
-        .flat_map(|batch| {
-            batch.lines.iter().enumerate().map(|(row, line)| (*line, line_protocol::write_row(batch, row)))
-        })
+        .flat_map(|batch| batch.lines.iter().enumerate().map(|(row, line)| (*line, line_text::row_line(batch, row))))
         .collect();
     let source = format!("replay by {} of {}", replay.source, payload.source);
     let mut pending = match replay.storage.write(batches, &source) {

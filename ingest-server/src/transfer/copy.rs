@@ -9,11 +9,11 @@ use model::TableName;
 use model::name::PUBLIC;
 
 use super::export::{self, What};
-use super::time::TimeFormat;
 use super::{Format, import};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::http::influx::schema::of_database;
+use decode::time::TimeFormat;
 
 /// How it is written, for errors.
 const FORM: &str = "COPY t [(a, b)] FROM 'file' [WITH (FORMAT csv, TAGS 'a,b')], COPY t TO 'file' or COPY (SELECT …) TO \

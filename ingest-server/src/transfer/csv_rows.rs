@@ -11,8 +11,8 @@ use decode::csv::{self, RecordState};
 use super::columns::{Kind, Layout, Naming};
 use super::import::Item;
 use super::record::{Cell, Record};
-use super::time::TimeFormat;
 use crate::failure::Failure;
+use decode::time::TimeFormat;
 
 /// Lines of one record: a quote that nobody closes must not swallow the file.
 const RECORD_LINES_MAX: usize = 1_000;

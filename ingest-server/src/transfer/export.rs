@@ -18,13 +18,13 @@ use parquet::file::properties::WriterProperties;
 use super::columns::describe;
 use super::export_lines::LineRows;
 use super::sink::Sink;
-use super::time::TimeFormat;
 use super::{Format, Packing, interrupt, of_name, quoted};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::http::cells::{Cells, Times, csv_field};
 use crate::progress::{self, Progress};
 use crate::stop_flag::StopFlag;
+use decode::time::TimeFormat;
 
 /// Rows of a row group: what its writer holds in memory, encoded.
 const ROW_GROUP_ROWS: usize = 1 << 18;

@@ -21,12 +21,12 @@ use super::record::{Cell, Record, tag_value, write_field};
 use super::resume::{Done, Resume};
 use super::send::{Lines, Refused, Sender};
 use super::source::Source;
-use super::time::TimeFormat;
 use super::{Format, interrupt};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::progress::{self, Progress};
 use crate::stop_flag::StopFlag;
+use decode::time::TimeFormat;
 
 /// Refused rows that are shown.
 const SHOWN_MAX: u64 = 10;

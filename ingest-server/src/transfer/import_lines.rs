@@ -12,9 +12,9 @@ use super::percent;
 use super::resume::Done;
 use super::send::{post, refused_lines};
 use super::source::Source;
-use super::time::TimeFormat;
 use crate::failure::Failure;
 use crate::write_command::Batch;
+use decode::time::TimeFormat;
 
 /// What an export of ours begins with; it says the unit of its times.
 pub(crate) const EXPORT_HEAD: &str = "# eden export ";

@@ -8,7 +8,7 @@ use super::columns::{Kind, Layout, Naming};
 use super::csv_rows::Lines;
 use super::import::Item;
 use super::record::{Cell, Record};
-use super::time::TimeFormat;
+use decode::time::TimeFormat;
 
 pub(crate) struct JsonRows {
     lines: Lines,

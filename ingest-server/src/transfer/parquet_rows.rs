@@ -11,9 +11,9 @@ use super::columns::{Kind, Layout, Naming};
 use super::csv_rows::check_names;
 use super::import::Item;
 use super::record::{Cell, Record};
-use super::time::TimeFormat;
 use crate::arrow_values::{Values, arrays_of, kind_of, leaves_of, time_of};
 use crate::failure::Failure;
+use decode::time::TimeFormat;
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 8_192;

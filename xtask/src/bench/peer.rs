@@ -2,14 +2,13 @@
 //!
 //! Both are older than what their makers ship today (`bench/peers.md` has newer ones, measured once).
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use harness::{Client, cpu, wait};
 
-use crate::interop::install;
+use crate::interop::{free_port, install};
 use crate::{Failure, Outcome};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -54,7 +53,8 @@ impl Peer {
     pub(super) fn start(kind: Kind, folder: &Path) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| format!("start {kind:?}: {error}");
         std::fs::create_dir_all(folder).map_err(failed)?;
-        let address = free_address().map_err(failed)?;
+        // None of them can choose a port itself.
+        let address = format!("127.0.0.1:{}", free_port()?);
         let path = |name: &str| folder.join(name).display().to_string();
         let mut command = match kind {
             Kind::VictoriaMetrics => {
@@ -67,9 +67,9 @@ impl Peer {
             Kind::InfluxDb => {
                 install("influxd", "influxdb")?;
                 let config = folder.join("influxdb.conf");
-                let rpc = free_address().map_err(failed)?;
+                let rpc = free_port()?;
                 let text = format!(
-                    "reporting-disabled = true\nbind-address = \"{rpc}\"\n[meta]\ndir = \"{}\"\n[data]\ndir = \"{}\"\n\
+                    "reporting-disabled = true\nbind-address = \"127.0.0.1:{rpc}\"\n[meta]\ndir = \"{}\"\n[data]\ndir = \"{}\"\n\
                      wal-dir = \"{}\"\nindex-version = \"tsi1\"\nquery-log-enabled = false\n[http]\n\
                      bind-address = \"{address}\"\nlog-enabled = false\n[monitor]\nstore-enabled = false\n",
                     path("meta"),
@@ -129,9 +129,4 @@ impl Drop for Peer {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// None of them can choose a port itself; one that was free a moment ago will do.
-fn free_address() -> std::io::Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }

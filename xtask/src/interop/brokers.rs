@@ -14,7 +14,7 @@ use harness::mqtt::{Event, Publisher, Qos, Version};
 use harness::{Eden, Rng, wait};
 
 use super::install;
-use crate::mosquitto::Mosquitto;
+use crate::mosquitto::{Mosquitto, PASSWORD_FILE, READER};
 use crate::{Failure, Outcome};
 
 /// 2026-06-01T00:00:00Z.
@@ -50,8 +50,10 @@ fn servers_share(seed: u64, lasts: Duration, folder: &Path) -> Outcome {
         .iter()
         .map(|version| {
             let text = format!(
-                "[[mqtt.broker]]\nurl = \"mqtt://{}\"\ntopics = [\"$share/eden/lp/#\"]\nversion = \"{version}\"\n",
-                mosquitto.address
+                "[[mqtt.broker]]\nurl = \"mqtt://{}\"\ntopics = [\"$share/eden/lp/#\"]\nversion = \"{version}\"\n\
+                 user = \"{READER}\"\npassword_file = \"{}\"\n",
+                mosquitto.address,
+                folder.join(PASSWORD_FILE).display()
             );
             let mut eden = Eden::options("brokers").configuration(&text).start();
             eden.note(format!("seed {seed}"));
@@ -81,18 +83,18 @@ fn servers_share(seed: u64, lasts: Duration, folder: &Path) -> Outcome {
         let faults = (|| -> Outcome {
             let until = wait::now() + lasts;
             while wait::now() < until {
-                pause(Duration::from_millis(300 + rng.below(1_500)));
+                wait::pass(Duration::from_millis(300 + rng.below(1_500)));
                 match rng.below(3) {
                     0 => {
                         mosquitto.stop()?;
-                        pause(Duration::from_millis(rng.below(700)));
+                        wait::pass(Duration::from_millis(rng.below(700)));
                         mosquitto.run()?;
                         stops += 1;
                     }
                     n => {
                         let eden = &mut servers[n as usize - 1];
                         eden.kill();
-                        pause(Duration::from_millis(rng.below(700)));
+                        wait::pass(Duration::from_millis(rng.below(700)));
                         eden.restart();
                         kills += 1;
                     }
@@ -173,7 +175,7 @@ fn publish(address: &str, index: u64, ends: &AtomicBool) -> BTreeSet<u64> {
             }
         }
         again.extend(open.into_values());
-        pause(RECONNECT_AFTER);
+        wait::pass(RECONNECT_AFTER);
     }
 }
 
@@ -189,10 +191,6 @@ fn stored_keys(servers: &[Eden]) -> BTreeMap<u64, u32> {
         }
     }
     stored
-}
-
-fn pause(time: Duration) {
-    let _: Option<()> = wait::until(time, || None);
 }
 
 /// All samples of a metric.

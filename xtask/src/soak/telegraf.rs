@@ -12,7 +12,7 @@ use harness::{Eden, Rng, terminate, wait};
 use serde_json::Value;
 
 use crate::command::{exists, run as run_command};
-use crate::interop::cache;
+use crate::interop::{cache, free_port};
 use crate::{Failure, Outcome};
 
 const VERSION: &str = "v1.37.2";
@@ -30,8 +30,7 @@ pub(super) fn run(seed: u64) -> Outcome {
     let telegraf = build()?;
     println!("telegraf: {VERSION}, seed {seed}");
     let mut rng = Rng::new(seed);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-    let address = free.map_err(|error| format!("find a port: {error}"))?.to_string();
+    let address = format!("127.0.0.1:{}", free_port()?);
     let mut eden = Eden::options("telegraf").setting("EDEN_HTTP_LISTEN", &address).start();
     eden.note(format!("seed {seed}"));
     let folder = eden.home().to_path_buf();
@@ -51,12 +50,12 @@ pub(super) fn run(seed: u64) -> Outcome {
 
     for _ in 0..KILLS {
         let each = RUNS_FOR.as_millis() as u64 / u64::from(KILLS);
-        pause(Duration::from_millis(each / 2 + rng.below(each / 2)));
+        wait::pass(Duration::from_millis(each / 2 + rng.below(each / 2)));
         eden.kill();
-        pause(Duration::from_millis(200 + rng.below(2_000)));
+        wait::pass(Duration::from_millis(200 + rng.below(2_000)));
         eden.restart();
     }
-    pause(Duration::from_secs(5));
+    wait::pass(Duration::from_secs(5));
     // It writes what it has, once.
     terminate(&process.0);
     let ended = wait::until(STOPPED_WITHIN, || process.0.try_wait().ok().flatten());
@@ -94,10 +93,6 @@ impl Drop for Telegraf {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn pause(time: Duration) {
-    let _: Option<()> = wait::until(time, || None);
 }
 
 /// The binary, built if it is not in the cache.

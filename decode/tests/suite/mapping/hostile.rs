@@ -1,6 +1,7 @@
 //! Hostile payloads: no panic, and what they become is bounded by them (P14).
 
-use decode::line_protocol::{Options, Precision, parse, write_row};
+use decode::line_protocol::{Options, Precision, parse};
+use decode::line_text::row_line;
 use decode::mapping::{Message, REFUSED_MAX, Rows, Rule};
 use model::{Rng, SplitMix64, TableBatch};
 
@@ -83,7 +84,7 @@ fn check(rule: &Rule, topic: &str, payload: &[u8]) -> Vec<TableBatch> {
 /// And what is stored can be said in lines, and is read back as the same.
 fn check_lines(batches: &[TableBatch]) {
     let lines: Vec<Option<String>> =
-        batches.iter().flat_map(|batch| (0..batch.len()).map(|row| write_row(batch, row))).collect();
+        batches.iter().flat_map(|batch| (0..batch.len()).map(|row| row_line(batch, row))).collect();
     let Some(lines) = lines.into_iter().collect::<Option<Vec<String>>>() else { return };
     let options = Options { schema: "public", precision: Precision::Microsecond, now_us: 0, errors_max: 5 };
     let decoded = parse(lines.join("\n").as_bytes(), &options);

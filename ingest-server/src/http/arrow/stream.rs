@@ -25,7 +25,7 @@ use storage::TableInfo;
 use super::plan::{Role, Wanted, roles};
 use crate::arrow_values::{Values, arrays_of, leaves_of, time_of};
 use crate::transfer::record::{Cell, tag_value};
-use crate::transfer::time::TimeFormat;
+use decode::time::TimeFormat;
 
 /// Bytes of rows after which a portion is handed on.
 const CHUNK_BYTES: usize = 8 << 20;

@@ -110,8 +110,7 @@ fn failed(error: &WriteError) -> Response {
     if let WriteError::Storage { error: StorageError::Invalid(reason), refused } = error {
         return listed(StatusCode::UNPROCESSABLE_ENTITY, reason, refused);
     }
-    let (status, retry_after) = error.status();
-    answer::retry_after_if(answer::error(status, error.to_string()), retry_after)
+    error.answer()
 }
 
 #[cfg(test)]

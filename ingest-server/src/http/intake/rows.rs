@@ -19,7 +19,7 @@ use model::TableBatch;
 use storage::{Storage, StorageError};
 
 use super::aside::Came;
-use super::{Refused, WriteError, in_parser};
+use super::{WriteError, in_parser};
 use crate::app::App;
 use crate::http::body::Received;
 use crate::metrics::Metrics;
@@ -84,13 +84,9 @@ pub(in crate::http) async fn write<T: Send + 'static>(
     });
     let (stored, pending) = begun.await?;
     for pending in pending {
-        pending.await.map_err(failed)?;
+        pending.await?;
     }
     Ok(stored)
-}
-
-fn failed(error: StorageError) -> WriteError {
-    WriteError::Storage { error, refused: Refused::default() }
 }
 
 /// Takes the portions of one body.
@@ -160,7 +156,7 @@ impl<'a> Sink<'a> {
                 let numbers = copies.iter().flat_map(|batch| &batch.lines);
                 numbers.map(|number| (*number, reason.clone())).collect()
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(error.into()),
         };
         Ok(refused_rows(&copies, &reasons))
     }
@@ -187,7 +183,7 @@ impl<'a> Sink<'a> {
         let beyond = samples.split_off(fit);
         self.not_set_aside += beyond.len() as u64;
         self.first_not_set_aside = self.first_not_set_aside.take().or_else(|| beyond.into_iter().next());
-        self.storage.set_aside(&self.came.samples(&samples)).map_err(failed)?;
+        self.storage.set_aside(&self.came.samples(&samples))?;
         self.tally.settle(Became::Quarantined, samples.len() as u64);
         Ok(())
     }
@@ -198,7 +194,7 @@ impl<'a> Sink<'a> {
             first.reason =
                 format!("{others} more samples of the body were refused, the first of them: {}", first.reason);
             first.is_whole = false;
-            self.storage.set_aside(&self.came.samples(&[first])).map_err(failed)?;
+            self.storage.set_aside(&self.came.samples(&[first]))?;
             self.tally.settle(Became::Quarantined, 1);
         }
         self.refused.named.sort_by_key(|sample| sample.number);

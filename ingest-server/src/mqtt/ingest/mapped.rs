@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use decode::line_protocol::{Precision, write_row};
+use decode::line_protocol::Precision;
+use decode::line_text::row_line;
 use decode::mapping::{Mapped, Message, Rows};
 use model::TableBatch;
 use model::name::PUBLIC;
@@ -157,7 +158,7 @@ impl Work {
         reason: &str,
         refused: &mut Refused,
     ) {
-        match row.and_then(|(batch, row)| write_row(batch, row)) {
+        match row.and_then(|(batch, row)| row_line(batch, row)) {
             Some(text) => {
                 self.put_aside(index, Some(Precision::Microsecond), reason, text.as_bytes(), true, refused);
             }
