@@ -25,7 +25,7 @@ use model::{TableBatch, Value};
 pub(crate) use scan::quote;
 
 use scan::Fail;
-use tables::{SeriesRef, Tables};
+use tables::{Column, SeriesRef, Tables};
 
 /// Most tables that one body may name. A table costs about 1.5 KiB here but only 8 bytes in a body; no writer
 /// known to us sends more than a few hundred.
@@ -69,6 +69,7 @@ pub enum Precision {
 
 impl Precision {
     /// `time` in microseconds; `None` if that is no i64.
+    #[inline]
     pub fn to_us(self, time: i64) -> Option<i64> {
         match self {
             Precision::Auto => {
@@ -234,6 +235,20 @@ enum Parsed<'a> {
     Unescaped { start: usize, end: usize },
 }
 
+impl<'a> Parsed<'a> {
+    /// The value, if escaped then in `unescaped`.
+    #[inline]
+    fn in_text<'v>(&self, unescaped: &'v str) -> Value<'v>
+    where
+        'a: 'v,
+    {
+        match self {
+            Parsed::Plain(value) => *value,
+            Parsed::Unescaped { start, end } => Value::Text(&unescaped[*start..*end]),
+        }
+    }
+}
+
 struct Parser<'a> {
     precision: Precision,
     now_us: i64,
@@ -242,8 +257,8 @@ struct Parser<'a> {
     decoded: Decoded,
     /// The number of the line being read.
     line: u32,
-    /// The fields of the line being read: names (of its table) and values.
-    fields: Vec<(u32, Parsed<'a>)>,
+    /// The fields of the line being read: names (of its table), columns and values.
+    fields: Vec<(u32, Column, Parsed<'a>)>,
     /// Texts of the line being read that had escapes.
     unescaped: String,
 }
@@ -378,9 +393,10 @@ impl<'a> Parser<'a> {
             let (name, value_at) = self.read_key(text, at, &series, position)?;
             let (value, end) = self.read_value(text, value_at)?;
             has_text |= matches!(value, Parsed::Unescaped { .. } | Parsed::Plain(Value::Text(_)));
+            let field = (name, self.tables.column(table, name, &value.in_text(&self.unescaped)), value);
             match self.tables.slot(table, name, self.fields.len()) {
-                Some(slot) => self.fields[slot] = (name, value),
-                None => self.fields.push((name, value)),
+                Some(slot) => self.fields[slot] = field,
+                None => self.fields.push(field),
             }
             match bytes.get(end) {
                 Some(b',') => at = end + 1,
@@ -414,13 +430,7 @@ impl<'a> Parser<'a> {
         }
 
         let unescaped = &self.unescaped;
-        let values = self.fields.iter().map(|(name, value)| {
-            let value = match value {
-                Parsed::Plain(value) => *value,
-                Parsed::Unescaped { start, end } => Value::Text(&unescaped[*start..*end]),
-            };
-            (*name, value)
-        });
+        let values = self.fields.iter().map(|(name, column, value)| (*name, *column, value.in_text(unescaped)));
         self.tables.push_row(series, time_us, self.line, values);
         if has_text {
             self.count_breaks(&bytes[start..end]);

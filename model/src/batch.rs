@@ -282,6 +282,7 @@ impl FieldValues {
         }
     }
 
+    #[inline]
     fn push(&mut self, value: Value<'_>) {
         match (self, value) {
             (FieldValues::F64(values), Value::F64(value)) => values.push(value),
@@ -294,7 +295,7 @@ impl FieldValues {
             {
                 values.push(units);
             }
-            (column, value) => panic!("a {} in a column of {}", value.field_type().name(), column.field_type().name()),
+            (column, value) => wrong_type(value.field_type(), column.field_type()),
         }
     }
 
@@ -311,6 +312,11 @@ impl FieldValues {
             }
         }
     }
+}
+
+#[cold]
+fn wrong_type(value: FieldType, column: FieldType) -> ! {
+    panic!("a {} in a column of {}", value.name(), column.name())
 }
 
 /// One field of a batch.
@@ -330,6 +336,7 @@ impl FieldColumn {
     }
 
     /// Sets the value of `row`, the newest of the batch; rows before it that are missing here have none.
+    #[inline]
     fn set(&mut self, row: usize, value: Value<'_>) {
         let len = self.valid.len();
         if len < row {
@@ -469,6 +476,7 @@ impl TableBatch {
         kept.finish()
     }
 
+    #[inline]
     fn start_row(&mut self, series: u32, time_us: i64, line: u32) {
         assert!((series as usize) < self.series.len(), "series {series} of {}", self.series.len());
         self.series_of.push(series);
@@ -581,6 +589,7 @@ impl BatchBuilder {
     ///
     /// # Panics
     /// If `series` was not interned.
+    #[inline]
     pub fn start_row(&mut self, series: u32, time_us: i64, line: u32) {
         self.batch.start_row(series, time_us, line);
     }
@@ -589,6 +598,7 @@ impl BatchBuilder {
     ///
     /// # Panics
     /// If there is no row, no such column, or the value's type is not the column's.
+    #[inline]
     pub fn set(&mut self, column: usize, value: Value<'_>) {
         let row = self.batch.len().checked_sub(1).expect("a value belongs to a row");
         self.batch.fields[column].set(row, value);

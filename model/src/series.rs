@@ -17,13 +17,26 @@ impl SeriesKey {
     pub fn from_tags<N: AsRef<str>, V: AsRef<str>>(tags: impl IntoIterator<Item = (N, V)>) -> Self {
         let mut tags: Vec<(N, V)> = tags.into_iter().collect();
         tags.sort_by(|a, b| a.0.as_ref().cmp(b.0.as_ref()));
-        let mut bytes = Vec::with_capacity(64);
-        for (i, (name, value)) in tags.iter().enumerate() {
-            let (name, value) = (name.as_ref(), value.as_ref());
-            let repeated = tags.get(i + 1).is_some_and(|next| next.0.as_ref() == name);
-            if repeated || value.is_empty() {
-                continue;
-            }
+        let ordered: Vec<(&str, &str)> = tags
+            .iter()
+            .enumerate()
+            .filter(|(i, (name, value))| {
+                let repeated = tags.get(i + 1).is_some_and(|next| next.0.as_ref() == name.as_ref());
+                !repeated && !value.as_ref().is_empty()
+            })
+            .map(|(_, (name, value))| (name.as_ref(), value.as_ref()))
+            .collect();
+        SeriesKey::from_ordered(&ordered)
+    }
+
+    /// As [`SeriesKey::from_tags`], of tags that are in order of their names, each name once, and not empty.
+    ///
+    /// # Panics
+    /// If a name is longer than 65,535 bytes or a value longer than 4 GiB.
+    pub fn from_ordered(tags: &[(&str, &str)]) -> Self {
+        debug_assert!(tags.is_sorted_by(|a, b| a.0 < b.0) && tags.iter().all(|tag| !tag.1.is_empty()), "{tags:?}");
+        let mut bytes = Vec::with_capacity(tags.iter().map(|(name, value)| 6 + name.len() + value.len()).sum());
+        for (name, value) in tags {
             let name_len = u16::try_from(name.len()).expect("names are checked before keys are made of them");
             let value_len = u32::try_from(value.len()).expect("a tag value is shorter than a request");
             bytes.extend_from_slice(&name_len.to_le_bytes());

@@ -33,6 +33,7 @@ impl Validity {
     }
 
     /// Rows.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -48,6 +49,7 @@ impl Validity {
     }
 
     /// Appends one row.
+    #[inline]
     pub fn push(&mut self, valid: bool) {
         if self.len.is_multiple_of(64) {
             self.words.push(0);

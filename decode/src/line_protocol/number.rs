@@ -32,22 +32,62 @@ fn digits(bytes: &[u8], at: usize, mantissa: &mut u64) -> usize {
 #[inline]
 fn many_digits(bytes: &[u8], mut at: usize, mantissa: &mut u64) -> usize {
     while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        // The first digit is in the lowest byte. A byte is a digit if its high half is 3
-        // and stays 3 when 6 is added.
         let word = u64::from_le_bytes(*eight);
-        let high = 0xf0f0_f0f0_f0f0_f0f0;
-        if (word & high) | ((word.wrapping_add(0x0606_0606_0606_0606) & high) >> 4) != 0x3333_3333_3333_3333 {
+        if not_digits(word) != 0 {
             break;
         }
-        // Neighbours join to numbers of two, then four, then eight digits.
-        let ones = word & 0x0f0f_0f0f_0f0f_0f0f;
-        let twos = (ones * 10 + (ones >> 8)) & 0x00ff_00ff_00ff_00ff;
-        let fours = (twos * 100 + (twos >> 16)) & 0x0000_ffff_0000_ffff;
-        let eights = (fours * 10_000 + (fours >> 32)) & 0xffff_ffff;
+        let eights = number_of_eight(word & 0x0f0f_0f0f_0f0f_0f0f);
         *mantissa = mantissa.wrapping_mul(100_000_000).wrapping_add(eights);
         at += 8;
     }
     digits(bytes, at, mantissa)
+}
+
+/// `word` with the high bit of each byte that is no digit. The first byte of the text is the lowest.
+#[inline]
+fn not_digits(word: u64) -> u64 {
+    // What is left of a digit is at most 9; 0x76 lifts all above to the high bit, which is masked so that none carries.
+    let left = word ^ 0x3030_3030_3030_3030;
+    (((left & 0x7f7f_7f7f_7f7f_7f7f) + 0x7676_7676_7676_7676) | left) & 0x8080_8080_8080_8080
+}
+
+/// The number that eight bytes below ten are, the lowest byte first.
+#[inline]
+fn number_of_eight(ones: u64) -> u64 {
+    // Neighbours join to numbers of two, then four, then eight digits.
+    let twos = (ones * 10 + (ones >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (twos * 100 + (twos >> 16)) & 0x0000_ffff_0000_ffff;
+    (fours * 10_000 + (fours >> 32)) & 0xffff_ffff
+}
+
+/// Reads `digits (. digits)?` at `at` if it is a float of at most seven characters with a comma or a space behind, as
+/// sensors send them: without a branch on how many digits stand where. Returns it without sign, and where it ends.
+#[inline]
+fn short(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
+    let word = u64::from_le_bytes(*bytes.get(at..)?.first_chunk::<8>()?);
+    let mut ends = not_digits(word);
+    let whole = ends.trailing_zeros() / 8;
+    if whole == 0 || whole == 8 {
+        return None;
+    }
+    let ones = word & 0x0f0f_0f0f_0f0f_0f0f;
+    let (mut joined, mut len, mut fraction) = (ones, whole, 0);
+    if (word >> (8 * whole)) & 0xff == u64::from(b'.') {
+        ends &= ends - 1;
+        len = ends.trailing_zeros() / 8;
+        fraction = len.wrapping_sub(whole + 1);
+        if fraction == 0 || len == 8 {
+            return None;
+        }
+        let below = (1 << (8 * whole)) - 1;
+        joined = (ones & below) | ((ones >> 8) & !below);
+    }
+    if !matches!((word >> (8 * len)) as u8, b',' | b' ') {
+        return None;
+    }
+    let digits = len - u32::from(fraction > 0);
+    let mantissa = number_of_eight(joined << (64 - 8 * digits));
+    Some((mantissa as f64 / POWERS[fraction as usize], at + len as usize))
 }
 
 /// Reads the number at `start`: `-? digits (i | u | (. digits)? (d | ([eE] [+-]? digits)?))`; returns where it ends.
@@ -57,6 +97,9 @@ pub(super) fn value(text: &str, start: usize) -> Result<(Value<'_>, usize), Fail
     let bytes = text.as_bytes();
     let negative = bytes[start] == b'-';
     let first = start + usize::from(negative);
+    if let Some((magnitude, end)) = short(bytes, first) {
+        return Ok((Value::F64(if negative { -magnitude } else { magnitude }), end));
+    }
     let mut mantissa = 0;
     let mut at = digits(bytes, first, &mut mantissa);
     let mut digits_len = at - first;
@@ -172,8 +215,9 @@ pub(super) fn time(text: &str, start: usize) -> Result<(i64, usize), Fail> {
         let word = quote(&text[start..value_end(bytes, start)]);
         return Err(Fail { at: start, message: format!("{word} is not a time; right is an integer, or nothing") });
     }
-    if end - first < DIGITS_MAX {
-        let time = magnitude as i64;
+    if end - first <= DIGITS_MAX
+        && let Ok(time) = i64::try_from(magnitude)
+    {
         return Ok((if negative { -time } else { time }, end));
     }
     match text[start..end].parse() {
@@ -250,6 +294,29 @@ mod tests {
     }
 
     #[test]
+    fn a_short_float_is_the_one_nearest_to_its_decimal_whatever_is_behind() {
+        for whole in ["0", "7", "42", "994", "1004", "99999", "100000", "1234567"] {
+            for fraction in ["", ".0", ".5", ".25", ".125", ".00001"] {
+                for behind in [",b=1.0", " 1780272005059000000", "", "\n"] {
+                    for sign in ["", "-"] {
+                        let number = format!("{sign}{whole}{fraction}");
+                        let text = format!("{number}{behind}");
+                        let (found, end) = value(&text, 0).unwrap();
+                        assert_eq!((found, end), (Value::F64(number.parse().unwrap()), number.len()), "{text}");
+                    }
+                }
+            }
+        }
+        for text in ["1.,b=1.0,c=", "..1,b=1.0,c=", "1..2,b=1.0,c=", "-,b=1.0,c=1.0", "--1,b=1.0,c="] {
+            assert!(value(text, 0).is_err(), "{text}");
+        }
+        for (text, expected) in [("12i,b=1.0", Value::I64(12)), ("12u b=1.0", Value::U64(12))] {
+            assert_eq!(value(text, 0).unwrap(), (expected, 3), "{text}");
+        }
+        assert_eq!(value("1.2.3456", 0).unwrap().1, 3, "the caller sees the point");
+    }
+
+    #[test]
     fn every_time_is_its_digits() {
         for len in 1..=18 {
             for text in ["1".repeat(len), "9".repeat(len), "1234567890".repeat(2)[..len].to_owned()] {
@@ -260,6 +327,11 @@ mod tests {
                 assert_eq!(time(&format!("{text}/é345678"), 0).unwrap(), expected, "{text}");
             }
         }
+        for text in ["1780272005059000000", "9223372036854775807", "-9223372036854775807", "0000000000000000001"] {
+            assert_eq!(time(text, 0).unwrap(), (text.parse().unwrap(), text.len()), "{text}");
+        }
+        assert!(time("9999999999999999999", 0).is_err());
+        assert!(time("18446744073709551617", 0).is_err());
         assert_eq!(time("-9223372036854775808", 0).unwrap().0, i64::MIN);
         assert!(time("9223372036854775808", 0).is_err());
     }

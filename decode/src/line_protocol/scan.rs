@@ -49,6 +49,17 @@ pub(super) fn is_line_end(bytes: &[u8], at: usize) -> bool {
     }
 }
 
+/// As the slices' own, without a call for what is as short as a name.
+#[inline]
+pub(super) fn starts_with(bytes: &[u8], start: &[u8]) -> bool {
+    let Some(bytes) = bytes.get(..start.len()) else { return false };
+    match (bytes.first_chunk::<8>(), start.first_chunk::<8>(), bytes.last_chunk::<8>(), start.last_chunk::<8>()) {
+        (Some(a), Some(b), Some(c), Some(d)) if start.len() <= 16 => a == b && c == d,
+        (None, ..) => bytes.iter().zip(start).all(|(a, b)| a == b),
+        _ => bytes == start,
+    }
+}
+
 /// The next line break from `at`, or the end.
 pub(super) fn newline(bytes: &[u8], at: usize) -> usize {
     memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |found| at + found)

@@ -7,6 +7,7 @@
 //! grow with the square of its length. Absent entries are therefore paid for: by credit that a table earns with each
 //! value, then by an allowance for the whole body. A table that can pay with neither goes on in a new batch.
 
+use std::borrow::Cow;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -15,7 +16,9 @@ use model::decimal::SCALE_MAX;
 use model::name::{check_column_name, check_name};
 use model::{BatchBuilder, SeriesKey, TableBatch, TableName, Value};
 
-use super::scan::{Fail, quote, unescape};
+use smallvec::SmallVec;
+
+use super::scan::{self, Fail, quote, unescape};
 use super::{NAMES_MAX, TABLES_MAX};
 
 /// Absent entries that a new batch may hold.
@@ -36,6 +39,10 @@ pub(super) struct SeriesRef<'a> {
     hash: u64,
     known: Known,
 }
+
+/// The column of a value in its table's current batch, if there is one.
+#[derive(Clone, Copy)]
+pub(super) struct Column(u32);
 
 enum Known {
     /// Index in the table's current batch.
@@ -71,6 +78,9 @@ struct Table<'a> {
     name: TableName,
     names: Vec<Name>,
     names_by_hash: HashTable<u32>,
+    /// The measurement and the names of the tags as they stand in the lines of the series parsed last, if they are in
+    /// order and without escapes: most series of a table look alike.
+    plain: Option<(&'a str, Vec<&'a str>)>,
     /// The raw names of the fields of the lines before, by place: most lines of a table look alike.
     expected: Vec<(&'a str, u32)>,
     /// None before the first good line.
@@ -89,6 +99,8 @@ pub(super) struct Tables<'a> {
     tables_by_hash: HashTable<u32>,
     seen: HashTable<SeenSeries<'a>>,
     hasher: DefaultHashBuilder,
+    /// The table whose series was parsed last.
+    last: usize,
     names_total: usize,
     /// Numbers lines, for [`Name::stamp`].
     stamp: u64,
@@ -99,7 +111,29 @@ pub(super) struct Tables<'a> {
 }
 
 impl Table<'_> {
+    /// The key of the series `raw` if it looks like the one before.
+    fn key_like_last(&self, raw: &str) -> Option<SeriesKey> {
+        let (measurement, names) = self.plain.as_ref()?;
+        if raw.contains('\\') {
+            return None;
+        }
+        let mut rest = raw.strip_prefix(measurement)?;
+        let mut tags: SmallVec<[(&str, &str); 8]> = SmallVec::new();
+        for name in names {
+            let value = rest.strip_prefix(',')?.strip_prefix(name)?.strip_prefix('=')?;
+            let end = value.bytes().position(|byte| byte == b',').unwrap_or(value.len());
+            let (value, behind) = value.split_at(end);
+            if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return None;
+            }
+            tags.push((name, value));
+            rest = behind;
+        }
+        rest.is_empty().then(|| SeriesKey::from_ordered(&tags))
+    }
+
     /// The column of `name` for values like `value` in the current batch, or [`NONE`].
+    #[inline]
     fn column(&self, name: u32, value: &Value<'_>) -> u32 {
         let name = &self.names[name as usize];
         if name.generation == self.generation { name.columns[place_of(value)] } else { NONE }
@@ -120,6 +154,7 @@ impl<'a> Tables<'a> {
             tables_by_hash: HashTable::new(),
             seen: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
+            last: 0,
             names_total: 0,
             stamp: 0,
             allowance: body_len.saturating_mul(ALLOWANCE_A_BYTE),
@@ -137,11 +172,14 @@ impl<'a> Tables<'a> {
                 return Ok(SeriesRef { table, raw, hash, known: Known::Id(seen.id) });
             }
         }
-        let (table, key) = self.parse_series(raw)?;
+        let (table, key) = match self.tables.get(self.last).and_then(|table| table.key_like_last(raw)) {
+            Some(key) => (self.last, key),
+            None => self.parse_series(raw)?,
+        };
         Ok(SeriesRef { table, raw, hash, known: Known::Key(key) })
     }
 
-    fn parse_series(&mut self, raw: &str) -> Result<(usize, SeriesKey), Fail> {
+    fn parse_series(&mut self, raw: &'a str) -> Result<(usize, SeriesKey), Fail> {
         let end = unescaped(raw, 0, b',').unwrap_or(raw.len());
         let measurement = unescape(&raw[..end], b"\\, ");
         check_name("measurement", &measurement).map_err(|error| Fail { at: 0, message: error.to_string() })?;
@@ -178,6 +216,13 @@ impl<'a> Tables<'a> {
             };
             return Err(Fail { at, message: format!("the tag {} {wrong}", quote(&name)) });
         }
+        let plain = |text: &Cow<'a, str>| match text {
+            Cow::Borrowed(text) => Some(*text),
+            Cow::Owned(_) => None,
+        };
+        let names =
+            tags.is_sorted_by(|a, b| a.0 < b.0).then(|| tags.iter().map(|tag| plain(&tag.0)).collect()).flatten();
+        let plain = plain(&measurement).zip(names);
         tags.sort_by(|a, b| (&a.0, a.2).cmp(&(&b.0, b.2)));
         if let Some(pair) = tags.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(Fail { at: pair[1].2, message: format!("the tag {} stands there twice", quote(&pair[1].0)) });
@@ -187,6 +232,8 @@ impl<'a> Tables<'a> {
             let id = self.intern_name(table, name).map_err(|fail| fail.moved(*at))?;
             self.tables[table].names[id as usize].is_tag = true;
         }
+        self.tables[table].plain = plain;
+        self.last = table;
         Ok((table, SeriesKey::from_tags(tags.iter().map(|(name, value, _)| (name, value)))))
     }
 
@@ -206,6 +253,7 @@ impl<'a> Tables<'a> {
             name: TableName { schema: Arc::clone(&self.schema), table: measurement.into() },
             names: Vec::new(),
             names_by_hash: HashTable::new(),
+            plain: None,
             expected: Vec::new(),
             batch: None,
             place: 0,
@@ -244,7 +292,7 @@ impl<'a> Tables<'a> {
     #[inline]
     pub(super) fn expected_name(&self, table: usize, place: usize, rest: &[u8]) -> Option<(u32, usize)> {
         let (raw, name) = self.tables[table].expected.get(place)?;
-        let fits = rest.get(raw.len()) == Some(&b'=') && rest.starts_with(raw.as_bytes());
+        let fits = rest.get(raw.len()) == Some(&b'=') && scan::starts_with(rest, raw.as_bytes());
         fits.then_some((*name, raw.len()))
     }
 
@@ -292,20 +340,27 @@ impl<'a> Tables<'a> {
         None
     }
 
-    /// Adds a reading; `values` has each name once.
+    /// The column for values of `name` like `value`, as [`Tables::push_row`] takes it.
+    #[inline]
+    pub(super) fn column(&self, table: usize, name: u32, value: &Value<'_>) -> Column {
+        Column(self.tables[table].column(name, value))
+    }
+
+    /// Adds a reading; `values` has each name once, with its [`Tables::column`].
     #[inline]
     pub(super) fn push_row<'v>(
         &mut self,
         series: SeriesRef<'a>,
         time_us: i64,
         line: u32,
-        values: impl ExactSizeIterator<Item = (u32, Value<'v>)> + Clone,
+        values: impl ExactSizeIterator<Item = (u32, Column, Value<'v>)> + Clone,
     ) {
         let SeriesRef { table, raw, hash, mut known } = series;
         let table_id = table as u32;
         let table = &mut self.tables[table];
+        let mut is_other_batch = false;
         if let Some(batch) = &table.batch {
-            let new = values.clone().filter(|(name, value)| table.column(*name, value) == NONE).count();
+            let new = values.clone().filter(|(_, column, _)| column.0 == NONE).count();
             let absent = batch.width() + new - values.len() + new * batch.len();
             if absent > table.credit + self.allowance {
                 let full = table.end_batch().expect("there is a batch");
@@ -313,6 +368,7 @@ impl<'a> Tables<'a> {
                     known = Known::Key(full.series[id as usize].clone());
                 }
                 self.batches[table.place] = Some(full);
+                is_other_batch = true;
             } else {
                 self.allowance -= absent.saturating_sub(table.credit);
                 table.credit = table.credit.saturating_sub(absent);
@@ -342,7 +398,11 @@ impl<'a> Tables<'a> {
             }
         };
         batch.start_row(id, time_us, line);
-        for (name, value) in values {
+        for (name, column, value) in values {
+            if column.0 != NONE && !is_other_batch {
+                batch.set(column.0 as usize, value);
+                continue;
+            }
             let name = &mut names[name as usize];
             if name.generation != *generation {
                 name.generation = *generation;
