@@ -2,7 +2,8 @@
 //! rows per second of the batches into log records and back.
 //!
 //! `cargo bench -p decode [-- FILE]`; FILE is line protocol (`iotgen gen`), else 200,000 lines like its are made
-//! here. Each figure is the best of fifteen runs in turn over bodies of 5,000 lines, as clients send them, and over the whole.
+//! here. Each figure is the best of fifteen runs in turn, over bodies of 5,000 lines, as clients send them, and over the
+//! whole.
 
 use std::hint::black_box;
 

@@ -216,9 +216,9 @@ pub fn lines_at(body: &[u8], numbers: impl IntoIterator<Item = u32>) -> Vec<&[u8
 pub fn parse(body: &[u8], options: &Options<'_>) -> Decoded {
     // Editors on Windows begin a file with a byte order mark.
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let mut parser = Parser::new(body.len(), options);
+    let mut parser = Parser::new(body, options);
     parser.read_header(body);
-    match std::str::from_utf8(body) {
+    match simdutf8::basic::from_utf8(body) {
         Ok(text) => parser.read_text(text),
         Err(_) => parser.read_bytes(body),
     }
@@ -264,12 +264,12 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn new(body_len: usize, options: &Options<'_>) -> Self {
+    fn new(body: &[u8], options: &Options<'_>) -> Self {
         Parser {
             precision: options.precision,
             now_us: options.now_us,
             errors_max: options.errors_max,
-            tables: Tables::new(options.schema, body_len),
+            tables: Tables::new(options.schema, body.len(), scan::newline(body, 0) + 1),
             decoded: Decoded::default(),
             line: 1,
             fields: Vec::new(),

@@ -338,18 +338,26 @@ impl FieldColumn {
     /// Sets the value of `row`, the newest of the batch; rows before it that are missing here have none.
     #[inline]
     fn set(&mut self, row: usize, value: Value<'_>) {
-        let len = self.valid.len();
-        if len < row {
+        if self.valid.len() == row {
+            self.values.push(value);
+            self.valid.push(true);
+        } else {
+            self.set_elsewhere(row, value);
+        }
+    }
+
+    #[cold]
+    fn set_elsewhere(&mut self, row: usize, value: Value<'_>) {
+        if self.valid.len() < row {
             self.pad_to(row);
-        } else if len > row {
-            debug_assert_eq!(len, row + 1, "only the newest row can be set");
+            self.values.push(value);
+            self.valid.push(true);
+        } else {
+            debug_assert_eq!(self.valid.len(), row + 1, "only the newest row can be set");
             self.values.pop();
             self.values.push(value);
             self.valid.set(row);
-            return;
         }
-        self.values.push(value);
-        self.valid.push(true);
     }
 
     fn pad_to(&mut self, rows: usize) {
@@ -537,12 +545,25 @@ pub struct BatchBuilder {
     batch: TableBatch,
     /// Indices into `batch.fields`, found by the hash of name and type.
     column_ids: HashTable<u32>,
+    /// Rows that there is room for from the start, in the columns that the first row brings.
+    rows_expected: usize,
 }
 
 impl BatchBuilder {
     /// No rows yet.
     pub fn new(table: TableName) -> Self {
-        BatchBuilder { batch: TableBatch::new(table), column_ids: HashTable::new() }
+        BatchBuilder::with_room(table, 0, 0)
+    }
+
+    /// As [`BatchBuilder::new`], with room for so many rows like the first, of so many series.
+    pub fn with_room(table: TableName, rows: usize, series: usize) -> Self {
+        let mut batch = TableBatch::new(table);
+        batch.series.reserve(series);
+        batch.series_ids = HashTable::with_capacity(series);
+        batch.series_of.reserve(rows);
+        batch.times_us.reserve(rows);
+        batch.lines.reserve(rows);
+        BatchBuilder { batch, column_ids: HashTable::new(), rows_expected: rows }
     }
 
     /// Rows started.
@@ -572,14 +593,17 @@ impl BatchBuilder {
 
     /// As [`TableBatch::field_column`], in constant time.
     pub fn field_column(&mut self, name: &str, field_type: FieldType) -> usize {
-        let BatchBuilder { batch: TableBatch { fields, hasher, .. }, column_ids } = self;
+        let rows = if self.len() <= 1 { self.rows_expected } else { 0 };
+        let BatchBuilder { batch: TableBatch { fields, hasher, .. }, column_ids, .. } = self;
         let hash = hasher.hash_one((name, field_type));
         let is_it = |field: &FieldColumn| &*field.name == name && field.values.field_type() == field_type;
         if let Some(id) = column_ids.find(hash, |id| is_it(&fields[*id as usize])) {
             return *id as usize;
         }
         let id = u32::try_from(fields.len()).expect("a batch has fewer than 2^32 columns");
-        fields.push(FieldColumn::new(name, field_type));
+        let mut column = FieldColumn::new(name, field_type);
+        column.values.reserve(rows);
+        fields.push(column);
         let hash_of = |field: &FieldColumn| hasher.hash_one((&*field.name, field.values.field_type()));
         column_ids.insert_unique(hash, id, |id| hash_of(&fields[*id as usize]));
         id as usize

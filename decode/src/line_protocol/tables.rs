@@ -28,6 +28,13 @@ const CREDIT_A_VALUE: usize = 4;
 /// Absent entries that each byte of a body allows to all its batches.
 const ALLOWANCE_A_BYTE: usize = 2;
 
+/// A body makes room for one series in so many lines, and for so many at most, before it has seen them.
+const LINES_A_SERIES: usize = 4;
+const SERIES_EXPECTED_MAX: usize = 1024;
+
+/// No line with a field is shorter, its line break counted: `m a=1`.
+const LINE_BYTES_MIN: usize = 6;
+
 /// No column yet, no expected name yet.
 const NONE: u32 = u32::MAX;
 
@@ -36,7 +43,6 @@ pub(super) struct SeriesRef<'a> {
     /// Index of the table.
     pub(super) table: usize,
     raw: &'a str,
-    hash: u64,
     known: Known,
 }
 
@@ -97,10 +103,16 @@ pub(super) struct Tables<'a> {
     schema: Arc<str>,
     tables: Vec<Table<'a>>,
     tables_by_hash: HashTable<u32>,
-    seen: HashTable<SeenSeries<'a>>,
+    /// In order of their first lines.
+    seen: Vec<SeenSeries<'a>>,
+    seen_by_hash: HashTable<u32>,
+    /// The series that the next line has if lines come in turns: the one that followed the last line's before.
+    seen_next: usize,
     hasher: DefaultHashBuilder,
     /// The table whose series was parsed last.
     last: usize,
+    /// Rows that the first batch makes room for.
+    rows_expected: usize,
     names_total: usize,
     /// Numbers lines, for [`Name::stamp`].
     stamp: u64,
@@ -147,14 +159,18 @@ impl Table<'_> {
 }
 
 impl<'a> Tables<'a> {
-    pub(super) fn new(schema: &str, body_len: usize) -> Self {
+    /// For a body of `body_len` bytes, of which the first line has `line_len`.
+    pub(super) fn new(schema: &str, body_len: usize, line_len: usize) -> Self {
         Tables {
             schema: schema.into(),
             tables: Vec::new(),
             tables_by_hash: HashTable::new(),
-            seen: HashTable::new(),
+            seen: Vec::new(),
+            seen_by_hash: HashTable::new(),
+            seen_next: 0,
             hasher: DefaultHashBuilder::default(),
             last: 0,
+            rows_expected: body_len / line_len.max(LINE_BYTES_MIN),
             names_total: 0,
             stamp: 0,
             allowance: body_len.saturating_mul(ALLOWANCE_A_BYTE),
@@ -165,18 +181,33 @@ impl<'a> Tables<'a> {
     /// Finds the series that a line begins with, or parses it.
     #[inline]
     pub(super) fn series(&mut self, raw: &'a str) -> Result<SeriesRef<'a>, Fail> {
+        // Behind the last series the first one follows.
+        let next = if self.seen_next < self.seen.len() { self.seen_next } else { 0 };
+        if let Some(known) = self.known(next, raw) {
+            self.seen_next = next + 1;
+            return Ok(known);
+        }
         let hash = self.hasher.hash_one(raw.as_bytes());
-        if let Some(seen) = self.seen.find(hash, |seen| seen.raw == raw) {
-            let table = seen.table as usize;
-            if seen.generation == self.tables[table].generation {
-                return Ok(SeriesRef { table, raw, hash, known: Known::Id(seen.id) });
+        if let Some(id) = self.seen_by_hash.find(hash, |id| self.seen[*id as usize].raw == raw) {
+            self.seen_next = *id as usize + 1;
+            if let Some(known) = self.known(*id as usize, raw) {
+                return Ok(known);
             }
         }
         let (table, key) = match self.tables.get(self.last).and_then(|table| table.key_like_last(raw)) {
             Some(key) => (self.last, key),
             None => self.parse_series(raw)?,
         };
-        Ok(SeriesRef { table, raw, hash, known: Known::Key(key) })
+        Ok(SeriesRef { table, raw, known: Known::Key(key) })
+    }
+
+    /// The series `seen`, if it is `raw` and in its table's current batch.
+    #[inline]
+    fn known(&self, seen: usize, raw: &'a str) -> Option<SeriesRef<'a>> {
+        let seen = self.seen.get(seen)?;
+        let table = seen.table as usize;
+        let is_it = seen.raw == raw && seen.generation == self.tables[table].generation;
+        is_it.then_some(SeriesRef { table, raw, known: Known::Id(seen.id) })
     }
 
     fn parse_series(&mut self, raw: &'a str) -> Result<(usize, SeriesKey), Fail> {
@@ -355,7 +386,7 @@ impl<'a> Tables<'a> {
         line: u32,
         values: impl ExactSizeIterator<Item = (u32, Column, Value<'v>)> + Clone,
     ) {
-        let SeriesRef { table, raw, hash, mut known } = series;
+        let SeriesRef { table, raw, mut known } = series;
         let table_id = table as u32;
         let table = &mut self.tables[table];
         let mut is_other_batch = false;
@@ -375,7 +406,12 @@ impl<'a> Tables<'a> {
             }
         }
         if table.batch.is_none() {
-            table.batch = Some(BatchBuilder::new(table.name.clone()));
+            let rows = std::mem::take(&mut self.rows_expected);
+            let series = (rows / LINES_A_SERIES).min(SERIES_EXPECTED_MAX);
+            self.seen.reserve(series);
+            let hash_of = |id: &u32| self.hasher.hash_one(self.seen[*id as usize].raw.as_bytes());
+            self.seen_by_hash.reserve(series, hash_of);
+            table.batch = Some(BatchBuilder::with_room(table.name.clone(), rows, series));
             table.place = self.batches.len();
             table.credit = CREDIT_START;
             self.batches.push(None);
@@ -388,10 +424,14 @@ impl<'a> Tables<'a> {
             Known::Key(key) => {
                 let id = batch.intern_series(key);
                 let seen = SeenSeries { raw, table: table_id, generation: *generation, id };
-                match self.seen.find_mut(hash, |seen| seen.raw == raw) {
-                    Some(old) => *old = seen,
+                let hash_of = |raw: &str| self.hasher.hash_one(raw.as_bytes());
+                let hash = hash_of(raw);
+                match self.seen_by_hash.find(hash, |id| self.seen[*id as usize].raw == raw) {
+                    Some(old) => self.seen[*old as usize] = seen,
                     None => {
-                        self.seen.insert_unique(hash, seen, |seen| self.hasher.hash_one(seen.raw.as_bytes()));
+                        let next = self.seen.len() as u32;
+                        self.seen.push(seen);
+                        self.seen_by_hash.insert_unique(hash, next, |id| hash_of(self.seen[*id as usize].raw));
                     }
                 }
                 id
