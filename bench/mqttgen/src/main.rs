@@ -1,6 +1,6 @@
 //! Load over MQTT 3.1.1: many connections, many publishes in flight, and what each acknowledgement took.
 //!
-//! Each message is one reading of line protocol. No two have the same key: every connection is a device of its own, and
+//! Each message is one reading, as line protocol or as JSON. No two have the same key: every connection is a device of its own, and
 //! its times grow by a microsecond. With `--idle` it holds connections that only ping, so that somebody else can look at
 //! the server's memory. One line of JSON at the end says what happened.
 
@@ -34,6 +34,13 @@ pub(crate) struct Options {
     /// Publishes of one connection that wait for their acknowledgement; does not matter at QoS 0.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) in_flight: u16,
+    /// How a reading is written.
+    #[arg(long, value_enum, default_value_t = Payload::Line)]
+    pub(crate) payload: Payload,
+    /// Instead of as fast as acknowledgements allow, a message of each connection in so many seconds, the first ones
+    /// spread over the first interval.
+    #[arg(long)]
+    pub(crate) every: Option<u64>,
     /// How long to publish, or to hold idle connections.
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
@@ -52,6 +59,15 @@ pub(crate) struct Options {
     /// Threads of the generator.
     #[arg(long, default_value_t = 1)]
     pub(crate) threads: usize,
+}
+
+/// How a reading is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Payload {
+    /// `mqtt,device=gen-0 temperature=21.5 1780272000000000000`.
+    Line,
+    /// `{"t":1780272000000000,"temperature":21.5}`, t in microseconds; the device is in the topic.
+    Json,
 }
 
 /// Waits no longer than this for a connection, or for the last acknowledgements.

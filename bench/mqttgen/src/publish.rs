@@ -1,4 +1,4 @@
-//! Connections that publish as fast as acknowledgements allow.
+//! Connections that publish as fast as acknowledgements allow, or at a pace.
 //!
 //! Invariants
 //!  1. Every connection is accepted, and one message of it is acknowledged, before any clock starts.
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::histogram::Histogram;
 use crate::packet::{self, Reply};
 use crate::socket::{Socket, WRITE_MAX};
-use crate::{Options, PATIENCE, cpu_seconds, now};
+use crate::{Options, PATIENCE, Payload, cpu_seconds, now};
 
 /// A server's queue of connections that it has not accepted yet is short.
 const CONNECTING_MAX: usize = 64;
@@ -48,7 +48,16 @@ pub(crate) async fn run(options: &Options) -> Result<String> {
             start_line.wait().await;
             let start = now();
             match prepared {
-                Ok(connection) => connection.run(start + Duration::from_secs(options.seconds)).await,
+                Ok(prepared) => {
+                    let deadline = start + Duration::from_secs(options.seconds);
+                    match options.every.map(Duration::from_secs) {
+                        Some(every) => {
+                            let first = start + every.mul_f64(connection as f64 / options.connections as f64);
+                            prepared.run_paced(first, every, deadline).await
+                        }
+                        None => prepared.run(deadline).await,
+                    }
+                }
                 Err(error) => Done::failed(start, error),
             }
         });
@@ -108,6 +117,7 @@ struct Connection {
     device: String,
     topic: String,
     qos: u8,
+    format: Payload,
     next_ns: u64,
     /// When the publish with this id was put into the buffer; ids are positions plus one.
     sent_at: Vec<Instant>,
@@ -124,6 +134,7 @@ impl Connection {
             device: name.to_string(),
             topic: options.topic.replace("{client}", name),
             qos: options.qos,
+            format: options.payload,
             next_ns: options.start_ns,
             sent_at: vec![now(); usize::from(options.in_flight)],
             free: (1..=options.in_flight).rev().collect(),
@@ -143,15 +154,41 @@ impl Connection {
                 self.fill()?;
                 self.exchange(deadline).await?;
             }
-            self.settle().await?;
-            self.socket.out.extend_from_slice(&packet::DISCONNECT);
-            while !self.socket.out.is_empty() {
-                self.exchange(now() + PATIENCE).await?;
-            }
-            Ok(())
+            self.say_goodbye().await
         };
+        let result = result.await;
+        self.ended(result)
+    }
+
+    /// A message at `first` and then one `every` so long; one that finds all before it unanswered waits.
+    async fn run_paced(mut self, first: Instant, every: Duration, deadline: Instant) -> Done {
+        let mut due = first;
+        let result = async {
+            while now() < deadline {
+                if now() >= due && (self.qos == 0 || !self.free.is_empty()) {
+                    self.publish_one()?;
+                    due += every;
+                }
+                let next = if due > now() { due.min(deadline) } else { deadline };
+                self.exchange(next).await?;
+            }
+            self.say_goodbye().await
+        };
+        let result = result.await;
+        self.ended(result)
+    }
+
+    async fn say_goodbye(&mut self) -> Result<()> {
+        self.settle().await?;
+        self.socket.out.extend_from_slice(&packet::DISCONNECT);
+        while !self.socket.out.is_empty() {
+            self.exchange(now() + PATIENCE).await?;
+        }
+        Ok(())
+    }
+
+    fn ended(mut self, result: Result<()>) -> Done {
         // A server may close as soon as it has read DISCONNECT.
-        let result: Result<()> = result.await;
         self.done.error = result.err().filter(|error| !(self.is_settled() && error.kind() == ErrorKind::UnexpectedEof));
         self.done
     }
@@ -175,7 +212,13 @@ impl Connection {
         let n = self.done.sent;
         // Steps of a tenth, as a cheap sensor reports.
         let (whole, tenths) = (15 + n / 10 % 20, n % 10);
-        write!(self.payload, "mqtt,device={} temperature={whole}.{tenths} {}", self.device, self.next_ns)?;
+        let (device, time) = (&self.device, self.next_ns);
+        match self.format {
+            Payload::Line => write!(self.payload, "mqtt,device={device} temperature={whole}.{tenths} {time}")?,
+            Payload::Json => {
+                write!(self.payload, "{{\"t\":{},\"temperature\":{whole}.{tenths}}}", time / 1_000)?;
+            }
+        }
         // The server floors to µs, and two readings of one µs would be one.
         self.next_ns += 1_000;
         let id = if self.qos == 0 { 0 } else { self.free.pop().unwrap_or_default() };

@@ -20,8 +20,77 @@ use crate::interop::install;
 use crate::mosquitto::Mosquitto;
 use crate::{Failure, Outcome};
 
-/// Connections × publishes in flight of each.
-const LOADS: [(usize, u16); 3] = [(1, 1), (100, 1), (100, 100)];
+/// Messages as fast as acknowledgements allow, or each connection at a pace.
+struct Load {
+    connections: usize,
+    in_flight: u16,
+    json: bool,
+    /// Seconds between two messages of a connection.
+    every: Option<u64>,
+}
+
+/// As fast as acknowledgements allow.
+const fn flat_out(connections: usize, in_flight: u16, json: bool) -> Load {
+    Load { connections, in_flight, json, every: None }
+}
+
+const LOADS: [Load; 7] = [
+    flat_out(1, 1, true),
+    flat_out(100, 1, true),
+    flat_out(100, 100, true),
+    flat_out(1, 1, false),
+    flat_out(100, 1, false),
+    flat_out(100, 100, false),
+    Load { connections: 5_000, in_flight: 1, json: true, every: Some(10) },
+];
+
+/// Seconds that a load at a pace runs: each connection's second message is among them.
+const PACED_SECONDS: u64 = 30;
+
+/// How the JSON of `mqttgen` becomes rows of the table that its lines go to.
+const JSON_RULE: &str = r#"
+[[mqtt.rule]]
+topics = ["bench/json/+"]
+data_format = "json"
+name_override = "mqtt"
+topic_parsing = { tags = "_/_/device" }
+json_time_key = "t"
+json_time_format = "unix_us"
+"#;
+
+impl Load {
+    /// For people.
+    fn name(&self) -> String {
+        let payload = if self.json { "JSON" } else { "line" };
+        match self.every {
+            Some(every) => format!("{payload}, {} connections, a message each {every} s", self.connections),
+            None => format!("{payload}, {} × {}", self.connections, self.in_flight),
+        }
+    }
+
+    /// For programs.
+    fn key(&self) -> String {
+        let payload = if self.json { "json_" } else { "" };
+        let every = self.every.map(|every| format!("_each_{every}s")).unwrap_or_default();
+        format!("{payload}{}x{}{every}", self.connections, self.in_flight)
+    }
+
+    fn arguments(&self, scale: &Scale, name: &str) -> Vec<String> {
+        let seconds = if self.every.is_some() { PACED_SECONDS.min(scale.seconds * 3) } else { scale.seconds };
+        let mut arguments: Vec<String> = ["--qos", "1", "--name", name].map(str::to_owned).to_vec();
+        let mut number = |name: &str, value: u64| arguments.extend([name.to_owned(), value.to_string()]);
+        number("--connections", self.connections as u64);
+        number("--in-flight", self.in_flight.into());
+        number("--seconds", seconds);
+        if let Some(every) = self.every {
+            number("--every", every);
+        }
+        if self.json {
+            arguments.extend(["--payload", "json", "--topic", "bench/json/{client}"].map(str::to_owned));
+        }
+        arguments
+    }
+}
 /// Files a server with that many connections has open, with room.
 const OPEN_FILES: u64 = 12_000;
 /// Memory of fresh connections settles.
@@ -47,8 +116,8 @@ pub(super) fn run(arguments: &[String]) -> Outcome {
     limits::raise_open_files(OPEN_FILES);
     let scratch = Scratch::new("mqtt").map_err(|error| format!("make a folder: {error}"))?;
     let what = format!(
-        "MQTT 3.1.1 at QoS 1, one reading of line protocol a message, `mqttgen` on the same machine. Each load runs \
-         {} × {} s on either server in turn; the table has the medians. Eden's acknowledgement follows its sync, and \
+        "MQTT 3.1.1 at QoS 1, one reading a message, as JSON (read by a rule) or as line protocol, `mqttgen` on the same \
+         machine. Each load runs {} × {} s on either server in turn; the table has the medians. Eden's acknowledgement follows its sync, and \
          after each run `count(*)` is compared with what was acknowledged. {} from Debian, `persistence false` (its \
          default), no subscribers: it acknowledges and forgets. A load is connections × publishes in flight of each.",
         scale.rounds,
@@ -94,12 +163,11 @@ fn loads(scale: &Scale, folder: &Path, report: &mut Report) -> Outcome {
     let mosquitto = Mosquitto::start(folder)?;
     let mut table = String::from("| load | figure | Eden | Mosquitto | ratio |\n| --- | --- | --- | --- | --- |\n");
     let mut acked_by_eden = 0;
-    for (connections, in_flight) in LOADS {
+    for load in &LOADS {
         let mut runs: [Vec<Figures>; 2] = Default::default();
         for round in 0..scale.rounds {
-            let name = format!("r{round}-{connections}x{in_flight}");
-            let (c, n, s) = (connections.to_string(), in_flight.to_string(), scale.seconds.to_string());
-            let load = ["--connections", &c, "--in-flight", &n, "--seconds", &s, "--qos", "1", "--name", &name];
+            let name = format!("r{round}-{}", load.key());
+            let arguments = load.arguments(scale, &name);
             // Each goes first as often as the other.
             for server in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
                 let (address, pid) = match server {
@@ -107,7 +175,7 @@ fn loads(scale: &Scale, folder: &Path, report: &mut Report) -> Outcome {
                     _ => (&*mosquitto.address, mosquitto.pid()),
                 };
                 let before = cpu::time_of(pid);
-                let said = output(in_root(&generator).args(["--address", address]).args(load))?;
+                let said = output(in_root(&generator).args(["--address", address]).args(&arguments))?;
                 let cpu = cpu::time_of(pid) - before;
                 let said: Value = serde_json::from_str(&said).map_err(|error| format!("{said}: {error}"))?;
                 let number = |key: &str| said[key].as_f64().ok_or_else(|| format!("mqttgen said no {key}: {said}"));
@@ -138,11 +206,12 @@ fn loads(scale: &Scale, folder: &Path, report: &mut Report) -> Outcome {
             let ratio = ours / theirs;
             writeln!(
                 table,
-                "| {connections} × {in_flight} | {name} | {ours:.digits$} | {theirs:.digits$} | {ratio:.2} |"
+                "| {} | {name} | {ours:.digits$} | {theirs:.digits$} | {ratio:.2} |",
+                load.name()
             )
             .map_err(|error| error.to_string())?;
             report.data(
-                &format!("{connections}x{in_flight}_{key}"),
+                &format!("{}_{key}", load.key()),
                 json!({ "eden": ours, "mosquitto": theirs, "ratio": ratio }),
             );
         }
@@ -223,7 +292,7 @@ fn idle(scale: &Scale, folder: &Path, report: &mut Report) -> Outcome {
 }
 
 fn eden(scale: &Scale, folder: &Path) -> Eden {
-    let options = Eden::options("bench-mqtt").folder(folder);
+    let options = Eden::options("bench-mqtt").folder(folder).configuration(JSON_RULE);
     match scale.profile {
         Profile::Dev => options.start(),
         Profile::Release => options.release().start(),
