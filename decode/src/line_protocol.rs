@@ -72,15 +72,7 @@ impl Precision {
     #[inline]
     pub fn to_us(self, time: i64) -> Option<i64> {
         match self {
-            Precision::Auto => {
-                let unit = match time.unsigned_abs() {
-                    0..5_000_000_000 => Precision::Second,
-                    5_000_000_000..5_000_000_000_000 => Precision::Millisecond,
-                    5_000_000_000_000..5_000_000_000_000_000 => Precision::Microsecond,
-                    _ => Precision::Nanosecond,
-                };
-                unit.to_us(time)
-            }
+            Precision::Auto => model::us_by_magnitude(time),
             Precision::Nanosecond => Some(time.div_euclid(1_000)),
             Precision::Microsecond => Some(time),
             Precision::Millisecond => time.checked_mul(1_000),

@@ -43,3 +43,14 @@ pub fn day_of(time_us: i64) -> i32 {
     // An i64 of microseconds spans fewer than 107 million days either way.
     i32::try_from(time_us.div_euclid(DAY_US)).expect("an i64 of microseconds is fewer days than an i32 holds")
 }
+
+/// Microseconds since 1970-01-01 UTC of a number whose unit is told by its magnitude: below 5·10⁹ seconds, 5·10¹²
+/// milliseconds, 5·10¹⁵ microseconds, from there nanoseconds (floored). `None` if that is no i64.
+pub fn us_by_magnitude(time: i64) -> Option<i64> {
+    match time.unsigned_abs() {
+        0..5_000_000_000 => time.checked_mul(1_000_000),
+        5_000_000_000..5_000_000_000_000 => time.checked_mul(1_000),
+        5_000_000_000_000..5_000_000_000_000_000 => Some(time),
+        _ => Some(time.div_euclid(1_000)),
+    }
+}

@@ -1,4 +1,4 @@
-//! The statements that change tables: `CREATE`, `ALTER`, `DROP` and `OPTIMIZE TABLE`, `DELETE`, `UPDATE … SET c = NULL`.
+//! The statements that change tables: `CREATE`, `ALTER`, `DROP` and `OPTIMIZE TABLE`, `INSERT`, `UPDATE`, `DELETE`.
 //!
 //! Owns:     what each of them may say; carrying them out through `storage`.
 //! Does not: parse SQL (`statement` does), or change a byte itself.
@@ -8,34 +8,62 @@
 mod alter;
 mod apply;
 mod create;
+mod insert;
 mod keys;
 mod options;
 mod progress;
+mod readings;
 mod remove;
 mod types;
 
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::{Ident, ObjectName, ObjectType, Statement as Ast};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, ObjectType, Statement as Ast};
 use model::FieldType;
 use storage::TableOptions;
 
 use crate::error::QueryError;
 
 pub(crate) use alter::parse_reset;
+use insert::NewRows;
 pub(crate) use progress::Progress;
 use remove::Target;
 
 /// A statement that changes something.
 #[derive(Debug)]
 pub(crate) enum Change {
-    CreateTable { name: ObjectName, if_not_exists: bool, table: NewTable },
-    AlterTable { name: ObjectName, if_exists: bool, alteration: Alteration },
-    ResetOptions { name: ObjectName, if_exists: bool, keys: Vec<Ident> },
-    DropTable { name: ObjectName, if_exists: bool },
+    CreateTable {
+        name: ObjectName,
+        if_not_exists: bool,
+        table: NewTable,
+    },
+    AlterTable {
+        name: ObjectName,
+        if_exists: bool,
+        alteration: Alteration,
+    },
+    ResetOptions {
+        name: ObjectName,
+        if_exists: bool,
+        keys: Vec<Ident>,
+    },
+    DropTable {
+        name: ObjectName,
+        if_exists: bool,
+    },
     Optimize(Vec<ObjectName>),
+    Insert(NewRows),
     DeleteRows(Target),
-    RemoveFields { target: Target, columns: Vec<Ident> },
+    /// Fields set to NULL, and no other.
+    RemoveFields {
+        target: Target,
+        columns: Vec<Ident>,
+    },
+    /// Fields set to what expressions say, NULL or not.
+    SetFields {
+        target: Target,
+        assignments: Vec<(Ident, Expr)>,
+    },
 }
 
 /// What a new table has.
@@ -71,7 +99,8 @@ impl Change {
             Change::DropTable { .. } => "DROP TABLE",
             Change::Optimize(_) => "OPTIMIZE TABLE",
             Change::DeleteRows(_) => "DELETE",
-            Change::RemoveFields { .. } => "UPDATE",
+            Change::Insert(_) => "INSERT",
+            Change::RemoveFields { .. } | Change::SetFields { .. } => "UPDATE",
         }
     }
 
@@ -83,6 +112,7 @@ impl Change {
         match statement {
             Ast::CreateTable(create) => create::parse(create),
             Ast::AlterTable(alter) => alter::parse(alter),
+            Ast::Insert(insert) => insert::parse(insert),
             Ast::Delete(delete) => remove::delete(delete),
             Ast::Update(update) => remove::update(update),
             Ast::Drop {
@@ -115,6 +145,7 @@ impl Change {
             Ast::CreateTable(_) => Some("CREATE TABLE"),
             Ast::AlterTable(_) => Some("ALTER TABLE"),
             Ast::Drop { object_type: ObjectType::Table, .. } => Some("DROP TABLE"),
+            Ast::Insert(_) => Some("INSERT"),
             Ast::Delete(_) => Some("DELETE"),
             Ast::Update(_) => Some("UPDATE"),
             _ => None,

@@ -235,6 +235,30 @@ impl Storage {
         self.append(self.admit(batches, source)?, None)
     }
 
+    /// As [`Storage::write`], all rows or none.
+    ///
+    /// # Errors
+    /// [`StorageError::Invalid`] too if a row is refused: it names the first and says how many are. Columns that the
+    /// others bring may be there all the same.
+    pub fn write_whole(&self, batch: TableBatch, source: &str) -> Result<PendingWrite, StorageError> {
+        let batches = vec![batch];
+        Storage::check_schemas(&batches)?;
+        let admitted = self.admit(batches, source)?;
+        match &admitted.rejected[..] {
+            [] => self.append(admitted, None),
+            [only] => Err(StorageError::Invalid(format!("row {}: {}", only.line, only.reason))),
+            [first, more @ ..] => {
+                let (row, reason, more) = (first.line, &first.reason, more.len());
+                Err(StorageError::Invalid(format!("row {row}: {reason} (and {more} more rows)")))
+            }
+        }
+    }
+
+    /// The server's clock, which times are compared with; microseconds since 1970-01-01 UTC.
+    pub fn now_us(&self) -> i64 {
+        self.shared.context.clock.now_us()
+    }
+
     pub(crate) fn check_schemas(batches: &[TableBatch]) -> Result<(), StorageError> {
         match batches.iter().find(|batch| &*batch.table.schema == SYSTEM) {
             None => Ok(()),

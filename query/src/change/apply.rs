@@ -3,20 +3,24 @@
 //! Owns:     which table and columns a statement means, the order of its steps, the rows it answers.
 //! Does not: write anything: `storage` does, durably, before each step returns.
 //!
-//! `DELETE` and `UPDATE … SET c = NULL` see the rows of one snapshot and remove those by key, one portion after the
-//! other. A row that is written while they run may go with its new values, or stay; nothing is removed that the
+//! `DELETE` and `UPDATE` see the rows of one snapshot and remove or write those by key, one portion after the other. A row that is written while they run may go with its new values, or stay; nothing is removed that the
 //! condition did not find.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::compute::{filter_record_batch, is_null};
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName};
 use futures::StreamExt;
-use model::{Removal, TableName};
-use storage::{ColumnKind, StorageError, TableInfo, TableSchema};
+use model::{Removal, TableBatch, TableName};
+use storage::{Column, ColumnKind, PendingWrite, Storage, StorageError, TableInfo, TableSchema};
 
+use super::create::TIME;
+use super::insert::NewRows;
 use super::keys::Keys;
+use super::readings::Readings;
 use super::remove::Target;
 use super::{Alteration, Change, NewField, NewTable, options};
 use crate::catalog::Tables;
@@ -56,6 +60,10 @@ impl Run<'_> {
             }
             Change::DropTable { name, if_exists } => Some(self.drop_table(&name, if_exists, &tables, schema).await?),
             Change::Optimize(names) => Some(self.optimize(&names, &tables, schema).await?),
+            Change::Insert(rows) => Some(self.insert(rows, tables, schema).await?),
+            Change::SetFields { target, assignments } => {
+                Some(self.set_fields(target, assignments, tables, schema).await?)
+            }
             Change::DeleteRows(target) => Some(self.remove(target, None, tables, schema).await?),
             Change::RemoveFields { target, columns } => Some(self.remove(target, Some(columns), tables, schema).await?),
         };
@@ -158,8 +166,8 @@ impl Run<'_> {
         let info = resolve::changeable(&target.name, &tables, schema)?;
         let name = info.name.clone();
         let tags: Vec<Arc<str>> = columns_of(info, ColumnKind::Tag).collect();
-        let fields = columns.map(|columns| removed_fields(&columns, info)).transpose()?;
-        let query = target.query(&tags, fields.as_deref().unwrap_or_default());
+        let fields = columns.map(|columns| changed_fields(&columns, info)).transpose()?;
+        let query = target.query(&tags, fields.as_deref().unwrap_or_default(), Vec::new());
         let mut batches = self.open(DfStatement::Statement(Box::new(query)), tables, schema).await?;
         let mut keys = Keys::new(name, tags, fields);
         while let Some(batch) = batches.next().await {
@@ -182,17 +190,27 @@ impl Run<'_> {
 
     async fn remove_portion(&self, portion: Removal) -> Result<(), QueryError> {
         let rows = portion.times_us.len();
+        self.portion(rows, move |storage| storage.remove(portion.clone(), SOURCE)).await
+    }
+
+    /// Hands storage a portion of `rows` rows, again while it has no room, and waits until it is durable.
+    async fn portion(
+        &self,
+        rows: usize,
+        hand_over: impl Fn(&Storage) -> Result<PendingWrite, StorageError> + Send + Sync + 'static,
+    ) -> Result<(), QueryError> {
+        let hand_over = Arc::new(hand_over);
         let mut tries = 0;
         let pending = loop {
-            let (storage, portion) = (Arc::clone(&self.shared.storage), portion.clone());
+            let (storage, hand_over) = (Arc::clone(&self.shared.storage), Arc::clone(&hand_over));
             self.progress.begin_rows(rows);
-            match self.blocking(move || storage.remove(portion, SOURCE)).await {
+            match self.blocking(move || hand_over(&storage)).await {
                 Ok(pending) => break pending,
                 Err(QueryError::Storage(StorageError::Busy { retry_after, .. })) if tries < BUSY_TRIES_MAX => {
                     tries += 1;
                     #[expect(clippy::disallowed_methods, reason = "storage says how long, and the limit is around it")]
                     tokio::time::sleep(retry_after).await;
-                    // What it may have taken of the portion all the same, the next try removes again.
+                    // What it may have taken of the portion all the same, the next try does again.
                     self.progress.take_back(rows);
                 }
                 Err(error) => {
@@ -207,6 +225,92 @@ impl Run<'_> {
         pending.durable().await.map_err(QueryError::storage)?;
         self.progress.rows_done();
         Ok(())
+    }
+
+    /// Writes the rows that a query gives; their number.
+    async fn insert(&self, rows: NewRows, tables: Tables, schema: &str) -> Result<u64, QueryError> {
+        let info = resolve::changeable(&rows.table, &tables, schema)?;
+        let name = info.name.clone();
+        let columns = rows.columns_of(info)?;
+        let query = rows.query(&columns)?;
+        let mut readings = Readings::new(name, columns, self.shared.storage.now_us());
+        let mut batches = self.open(DfStatement::Statement(Box::new(query)), tables, schema).await?;
+        while let Some(batch) = batches.next().await {
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => {
+                    drop(batches);
+                    return Err(self.explain(error).await);
+                }
+            };
+            for portion in readings.add(&batch)? {
+                self.write_portion(portion).await?;
+            }
+        }
+        if let Some(portion) = readings.take() {
+            self.write_portion(portion).await?;
+        }
+        Ok(self.progress.rows_done())
+    }
+
+    async fn write_portion(&self, portion: TableBatch) -> Result<(), QueryError> {
+        let rows = portion.len();
+        self.portion(rows, move |storage| storage.write_whole(portion.clone(), SOURCE)).await
+    }
+
+    /// Writes the rows that `target` means anew, with other values; where a value is NULL, the field goes. Gives the
+    /// number of rows.
+    async fn set_fields(
+        &self,
+        target: Target,
+        assignments: Vec<(Ident, Expr)>,
+        tables: Tables,
+        schema: &str,
+    ) -> Result<u64, QueryError> {
+        let info = resolve::changeable(&target.name, &tables, schema)?;
+        let name = info.name.clone();
+        let (columns, values): (Vec<Ident>, Vec<Expr>) = assignments.into_iter().unzip();
+        let fields = changed_fields(&columns, info)?;
+        let tags: Vec<Arc<str>> = columns_of(info, ColumnKind::Tag).collect();
+        let key: Vec<&str> = tags.iter().map(|tag| &**tag).chain([TIME]).collect();
+        let columns: Vec<Column> = key
+            .iter()
+            .copied()
+            .chain(fields.iter().map(|field| &**field))
+            .filter_map(|name| info.schema.column(name))
+            .cloned()
+            .collect();
+        let query = target.query(&tags, &[], fields.iter().cloned().zip(values).collect());
+        let mut readings = Readings::new(name.clone(), columns, self.shared.storage.now_us());
+        let of_key: Vec<usize> = (0..key.len()).collect();
+        let mut batches = self.open(DfStatement::Statement(Box::new(query)), tables, schema).await?;
+        while let Some(batch) = batches.next().await {
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => {
+                    drop(batches);
+                    return Err(self.explain(error).await);
+                }
+            };
+            let mut portions = readings.add(&batch)?;
+            portions.extend(readings.take());
+            for portion in portions {
+                self.write_portion(portion).await?;
+            }
+            // What is set to NULL is removed, and no row counts twice for it.
+            for (i, field) in fields.iter().enumerate() {
+                let Some(rows) = rows_without(&batch, key.len() + i, &of_key)? else { continue };
+                let mut keys = Keys::new(name.clone(), tags.clone(), Some(vec![Arc::clone(field)]));
+                let mut portions = keys.add(&rows).map_err(|e| QueryError::Internal(e.to_string()))?;
+                portions.extend(keys.take());
+                for portion in portions {
+                    let rows = portion.times_us.len();
+                    self.remove_portion(portion).await?;
+                    self.progress.take_back(rows);
+                }
+            }
+        }
+        Ok(self.progress.rows_done())
     }
 
     /// Calls into storage for a change that goes on there if the statement ends before.
@@ -251,17 +355,26 @@ fn field(column: &Ident, info: &TableInfo, what: &str) -> Result<Arc<str>, Query
     }
 }
 
-fn removed_fields(columns: &[Ident], info: &TableInfo) -> Result<Vec<Arc<str>>, QueryError> {
+fn changed_fields(columns: &[Ident], info: &TableInfo) -> Result<Vec<Arc<str>>, QueryError> {
     let mut fields = Vec::new();
     let mut seen = HashSet::new();
     for column in columns {
-        let field = field(column, info, "can be set to NULL")?;
+        let field = field(column, info, "can be set")?;
         if !seen.insert(Arc::clone(&field)) {
             return Err(QueryError::Plan(format!("column {} is set twice", names::quoted(&field))));
         }
         fields.push(field);
     }
     Ok(fields)
+}
+
+/// The columns `of_key` of the rows that have no value in column `place`, if there are any.
+fn rows_without(batch: &RecordBatch, place: usize, of_key: &[usize]) -> Result<Option<RecordBatch>, QueryError> {
+    let absent = is_null(batch.column(place)).and_then(|absent| {
+        let keys = batch.project(of_key)?;
+        if absent.true_count() == 0 { Ok(None) } else { filter_record_batch(&keys, &absent).map(Some) }
+    });
+    absent.map_err(|error| QueryError::Internal(error.to_string()))
 }
 
 /// The fields that the table does not have yet.

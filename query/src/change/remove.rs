@@ -1,4 +1,4 @@
-//! `DELETE`, and `UPDATE` that sets to NULL: rows, or fields of rows, that are found by a query and removed by key.
+//! `DELETE` and `UPDATE`: rows that are found by a query, and removed or written anew by key.
 //!
 //! Owns:     what of the two there is, and the query that finds the keys.
 //! Does not: run it (`apply` does).
@@ -17,7 +17,7 @@ use crate::error::QueryError;
 use crate::resolve::exactly;
 
 const DELETE_FORM: &str = "DELETE FROM t WHERE time < '2026-01-01'";
-const UPDATE_FORM: &str = "UPDATE t SET c = NULL WHERE time < '2026-01-01'";
+const UPDATE_FORM: &str = "UPDATE t SET c = 1.5 * c, d = NULL WHERE time < '2026-01-01'";
 
 /// Rows of one table, by a condition.
 #[derive(Clone, Debug)]
@@ -86,24 +86,23 @@ pub(super) fn update(update: Update) -> Result<Change, QueryError> {
     if !plain {
         return Err(unsupported("UPDATE", UPDATE_FORM));
     }
-    let mut columns: Vec<Ident> = Vec::with_capacity(assignments.len());
+    let mut set: Vec<(Ident, Expr)> = Vec::with_capacity(assignments.len());
     for assignment in assignments {
-        let is_null = matches!(&assignment.value, Expr::Value(value) if value.value == Value::Null);
-        if !is_null {
-            return Err(QueryError::Unsupported(format!(
-                "UPDATE with values is not supported yet, only SET c = NULL; to change a value, write the reading again \
-                 with the same tags and time: POST /api/v3/write_lp or `eden write` ({UPDATE_FORM})"
-            )));
-        }
         let AssignmentTarget::ColumnName(name) = assignment.target else {
             return Err(unsupported("UPDATE", UPDATE_FORM));
         };
         match <[ObjectNamePart; 1]>::try_from(name.0) {
-            Ok([ObjectNamePart::Identifier(column)]) => columns.push(column),
+            Ok([ObjectNamePart::Identifier(column)]) => set.push((column, assignment.value)),
             _ => return Err(unsupported("UPDATE", UPDATE_FORM)),
         }
     }
-    Ok(Change::RemoveFields { target: target(table, selection, UPDATE_FORM)?, columns })
+    let target = target(table, selection, UPDATE_FORM)?;
+    let is_null = |value: &Expr| matches!(value, Expr::Value(value) if value.value == Value::Null);
+    if set.iter().all(|(_, value)| is_null(value)) {
+        let columns = set.into_iter().map(|(column, _)| column).collect();
+        return Ok(Change::RemoveFields { target, columns });
+    }
+    Ok(Change::SetFields { target, assignments: set })
 }
 
 fn unsupported(statement: &str, form: &str) -> QueryError {
@@ -139,13 +138,17 @@ fn target(from: TableWithJoins, condition: Option<Expr>, form: &str) -> Result<T
 
 impl Target {
     /// The query for these tags and `time` of the rows that are meant; of those only that have one of `fields`, if
-    /// any are named.
-    pub(super) fn query(self, tags: &[Arc<str>], fields: &[Arc<str>]) -> Ast {
+    /// any are named. Behind them the values of `set`.
+    pub(super) fn query(self, tags: &[Arc<str>], fields: &[Arc<str>], set: Vec<(Arc<str>, Expr)>) -> Ast {
         let mut query = Parser::parse_sql(&GenericDialect {}, "SELECT 1 FROM t").unwrap_or_default();
         let Some(Ast::Query(mut query)) = query.pop() else { unreachable!("a constant is a query") };
         let SetExpr::Select(select) = &mut *query.body else { unreachable!("a constant is a SELECT") };
         let column = |name: &str| SelectItem::UnnamedExpr(Expr::Identifier(exactly(name)));
-        select.projection = tags.iter().map(|tag| column(tag)).chain([column(super::create::TIME)]).collect();
+        // By a name of its own: two columns may be set to the same.
+        let value = |(i, (_, expr))| SelectItem::ExprWithAlias { expr, alias: exactly(&format!("set {i}")) };
+        let set = set.into_iter().enumerate().map(value);
+        select.projection =
+            tags.iter().map(|tag| column(tag)).chain([column(super::create::TIME)]).chain(set).collect();
         for from in &mut select.from {
             from.relation = TableFactor::Table {
                 name: self.name.clone(),

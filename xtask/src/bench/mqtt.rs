@@ -204,16 +204,9 @@ fn loads(scale: &Scale, folder: &Path, report: &mut Report) -> Outcome {
         for (name, key, figure, digits) in FIGURES {
             let [ours, theirs] = runs.each_ref().map(|runs| median(runs.iter().map(figure).collect()));
             let ratio = ours / theirs;
-            writeln!(
-                table,
-                "| {} | {name} | {ours:.digits$} | {theirs:.digits$} | {ratio:.2} |",
-                load.name()
-            )
-            .map_err(|error| error.to_string())?;
-            report.data(
-                &format!("{}_{key}", load.key()),
-                json!({ "eden": ours, "mosquitto": theirs, "ratio": ratio }),
-            );
+            writeln!(table, "| {} | {name} | {ours:.digits$} | {theirs:.digits$} | {ratio:.2} |", load.name())
+                .map_err(|error| error.to_string())?;
+            report.data(&format!("{}_{key}", load.key()), json!({ "eden": ours, "mosquitto": theirs, "ratio": ratio }));
         }
     }
     report.table(table);
