@@ -139,6 +139,14 @@ impl Change {
         }
     }
 
+    /// The query that finds the rows which a change by condition is about.
+    pub(crate) fn query(&self) -> Option<Ast> {
+        match self {
+            Change::DeleteRows(target) | Change::RemoveFields { target, .. } => Some(target.clone().query(&[], &[])),
+            _ => None,
+        }
+    }
+
     /// The name of a statement that [`Change::parse`] understands.
     pub(crate) fn tag_of(statement: &Ast) -> Option<&'static str> {
         match statement {

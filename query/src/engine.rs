@@ -9,15 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use datafusion::common::ScalarValue;
 use storage::{Storage, StorageError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::describe::{self, Description};
 use crate::error::{Limits, QueryError, tidy};
 use crate::rows::{Rows, Started};
-use crate::run::{Counters, Shared, run};
+use crate::run::{Counters, Shared, panic_message, run};
 use crate::session;
 
 /// Stack of a query thread: twice what the deepest tree needs that `nesting` lets through.
@@ -63,6 +65,8 @@ impl QueryConfig {
 pub struct QueryRequest {
     /// One statement; a `;` may end it.
     pub sql: String,
+    /// Values of its parameters, which are written `$1`, `$2` …, or each `?`.
+    pub parameters: Vec<ScalarValue>,
     /// Schema of unqualified tables; `None`, "", "doc" and "iox" mean `public`.
     pub default_schema: Option<String>,
     /// What the statement may do.
@@ -81,9 +85,15 @@ pub enum Access {
 }
 
 impl QueryRequest {
-    /// In schema `public`, only to read.
+    /// Without parameters, in schema `public`, only to read.
     pub fn new(sql: impl Into<String>) -> Self {
-        QueryRequest { sql: sql.into(), default_schema: None, access: Access::Read, skip_damaged: false }
+        QueryRequest {
+            sql: sql.into(),
+            parameters: Vec::new(),
+            default_schema: None,
+            access: Access::Read,
+            skip_damaged: false,
+        }
     }
 }
 
@@ -192,6 +202,30 @@ impl QueryEngine {
             Ok(Ok(Started::Rows(incoming))) => Ok(QueryResult::Rows(incoming.into_rows(guard))),
             Ok(Ok(Started::Done { statement, rows })) => Ok(QueryResult::Done { statement, rows }),
             Ok(Err(error)) => Err(error),
+            // The runtime is gone.
+            Err(_) => Err(QueryError::Cancelled),
+        }
+    }
+
+    /// What a statement takes and gives, without running it. Of its parameters those have the types of
+    /// [`QueryRequest::parameters`], nulls too, that are not [`ScalarValue::Null`]; the others are found out.
+    ///
+    /// # Errors
+    /// Those of planning the statement.
+    ///
+    /// # Cancel safety
+    /// Dropping the future forgets the statement, whose planning ends by itself.
+    pub async fn describe(&self, request: QueryRequest) -> Result<Description, QueryError> {
+        let Some(runtime) = &self.runtime else { return Err(QueryError::Cancelled) };
+        let shared = Arc::clone(&self.shared);
+        let work = async move {
+            let limit = shared.timeout;
+            let described = tokio::time::timeout(limit, describe::describe(&shared, &request)).await;
+            described.unwrap_or(Err(QueryError::Timeout { limit }))
+        };
+        match self.shared.tasks.spawn_on(work, runtime.handle()).await {
+            Ok(described) => described,
+            Err(error) if error.is_panic() => Err(QueryError::Internal(panic_message(&*error.into_panic()))),
             // The runtime is gone.
             Err(_) => Err(QueryError::Cancelled),
         }

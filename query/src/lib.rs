@@ -24,10 +24,12 @@
 mod catalog;
 mod change;
 mod damage;
+mod describe;
 mod engine;
 mod error;
 mod names;
 mod nesting;
+mod parameters;
 mod provider;
 mod pruning;
 mod reader;
@@ -39,6 +41,8 @@ mod session;
 mod statement;
 mod statistics;
 
+pub use datafusion::common::ScalarValue;
+pub use describe::Description;
 pub use engine::{Access, QueryConfig, QueryEngine, QueryRequest, QueryResult, QueryStats};
 pub use error::QueryError;
 pub use rows::{LeftOut, Rows};

@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion::common::TableReference;
-use datafusion::sql::parser::{ExplainStatement, Statement as DfStatement};
+use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{
     Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, ShowStatementIn, Statement as Ast, TableAlias,
@@ -27,6 +27,7 @@ use storage::{Column, TableInfo};
 use crate::catalog::{CATALOG, INFORMATION_SCHEMA, SYSTEM, Tables, unaliased};
 use crate::error::{QueryError, tidy};
 use crate::names;
+use crate::statement::ast;
 
 /// The schema of unqualified names that a request asks for.
 pub(crate) fn default_schema(requested: Option<&str>, tables: &Tables) -> String {
@@ -138,15 +139,6 @@ fn reference(name: &ObjectName) -> Option<TableReference> {
         [schema, table] => Some(TableReference::partial(schema.as_str(), table.as_str())),
         [catalog, schema, table] => Some(TableReference::full(catalog.as_str(), schema.as_str(), table.as_str())),
         _ => None,
-    }
-}
-
-/// The statement inside of EXPLAIN.
-fn ast(statement: &mut DfStatement) -> Option<&mut Ast> {
-    match statement {
-        DfStatement::Statement(ast) => Some(ast),
-        DfStatement::Explain(ExplainStatement { statement, .. }) => ast(statement),
-        DfStatement::CreateExternalTable(_) | DfStatement::CopyTo(_) | DfStatement::Reset(_) => None,
     }
 }
 

@@ -133,7 +133,7 @@ pub(crate) async fn run(
     reply.finish(outcome);
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("a panic: {}", text.unwrap_or("without a message"))
 }
@@ -155,7 +155,7 @@ pub(crate) struct Run<'a> {
 
 impl Run<'_> {
     async fn run(&self, request: QueryRequest, reply: &mut Reply) -> Result<(), QueryError> {
-        let statement = statement::parse(&request.sql)?;
+        let statement = statement::parse_bound(&request.sql, &request.parameters)?;
         if let (Statement::Change(change), Access::Read) = (&statement, request.access) {
             return Err(QueryError::ReadOnly { statement: change.tag() });
         }

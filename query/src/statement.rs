@@ -3,6 +3,7 @@
 //! Owns:     parsing, the list of statements that are allowed, `REFRESH TABLE` and `OPTIMIZE TABLE`.
 //! Does not: know tables or columns (`resolve` does), or what the statements that change tables may say (`change` does).
 
+use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, ExplainStatement, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast::{ObjectName, Query, SetExpr, Statement as Ast};
@@ -13,6 +14,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use crate::change::{self, Change};
 use crate::error::{QueryError, tidy};
 use crate::nesting::{self, DEPTH_MAX};
+use crate::parameters;
 
 /// What runs here, for errors that refuse something else.
 const SUPPORTED: &str = "SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW TABLES, SHOW COLUMNS, SHOW <setting>, \
@@ -33,8 +35,38 @@ pub(crate) enum Statement {
     Change(Box<Change>),
 }
 
-/// Parses and checks `sql`.
+/// Parses and checks `sql`, which has no parameters.
+#[cfg(test)]
 pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
+    parse_bound(sql, &[])
+}
+
+/// Parses and checks `sql`, with a value for each of its parameters.
+pub(crate) fn parse_bound(sql: &str, values: &[ScalarValue]) -> Result<Statement, QueryError> {
+    match parse_tree(sql)? {
+        Parsed::Done(statement) if values.is_empty() => Ok(statement),
+        Parsed::Done(_) => {
+            Err(QueryError::Plan(format!("the statement has 0 parameters, and {} values came with it", values.len())))
+        }
+        Parsed::Tree(mut tree) => {
+            if let Some(ast) = ast(&mut tree) {
+                parameters::bind(ast, values)?;
+            }
+            understand(tree)
+        }
+    }
+}
+
+/// A statement as the parser gives it.
+pub(crate) enum Parsed {
+    /// One that is understood already. It has no parameters.
+    Done(Statement),
+    /// One that [`understand`] has to look at.
+    Tree(DfStatement),
+}
+
+/// Parses `sql`, leaving its parameters.
+pub(crate) fn parse_tree(sql: &str) -> Result<Parsed, QueryError> {
     if sql.len() > SQL_BYTES_MAX {
         return Err(QueryError::Unsupported(format!(
             "a statement of {} bytes is not supported; at most {SQL_BYTES_MAX} are",
@@ -51,20 +83,21 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
              for long lists of values there is IN"
         )));
     }
+    parameters::number(&mut tokens)?;
     let is_space = |token: &TokenWithSpan| matches!(token.token, Token::Whitespace(_) | Token::SemiColon);
     let first = tokens.iter().position(|token| !is_space(token)).unwrap_or(tokens.len());
     match tokens.get(first).map(|token| &token.token) {
         Some(token) if is_word(token, "REFRESH") => {
             let tables = parse_tables("REFRESH", tokens.split_off(first)).map_err(|error| syntax(&error))?;
-            return Ok(Statement::Refresh(tables));
+            return Ok(Parsed::Done(Statement::Refresh(tables)));
         }
         Some(token) if is_word(token, "OPTIMIZE") => {
             let tables = parse_tables("OPTIMIZE", tokens.split_off(first)).map_err(|error| syntax(&error))?;
-            return Ok(Statement::Change(Box::new(Change::Optimize(tables))));
+            return Ok(Parsed::Done(Statement::Change(Box::new(Change::Optimize(tables)))));
         }
         Some(token) if is_word(token, "ALTER") => {
             if let Some(reset) = parse_reset(tokens[first..].to_vec()).map_err(|error| syntax(&error))? {
-                return Ok(Statement::Change(Box::new(reset)));
+                return Ok(Parsed::Done(Statement::Change(Box::new(reset))));
             }
         }
         Some(token) if is_word(token, "COPY") => return Err(copy_is_for_clients()),
@@ -86,6 +119,11 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
     let Some(statement) = first else {
         return Err(QueryError::Syntax { message: "the statement is empty".into(), line: 1, column: 1 });
     };
+    Ok(Parsed::Tree(statement))
+}
+
+/// Checks a statement.
+pub(crate) fn understand(statement: DfStatement) -> Result<Statement, QueryError> {
     match statement {
         DfStatement::Statement(ast) if Change::tag_of(&ast).is_some() => {
             Change::parse(*ast).map(|change| Statement::Change(Box::new(change)))
@@ -94,6 +132,15 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
             check(&read)?;
             Ok(Statement::Read(read))
         }
+    }
+}
+
+/// The statement inside of EXPLAIN.
+pub(crate) fn ast(statement: &mut DfStatement) -> Option<&mut Ast> {
+    match statement {
+        DfStatement::Statement(ast) => Some(ast),
+        DfStatement::Explain(ExplainStatement { statement, .. }) => ast(statement),
+        DfStatement::CreateExternalTable(_) | DfStatement::CopyTo(_) | DfStatement::Reset(_) => None,
     }
 }
 

@@ -14,7 +14,7 @@ use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use query::{Access, QueryError, QueryRequest, QueryResult};
+use query::{QueryError, QueryRequest, QueryResult};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -105,7 +105,7 @@ async fn answer(app: &App, headers: &HeaderMap, request: Request) -> Result<Resp
     }
     let format: Format = request.format.as_deref().unwrap_or("json").parse()?;
     let skip_damaged = left_out::is_wanted(headers)?;
-    let request = QueryRequest { sql: request.q, default_schema: request.db, access: Access::Read, skip_damaged };
+    let request = QueryRequest { default_schema: request.db, skip_damaged, ..QueryRequest::new(request.q) };
     let mut missing = Vec::new();
     let body = match engine.execute(request).await? {
         QueryResult::Rows(mut found) => {

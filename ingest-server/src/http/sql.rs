@@ -60,7 +60,8 @@ async fn answer(app: &Arc<App>, types: bool, headers: &HeaderMap, body: Body) ->
     }
     let default_schema = headers.get("default-schema").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let skip_damaged = left_out::is_wanted(headers)?;
-    let request = QueryRequest { sql: request.stmt, default_schema, access: Access::Change, skip_damaged };
+    let request =
+        QueryRequest { default_schema, access: Access::Change, skip_damaged, ..QueryRequest::new(request.stmt) };
     let clock = Arc::clone(&app.clock);
     let took = move || clock.monotonic().saturating_sub(started);
     let mut missing = Vec::new();

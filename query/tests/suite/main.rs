@@ -9,6 +9,7 @@ mod ddl;
 mod decimals;
 mod limits;
 mod names;
+mod parameters;
 mod pruning;
 mod refused;
 mod view;

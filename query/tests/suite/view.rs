@@ -1,7 +1,7 @@
 //! One view over shards and memory (P4, P6).
 
 use model::{TableName, Value};
-use query::{Access, QueryRequest, QueryResult};
+use query::{QueryRequest, QueryResult};
 
 use crate::{DAY, HOUR, Server, collect};
 
@@ -120,10 +120,8 @@ async fn tables_of_any_name_and_schema_are_found() {
     assert_eq!(server.query(sql).await, ["1.0"]);
 
     let request = |schema: &str| QueryRequest {
-        sql: r#"SELECT temp FROM "My/Table%41 ü""#.into(),
         default_schema: Some(schema.into()),
-        access: Access::Read,
-        skip_damaged: false,
+        ..QueryRequest::new(r#"SELECT temp FROM "My/Table%41 ü""#)
     };
     for schema in ["Plant 1", "plant 1"] {
         match server.engine.execute(request(schema)).await {

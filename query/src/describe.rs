@@ -1,0 +1,135 @@
+//! What a statement takes and gives, without running it.
+//!
+//! Owns:     the types of parameters, as far as they follow from where they stand, and the columns of the answer.
+//! Does not: look at rows: tables only have their columns here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::Statement as DfStatement;
+
+use crate::catalog::{Catalog, Tables};
+use crate::engine::QueryRequest;
+use crate::error::QueryError;
+use crate::parameters::{self, Found};
+use crate::resolve;
+use crate::run::Shared;
+use crate::session;
+use crate::statement::{self, Parsed, Statement};
+
+/// What a parameter may be whose place does not tell, in the order in which it is tried.
+const GUESSES: [DataType; 3] = [DataType::Utf8, DataType::Int64, DataType::Float64];
+
+/// A statement as it presents itself to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The types of `$1` and so on. Text where anything goes.
+    pub parameters: Vec<DataType>,
+    /// The columns of its rows; `None` if it answers none.
+    pub columns: Option<SchemaRef>,
+}
+
+/// Describes the statement of `request`.
+pub(crate) async fn describe(shared: &Shared, request: &QueryRequest) -> Result<Description, QueryError> {
+    let Parsed::Tree(mut tree) = statement::parse_tree(&request.sql)? else {
+        return Ok(Description { parameters: Vec::new(), columns: None });
+    };
+    let Found { count, limits } = match statement::ast(&mut tree) {
+        Some(ast) => parameters::find(ast)?,
+        None => Found::default(),
+    };
+    let rows = ScalarValue::Int64(None);
+    let declared = |number: usize| {
+        let given = request.parameters.get(number - 1).filter(|value| **value != ScalarValue::Null);
+        given.or_else(|| limits.contains(&number).then_some(&rows))
+    };
+    let declared: Vec<Option<&ScalarValue>> = (1..=count).map(declared).collect();
+    let types = |found: &HashMap<String, Option<DataType>>| {
+        let of = |(index, declared): (usize, &Option<&ScalarValue>)| match declared {
+            Some(value) => value.data_type(),
+            None => found.get(&format!("${}", index + 1)).cloned().flatten().unwrap_or(DataType::Utf8),
+        };
+        declared.iter().enumerate().map(of).collect()
+    };
+    if let Some(ast) = statement::ast(&mut tree) {
+        parameters::bind_known(ast, &declared)?;
+    }
+    let (query, answers) = match statement::understand(tree)? {
+        Statement::Read(query) => (query, true),
+        Statement::Refresh(_) => return Ok(Description { parameters: Vec::new(), columns: None }),
+        Statement::Change(change) => match change.query() {
+            Some(query) => (DfStatement::Statement(Box::new(query)), false),
+            None => return Ok(Description { parameters: types(&HashMap::new()), columns: None }),
+        },
+    };
+    let tables = Arc::new(Tables::new(shared.storage.tables()));
+    let schema = resolve::default_schema(request.default_schema.as_deref(), &tables);
+    let catalog = Catalog { tables: Arc::clone(&tables), snapshots: Arc::default() };
+    let state = session::of_statement(&shared.template, catalog, &schema);
+    let plan = Planning { shared, state: &state, tables: &tables, schema: &schema };
+    let (plan, guess) = plan.with_guesses(query, count).await?;
+    // One that has two types in two places is text, which can become both.
+    let mut found = plan.get_parameter_types().unwrap_or_default();
+    if let Some(guess) = guess {
+        for number in 1..=count {
+            found.entry(format!("${number}")).or_insert_with(|| Some(guess.clone()));
+        }
+    }
+    let columns = answers.then(|| columns(&plan));
+    Ok(Description { parameters: types(&found), columns })
+}
+
+struct Planning<'a> {
+    shared: &'a Shared,
+    state: &'a SessionState,
+    tables: &'a Tables,
+    schema: &'a str,
+}
+
+impl Planning<'_> {
+    /// The plan of `query`, and what was taken for its parameters of unknown type, if it needed that.
+    async fn with_guesses(
+        &self,
+        query: DfStatement,
+        count: usize,
+    ) -> Result<(LogicalPlan, Option<DataType>), QueryError> {
+        let error = match self.plan(query.clone()).await {
+            Ok(plan) => return Ok((plan, None)),
+            Err(error) if count == 0 => return Err(error),
+            Err(error) => error,
+        };
+        for guess in GUESSES {
+            let null = ScalarValue::try_from(&guess).map_err(|error| plan_error(self.shared, &error))?;
+            let mut guessed = query.clone();
+            if let Some(ast) = statement::ast(&mut guessed) {
+                parameters::bind_known(ast, &vec![Some(&null); count])?;
+            }
+            if let Ok(plan) = self.plan(guessed).await {
+                return Ok((plan, Some(guess)));
+            }
+        }
+        Err(error)
+    }
+
+    async fn plan(&self, mut query: DfStatement) -> Result<LogicalPlan, QueryError> {
+        resolve::resolve(&mut query, self.tables, self.schema)?;
+        let plan = self.state.statement_to_plan(query).await.map_err(|error| plan_error(self.shared, &error))?;
+        // What types become when both sides of an operator, or of a UNION, must be the same is only known after this.
+        let options = self.state.config_options();
+        let analyzed = self.state.analyzer().execute_and_check(plan, options, |_, _| {});
+        analyzed.map_err(|error| plan_error(self.shared, &error))
+    }
+}
+
+fn plan_error(shared: &Shared, error: &datafusion::error::DataFusionError) -> QueryError {
+    QueryError::datafusion(error, shared.limits)
+}
+
+fn columns(plan: &LogicalPlan) -> SchemaRef {
+    let schema: &Schema = plan.schema().as_arrow();
+    Arc::new(schema.clone())
+}
