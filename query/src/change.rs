@@ -16,13 +16,17 @@ mod readings;
 mod remove;
 mod types;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, ObjectType, Statement as Ast};
 use model::FieldType;
 use storage::TableOptions;
 
+use crate::catalog::Tables;
 use crate::error::QueryError;
+use crate::{parameters, resolve};
 
 pub(crate) use alter::parse_reset;
 use insert::NewRows;
@@ -142,9 +146,41 @@ impl Change {
     /// The query that finds the rows which a change by condition is about.
     pub(crate) fn query(&self) -> Option<Ast> {
         match self {
-            Change::DeleteRows(target) | Change::RemoveFields { target, .. } => Some(target.clone().query(&[], &[])),
+            Change::DeleteRows(target) | Change::RemoveFields { target, .. } => {
+                Some(target.clone().query(&[], &[], Vec::new()))
+            }
+            Change::SetFields { target, assignments } => {
+                let set = assignments.iter().map(|(column, value)| (column.value.as_str().into(), value.clone()));
+                Some(target.clone().query(&[], &[], set.collect()))
+            }
+            Change::Insert(rows) => Some(rows.select()),
             _ => None,
         }
+    }
+
+    /// The parameters that stand by themselves where a column's value does, by name, and those columns' types.
+    ///
+    /// # Errors
+    /// [`QueryError::UnknownTable`], [`QueryError::UnknownColumn`].
+    pub(crate) fn parameters(&self, tables: &Tables, schema: &str) -> Result<HashMap<String, DataType>, QueryError> {
+        let mut found = HashMap::new();
+        match self {
+            Change::Insert(rows) => {
+                let columns = rows.columns_of(resolve::changeable(&rows.table, tables, schema)?)?;
+                for (value, column) in rows.values().flat_map(|row| row.iter().zip(&columns)) {
+                    found.extend(parameters::parameter(value).map(|name| (name.to_owned(), column.data_type())));
+                }
+            }
+            Change::SetFields { target, assignments } => {
+                let table = resolve::changeable(&target.name, tables, schema)?;
+                for (column, value) in assignments {
+                    let column = resolve::column(column, table)?;
+                    found.extend(parameters::parameter(value).map(|name| (name.to_owned(), column.data_type())));
+                }
+            }
+            _ => {}
+        }
+        Ok(found)
     }
 
     /// The name of a statement that [`Change::parse`] understands.

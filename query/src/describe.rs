@@ -58,16 +58,20 @@ pub(crate) async fn describe(shared: &Shared, request: &QueryRequest) -> Result<
     if let Some(ast) = statement::ast(&mut tree) {
         parameters::bind_known(ast, &declared)?;
     }
+    let tables = Arc::new(Tables::new(shared.storage.tables()));
+    let schema = resolve::default_schema(request.default_schema.as_deref(), &tables);
+    let mut of_columns = HashMap::new();
     let (query, answers) = match statement::understand(tree)? {
         Statement::Read(query) => (query, true),
         Statement::Refresh(_) => return Ok(Description { parameters: Vec::new(), columns: None }),
-        Statement::Change(change) => match change.query() {
-            Some(query) => (DfStatement::Statement(Box::new(query)), false),
-            None => return Ok(Description { parameters: types(&HashMap::new()), columns: None }),
-        },
+        Statement::Change(change) => {
+            of_columns = change.parameters(&tables, &schema)?;
+            match change.query() {
+                Some(query) => (DfStatement::Statement(Box::new(query)), false),
+                None => return Ok(Description { parameters: types(&HashMap::new()), columns: None }),
+            }
+        }
     };
-    let tables = Arc::new(Tables::new(shared.storage.tables()));
-    let schema = resolve::default_schema(request.default_schema.as_deref(), &tables);
     let catalog = Catalog { tables: Arc::clone(&tables), snapshots: Arc::default() };
     let state = session::of_statement(&shared.template, catalog, &schema);
     let plan = Planning { shared, state: &state, tables: &tables, schema: &schema };
@@ -79,6 +83,7 @@ pub(crate) async fn describe(shared: &Shared, request: &QueryRequest) -> Result<
             found.entry(format!("${number}")).or_insert_with(|| Some(guess.clone()));
         }
     }
+    found.extend(of_columns.into_iter().map(|(name, data_type)| (name, Some(data_type))));
     let columns = answers.then(|| columns(&plan));
     Ok(Description { parameters: types(&found), columns })
 }

@@ -67,6 +67,8 @@ pub struct QueryRequest {
     pub sql: String,
     /// Values of its parameters, which are written `$1`, `$2` …, or each `?`.
     pub parameters: Vec<ScalarValue>,
+    /// In their place, for an INSERT of one row of VALUES: values for as many rows as there are, stored together.
+    pub rows: Vec<Vec<ScalarValue>>,
     /// Schema of unqualified tables; `None`, "", "doc" and "iox" mean `public`.
     pub default_schema: Option<String>,
     /// What the statement may do.
@@ -90,6 +92,7 @@ impl QueryRequest {
         QueryRequest {
             sql: sql.into(),
             parameters: Vec::new(),
+            rows: Vec::new(),
             default_schema: None,
             access: Access::Read,
             skip_damaged: false,

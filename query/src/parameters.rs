@@ -129,7 +129,8 @@ impl VisitorMut for Bind<'_> {
     }
 }
 
-fn parameter(expr: &Expr) -> Option<&str> {
+/// The name of the parameter that the whole of `expr` is.
+pub(crate) fn parameter(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::Value(value) => match &value.value {
             Value::Placeholder(name) => Some(name),
@@ -225,7 +226,8 @@ fn negative(digits: &str) -> Expr {
     Expr::Nested(Box::new(Expr::UnaryOp { op: UnaryOperator::Minus, expr }))
 }
 
-fn cast(expr: Expr, data_type: SqlType) -> Expr {
+/// `CAST(expr AS data_type)`.
+pub(crate) fn cast(expr: Expr, data_type: SqlType) -> Expr {
     Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
 }
 

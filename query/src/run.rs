@@ -155,7 +155,10 @@ pub(crate) struct Run<'a> {
 
 impl Run<'_> {
     async fn run(&self, request: QueryRequest, reply: &mut Reply) -> Result<(), QueryError> {
-        let statement = statement::parse_bound(&request.sql, &request.parameters)?;
+        let statement = match request.rows.as_slice() {
+            [] => statement::parse_bound(&request.sql, &request.parameters)?,
+            rows => statement::parse_with_rows(&request.sql, rows)?,
+        };
         if let (Statement::Change(change), Access::Read) = (&statement, request.access) {
             return Err(QueryError::ReadOnly { statement: change.tag() });
         }

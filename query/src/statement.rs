@@ -57,6 +57,23 @@ pub(crate) fn parse_bound(sql: &str, values: &[ScalarValue]) -> Result<Statement
     }
 }
 
+/// As [`parse_bound`], an INSERT of one row of VALUES with as many rows as there are values for.
+pub(crate) fn parse_with_rows(sql: &str, rows: &[Vec<ScalarValue>]) -> Result<Statement, QueryError> {
+    let unsupported = || QueryError::Unsupported("rows of values are for INSERT INTO t (a, b) VALUES (?, ?)".into());
+    let Parsed::Tree(mut tree) = parse_tree(sql)? else { return Err(unsupported()) };
+    let Some(Ast::Insert(insert)) = ast(&mut tree) else { return Err(unsupported()) };
+    let body = insert.source.as_mut().map(|query| &mut *query.body);
+    let Some(SetExpr::Values(values)) = body else { return Err(unsupported()) };
+    let [row] = values.rows.as_slice() else { return Err(unsupported()) };
+    let bound = |values: &Vec<ScalarValue>| {
+        let mut row = row.clone();
+        parameters::bind(&mut row.content, values)?;
+        Ok(row)
+    };
+    values.rows = rows.iter().map(bound).collect::<Result<_, QueryError>>()?;
+    understand(tree)
+}
+
 /// A statement as the parser gives it.
 pub(crate) enum Parsed {
     /// One that is understood already. It has no parameters.
@@ -234,7 +251,7 @@ fn copy_is_for_clients() -> QueryError {
 }
 
 /// A query that only reads. What hides deeper, in a CTE, DataFusion's plan is searched for again (`run`).
-fn check_query(query: &Query) -> Result<(), QueryError> {
+pub(crate) fn check_query(query: &Query) -> Result<(), QueryError> {
     if !query.locks.is_empty() {
         return Err(QueryError::Unsupported(
             "FOR UPDATE and FOR SHARE are not supported: rows are never locked".into(),

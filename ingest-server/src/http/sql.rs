@@ -1,5 +1,7 @@
 //! `POST /_sql`: SQL as clients of CrateDB send it and read it.
 
+mod arguments;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +14,16 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use query::{Access, QueryRequest, QueryResult};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::answer;
 use super::body;
 use super::cells::{Cells, Times, type_id};
 use super::left_out;
 use super::rows::{self, ByRow, RowFormat};
 use super::sql_error::SqlError;
 use crate::app::App;
+use arguments::Arguments;
 
 #[derive(Debug, Deserialize)]
 struct Request {
@@ -53,17 +57,21 @@ async fn answer(app: &Arc<App>, types: bool, headers: &HeaderMap, body: Body) ->
     let started = app.clock.monotonic();
     let engine = app.for_queries()?.engine;
     let request: Request = read_json(app, headers, body).await?;
-    for (name, args) in [("args", &request.args), ("bulk_args", &request.bulk_args)] {
-        if !matches!(args, Value::Null) && args.as_array().is_none_or(|args| !args.is_empty()) {
-            return Err(SqlError::unsupported(format!("{name} are not supported yet; write the values into stmt")));
-        }
-    }
+    let arguments = Arguments::read(request.args, request.bulk_args)?;
     let default_schema = headers.get("default-schema").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let skip_damaged = left_out::is_wanted(headers)?;
     let request =
         QueryRequest { default_schema, access: Access::Change, skip_damaged, ..QueryRequest::new(request.stmt) };
     let clock = Arc::clone(&app.clock);
     let took = move || clock.monotonic().saturating_sub(started);
+    let request = match arguments {
+        Arguments::Once(parameters) => arguments::with_times(&engine, QueryRequest { parameters, ..request }).await?,
+        Arguments::Bulk(rows) => {
+            let results = arguments::run_bulk(&engine, request, rows).await?;
+            let answer = json!({ "cols": [], "duration": milliseconds(took()), "results": results });
+            return Ok(answer::json(StatusCode::OK, &answer));
+        }
+    };
     let mut missing = Vec::new();
     let body = match engine.execute(request).await? {
         QueryResult::Rows(mut found) => {

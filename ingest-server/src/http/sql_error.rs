@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::Response;
 use query::QueryError;
-use serde_json::json;
+use serde_json::{Value, json};
 use storage::StorageError;
 
 use super::answer::{self, STARTING_RETRY};
@@ -52,6 +52,12 @@ impl SqlError {
             body["error_trace"] = json!(format!("{}: {}", self.kind, self.message));
         }
         self.with_retry(answer::json(self.status, &body))
+    }
+
+    /// What `/_sql` says of one row of `bulk_args`.
+    pub fn of_one_row(&self) -> Value {
+        let message = format!("{}[{}]", self.kind, self.message);
+        json!({ "rowcount": -2, "error": { "code": self.code, "message": message } })
     }
 
     /// The answer of InfluxDB's endpoints.

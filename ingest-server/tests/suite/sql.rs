@@ -86,7 +86,9 @@ fn errors_have_codes_statuses_and_close_names() {
 fn requests_that_are_not_understood_are_refused() {
     let eden = filled();
     for (body, code) in [
-        (r#"{"stmt":"SELECT ?","args":[1]}"#, 4004),
+        (r#"{"stmt":"SELECT ?","args":[]}"#, 4000),
+        (r#"{"stmt":"SELECT ?","args":{}}"#, 4000),
+        (r#"{"stmt":"SELECT ?","args":[{}]}"#, 4004),
         (r#"{"stmt":"SELECT ?","bulk_args":[[1]]}"#, 4004),
         (r#"{"stmt":1}"#, 4000),
         ("{}", 4000),
@@ -255,4 +257,63 @@ fn a_table_tells_what_its_columns_are_for() {
     }
     assert_eq!(eden.get("/api/v1/table?db=plant&table=bmp180").status, 404);
     assert_eq!(eden.get("/api/v1/table").status, 400);
+}
+
+#[test]
+fn args_and_bulk_args_are_values_of_parameters() {
+    let eden = filled();
+    let post = |body: Value| {
+        let answer = eden.post("/_sql", &[], body.to_string().as_bytes());
+        (answer.status, serde_json::from_str::<Value>(&answer.body).unwrap())
+    };
+    let (status, answer) = post(json!({
+        "stmt": "SELECT sensor FROM bmp180 WHERE time > ? AND temperature < ?",
+        "args": [1_780_272_000_500_i64, 30],
+    }));
+    assert_eq!((status, &answer["rows"]), (200, &json!([["s2"]])), "a number for a time is milliseconds: {answer}");
+    let created =
+        json!({ "stmt": "CREATE TABLE press (m TEXT, n BIGINT, v DOUBLE, time TIMESTAMP, PRIMARY KEY (m, time))" });
+    assert_eq!(post(created).0, 200);
+    let insert = "INSERT INTO press (m, n, v, time) VALUES (?, ?, ?, ?)";
+    let (status, answer) = post(json!({ "stmt": insert, "args": ["a", 1, 1.5, 1_780_272_000_123_i64] }));
+    assert_eq!((status, &answer["rowcount"], &answer["rows"]), (200, &json!(1), &json!([[]])), "{answer}");
+    // Of mixed types, as JSON has them; the last row of a key counts.
+    let rows = json!([
+        ["b", 2, 2, 1_780_272_000_123_i64],
+        ["c", 3.0, null, "2026-06-01T00:00:00Z"],
+        ["b", 4, 2.5, 1_780_272_000_123_i64]
+    ]);
+    let (status, answer) = post(json!({ "stmt": insert, "bulk_args": rows }));
+    assert_eq!((status, &answer["cols"], answer["duration"].is_number()), (200, &json!([]), true), "{answer}");
+    assert_eq!(answer["results"], json!([{ "rowcount": 1 }, { "rowcount": 1 }, { "rowcount": 1 }]));
+    assert_eq!(
+        eden.rows("SELECT m, n, v, time FROM press ORDER BY m"),
+        json!([
+            ["a", 1, 1.5, 1_780_272_000_123_i64],
+            ["b", 4, 2.5, 1_780_272_000_123_i64],
+            ["c", 3, null, 1_780_272_000_000_i64]
+        ])
+    );
+    // Of rows that are wrong each is told, and the others are stored.
+    let rows = json!([["d", 1.5, 1, 1_780_272_000_000_i64], ["e", 5, 5, 1_780_272_000_000_i64]]);
+    let (status, answer) = post(json!({ "stmt": insert, "bulk_args": rows }));
+    assert_eq!(
+        (status, &answer["results"][0]["rowcount"], &answer["results"][1]),
+        (200, &json!(-2), &json!({ "rowcount": 1 }))
+    );
+    let said = answer["results"][0]["error"]["message"].as_str().unwrap();
+    assert!(said.contains("column n: 1.5 is not a whole number"), "{said}");
+    let (_, answer) =
+        post(json!({ "stmt": "UPDATE press SET v = ? WHERE m = ?", "bulk_args": [[7, "a"], [8, "nobody"]] }));
+    assert_eq!(answer["results"], json!([{ "rowcount": 1 }, { "rowcount": 0 }]));
+    for (body, status, said) in [
+        (json!({ "stmt": "SELECT 1", "bulk_args": [[]] }), 400, "bulk_args are for INSERT"),
+        (json!({ "stmt": "SELECT ?", "args": [] }), 400, "1 parameter"),
+        (json!({ "stmt": "SELECT ?", "args": [1], "bulk_args": [[1]] }), 400, "cannot both be there"),
+        (json!({ "stmt": insert, "args": [1] }), 400, "4 parameters"),
+    ] {
+        let (found, answer) = post(body.clone());
+        assert_eq!(found, status, "{body} {answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(said), "{answer}");
+    }
 }

@@ -6,14 +6,18 @@
 use std::collections::HashSet;
 
 use datafusion::sql::sqlparser::ast::{
-    Ident, Insert, ObjectName, ObjectNamePart, Query, SetExpr, Statement as Ast, TableObject,
+    DataType as SqlType, Expr, Ident, Insert, ObjectName, ObjectNamePart, Query, SetExpr, Statement as Ast,
+    TableObject, TimezoneInfo, Value,
 };
-use storage::{Column, TableInfo};
+use model::FieldType;
+use storage::{Column, ColumnKind, TableInfo};
 
 use super::Change;
 use crate::error::QueryError;
 use crate::names;
+use crate::parameters;
 use crate::resolve;
+use crate::statement::check_query;
 
 const FORM: &str = "INSERT INTO t (room, temperature, time) VALUES ('kitchen', 21.5, '2026-01-01T00:00:00Z')";
 
@@ -91,6 +95,7 @@ pub(super) fn parse(insert: Insert) -> Result<Change, QueryError> {
     let columns: Option<Vec<Ident>> = columns.into_iter().map(column).collect();
     match (table, columns, source) {
         (TableObject::TableName(table), Some(columns), Some(query)) if plain => {
+            check_query(&query)?;
             Ok(Change::Insert(NewRows { table, columns, query }))
         }
         _ => Err(QueryError::Unsupported(format!("this form of INSERT is not supported; it is written {FORM}"))),
@@ -119,15 +124,40 @@ impl NewRows {
         Ok(columns)
     }
 
+    /// The query that gives the rows, whatever columns they are for.
+    pub(super) fn select(&self) -> Ast {
+        Ast::Query(self.query.clone())
+    }
+
+    /// The rows of VALUES.
+    pub(super) fn values(&self) -> impl Iterator<Item = &[Expr]> {
+        let rows = match &*self.query.body {
+            SetExpr::Values(values) => &values.rows[..],
+            _ => &[],
+        };
+        rows.iter().map(|row| &row.content[..])
+    }
+
     /// The query that gives the rows.
     ///
     /// # Errors
     /// [`QueryError::Plan`] if rows of VALUES have another number of values than there are columns.
-    pub(super) fn query(self, columns: &[Column]) -> Result<Ast, QueryError> {
-        if let SetExpr::Values(values) = &*self.query.body {
-            let wrong = values.rows.iter().enumerate().find(|(_, row)| row.content.len() != columns.len());
-            if let Some((row, values)) = wrong {
-                return Err(wrong_number(&format!("row {}", row + 1), values.content.len(), columns));
+    pub(super) fn query(mut self, columns: &[Column]) -> Result<Ast, QueryError> {
+        let wrong = self.values().enumerate().find(|(_, row)| row.len() != columns.len());
+        if let Some((row, values)) = wrong {
+            return Err(wrong_number(&format!("row {}", row + 1), values.len(), columns));
+        }
+        if let SetExpr::Values(values) = &mut *self.query.body {
+            // A time or a truth that is written as text, beside one that is not.
+            for (value, column) in values.rows.iter_mut().flat_map(|row| row.content.iter_mut().zip(columns)) {
+                let is_text =
+                    matches!(value, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)));
+                let to = match column.kind {
+                    ColumnKind::Time if is_text => SqlType::Timestamp(Some(6), TimezoneInfo::WithTimeZone),
+                    ColumnKind::Field(FieldType::Bool) if is_text => SqlType::Boolean,
+                    _ => continue,
+                };
+                *value = parameters::cast(value.clone(), to);
             }
         }
         Ok(Ast::Query(self.query))

@@ -26,7 +26,7 @@ const ROWS_MAX: usize = 65_536;
 /// Bytes of texts in one portion, at about which it is full too.
 const TEXT_BYTES_MAX: usize = 8 << 20;
 
-/// The largest whole number up to which a double has each.
+/// Below it a double has each whole number, and none that another one was rounded to.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// Rows on their way into readings.
@@ -233,7 +233,7 @@ impl Values {
 fn float(value: f64, for_type: FieldType) -> Result<Value<'static>, String> {
     match for_type {
         _ if !value.is_finite() => Err(format!("{value} cannot be stored; use NULL")),
-        FieldType::I64 | FieldType::U64 if value.fract() == 0.0 && value.abs() <= WHOLE_MAX => {
+        FieldType::I64 | FieldType::U64 if value.fract() == 0.0 && value.abs() < WHOLE_MAX => {
             Ok(Value::I64(value as i64))
         }
         FieldType::I64 | FieldType::U64 => Err(format!("{value} is not a whole number")),

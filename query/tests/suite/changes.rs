@@ -79,10 +79,7 @@ async fn names_mean_what_they_mean_in_a_query() {
         ("UPDATE weather SET temperatur = NULL", r#"column temperatur unknown; did you mean "Temperature"?"#),
         (r#"UPDATE weather SET "temperature" = NULL"#, r#"column temperature unknown; did you mean "Temperature"?"#),
         ("ALTER TABLE weather ALTER m TYPE DOUBLE", "column m unknown"),
-        (
-            "UPDATE weather SET sensor = NULL",
-            "column sensor is part of the rows' key, and only a field can be set to NULL",
-        ),
+        ("UPDATE weather SET sensor = NULL", "column sensor is part of the rows' key, and only a field can be set"),
         ("UPDATE weather SET time = NULL", "column time is part of the rows' key"),
         ("UPDATE weather SET n = NULL, N = NULL", "column n is set twice"),
         (

@@ -7,6 +7,7 @@ mod changes;
 mod damage;
 mod ddl;
 mod decimals;
+mod insert;
 mod limits;
 mod names;
 mod parameters;
