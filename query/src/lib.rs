@@ -26,6 +26,7 @@ mod change;
 mod damage;
 mod engine;
 mod error;
+mod functions;
 mod names;
 mod nesting;
 mod provider;

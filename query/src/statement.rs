@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::change::{self, Change};
 use crate::error::{QueryError, tidy};
+use crate::functions::asof;
 use crate::nesting::{self, DEPTH_MAX};
 
 /// What runs here, for errors that refuse something else.
@@ -44,6 +45,7 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
     let syntax = |error: &ParserError| QueryError::syntax(error, sql);
     let dialect = GenericDialect {};
     let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| syntax(&error.into()))?;
+    asof::mark(&mut tokens);
     let depth = nesting::depth(&tokens);
     if depth > DEPTH_MAX {
         return Err(QueryError::Unsupported(format!(
@@ -90,8 +92,9 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
         DfStatement::Statement(ast) if Change::tag_of(&ast).is_some() => {
             Change::parse(*ast).map(|change| Statement::Change(Box::new(change)))
         }
-        read => {
+        mut read => {
             check(&read)?;
+            asof::nest(&mut read);
             Ok(Statement::Read(read))
         }
     }

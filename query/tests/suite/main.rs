@@ -11,6 +11,7 @@ mod limits;
 mod names;
 mod pruning;
 mod refused;
+mod slt;
 mod view;
 
 use std::sync::Arc;
