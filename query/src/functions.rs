@@ -7,6 +7,7 @@
 
 pub(crate) mod asof;
 mod gapfill;
+mod json;
 mod latest;
 mod percentile;
 mod points;
@@ -51,7 +52,7 @@ pub(crate) fn with_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
 /// # Errors
 /// None that a statement could bring about.
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
-    datafusion_functions_json::register_all(state)?;
+    json::register(state)?;
     state.register_udf(Arc::new(ScalarUDF::from(time_bucket::TimeBucket::new())))?;
     for marker in gapfill::markers() {
         state.register_udf(Arc::new(ScalarUDF::from(marker)))?;

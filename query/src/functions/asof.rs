@@ -227,7 +227,10 @@ fn planned(left: LogicalPlan, right: LogicalPlan, join_type: JoinType, condition
             (Some(ours), Some(theirs), ..) => (ours, theirs, Some(op)),
             (_, _, Some(ours), Some(theirs)) => (ours, theirs, op.swap()),
             _ => {
-                return plan_err!("ASOF JOIN: {} does not compare a column of one table with one of the other", shown());
+                return plan_err!(
+                    "ASOF JOIN: {} does not compare a column of one table with one of the other",
+                    shown()
+                );
             }
         };
         match op {
@@ -240,7 +243,9 @@ fn planned(left: LogicalPlan, right: LogicalPlan, join_type: JoinType, condition
     }
     let count = matches.len();
     let Some(match_on) = matches.pop().filter(|_| count == 1) else {
-        return plan_err!("ASOF JOIN: the condition has one comparison of times, such as a.t >= b.t, and here are {count}");
+        return plan_err!(
+            "ASOF JOIN: the condition has one comparison of times, such as a.t >= b.t, and here are {count}"
+        );
     };
     let node = AsOfJoin::try_new(left, right, join_type, keys, match_on)?;
     Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))

@@ -27,8 +27,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-use super::time_bucket::{self, TimeBucket, time_of};
 use super::stride;
+use super::time_bucket::{self, TimeBucket, time_of};
 pub(super) use exec::GapFillPlanner;
 use node::{Fill, GapFill, How};
 
@@ -174,7 +174,9 @@ fn fill(
     };
     let marked = &aggregate.group_expr[*at];
     let Some((mark, args)) = mark(marked) else {
-        return plan_err!("time_bucket_gapfill and date_bin_gapfill stand in GROUP BY by themselves, not within {marked}");
+        return plan_err!(
+            "time_bucket_gapfill and date_bin_gapfill stand in GROUP BY by themselves, not within {marked}"
+        );
     };
     let name = if mark == Mark::DateBin { "date_bin_gapfill" } else { "time_bucket_gapfill" };
     let [step, time, further @ ..] = args else { return plan_err!("{name} takes an interval and a time") };

@@ -196,9 +196,11 @@ fn of_window(window: &Window, number: &Column) -> Result<Option<LogicalPlan>> {
     let mut columns: Vec<Expr> = schema
         .columns()
         .into_iter()
-        .map(|column| match of_row.iter().position(|of_row| matches!(of_row, Expr::Column(other) if *other == column)) {
-            Some(at) => value_of(at).alias_qualified(column.relation, column.name),
-            None => Expr::Column(column),
+        .map(|column| {
+            match of_row.iter().position(|of_row| matches!(of_row, Expr::Column(other) if *other == column)) {
+                Some(at) => value_of(at).alias_qualified(column.relation, column.name),
+                None => Expr::Column(column),
+            }
         })
         .collect();
     let number = &window.schema.columns()[count];

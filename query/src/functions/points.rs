@@ -295,7 +295,8 @@ mod tests {
 
     #[test]
     fn counters_that_begin_anew_go_on_from_zero() {
-        let points: Vec<Point> = [10.0, 12.0, 3.0, 3.0, 7.0].into_iter().zip(0..).map(|(value, at)| (at, value)).collect();
+        let points: Vec<Point> =
+            [10.0, 12.0, 3.0, 3.0, 7.0].into_iter().zip(0..).map(|(value, at)| (at, value)).collect();
         assert_eq!(increase(&points), 2.0 + 3.0 + 0.0 + 4.0);
     }
 

@@ -54,7 +54,9 @@ pub(super) fn parse(function: &str, value: &ScalarValue, unit: TimeUnit) -> Resu
         ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
             match parse_interval_month_day_nano(&spaced(text)) {
                 Ok(interval) => interval,
-                Err(_) => return plan_err!("{function}: the first argument, '{text}', is no interval such as '5 minutes'"),
+                Err(_) => {
+                    return plan_err!("{function}: the first argument, '{text}', is no interval such as '5 minutes'");
+                }
             }
         }
         _ => return plan_err!("{function}: the first argument is no interval such as '5 minutes'"),
@@ -87,7 +89,9 @@ fn spaced(text: &str) -> String {
     let mut before = None;
     for c in text.trim().chars() {
         let parts = match before {
-            Some(b) => (char::is_ascii_digit(&b) && c.is_ascii_alphabetic()) || (b.is_ascii_alphabetic() && c.is_ascii_digit()),
+            Some(b) => {
+                (char::is_ascii_digit(&b) && c.is_ascii_alphabetic()) || (b.is_ascii_alphabetic() && c.is_ascii_digit())
+            }
             None => false,
         };
         if parts {
@@ -144,7 +148,10 @@ fn civil(time: i64, unit: TimeUnit) -> Civil {
     let day_units = DAY_NS / unit_ns(unit);
     let days = i128::from(time).div_euclid(day_units);
     let (year, month, day) = date_of(i64::try_from(days).unwrap_or_default());
-    Civil { months: year * 12 + month - 1, rest: i128::from(day - 1) * day_units + i128::from(time).rem_euclid(day_units) }
+    Civil {
+        months: year * 12 + month - 1,
+        rest: i128::from(day - 1) * day_units + i128::from(time).rem_euclid(day_units),
+    }
 }
 
 /// `time` moved by months; a day that the month does not have is its last one.

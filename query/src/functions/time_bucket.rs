@@ -45,7 +45,10 @@ fn is_text(data_type: &DataType) -> bool {
 /// Names the function and the argument.
 pub(super) fn coerce(function: &str, types: &[DataType], count_max: usize, may_move: bool) -> Result<Vec<DataType>> {
     if types.len() < 2 || types.len() > count_max {
-        return plan_err!("{function} takes 2 to {count_max} arguments: an interval, a time, …; here are {}", types.len());
+        return plan_err!(
+            "{function} takes 2 to {count_max} arguments: an interval, a time, …; here are {}",
+            types.len()
+        );
     }
     let step = match &types[0] {
         DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),

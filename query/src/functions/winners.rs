@@ -82,7 +82,9 @@ pub(super) fn is_key(data_type: &DataType) -> bool {
 fn keys(times: &ArrayRef) -> Result<Int64Array> {
     Ok(match times.data_type() {
         DataType::Int64 => times.as_primitive::<Int64Type>().clone(),
-        DataType::Timestamp(..) | DataType::Date64 => cast(times, &DataType::Int64)?.as_primitive::<Int64Type>().clone(),
+        DataType::Timestamp(..) | DataType::Date64 => {
+            cast(times, &DataType::Int64)?.as_primitive::<Int64Type>().clone()
+        }
         DataType::Date32 => {
             cast(&cast(times, &DataType::Int32)?, &DataType::Int64)?.as_primitive::<Int64Type>().clone()
         }
@@ -131,8 +133,7 @@ impl AggregateUDFImpl for Winner {
             (Shape::Value, [value]) => Ok(value.clone()),
             (Shape::Value, _) => plan_err!("{} takes a value and its time", self.name),
             (Shape::Row, values) => {
-                let fields: Vec<_> =
-                    values.iter().map(|value| Arc::new(Field::new("", value.clone(), true))).collect();
+                let fields: Vec<_> = values.iter().map(|value| Arc::new(Field::new("", value.clone(), true))).collect();
                 Ok(DataType::Struct(struct_of(&fields)))
             }
         }

@@ -23,7 +23,9 @@ use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{JoinType, LogicalPlan, Operator, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
-use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_expr::{
+    EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr, PhysicalSortExpr,
+};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -253,8 +255,7 @@ fn values(side: &Side, rows: &RecordBatch) -> Result<(Vec<ArrayRef>, ArrayRef)> 
 impl Right {
     fn try_new(layout: Layout, input: SendableRecordBatchStream) -> Result<Self> {
         let schema = input.schema();
-        let types: Vec<DataType> =
-            layout.right.keys.iter().map(|key| key.data_type(&schema)).collect::<Result<_>>()?;
+        let types: Vec<DataType> = layout.right.keys.iter().map(|key| key.data_type(&schema)).collect::<Result<_>>()?;
         let time = SortField::new_with_options(layout.right.time.data_type(&schema)?, layout.time_order());
         let keys: Vec<_> = types.into_iter().map(SortField::new).collect();
         Ok(Right {

@@ -66,7 +66,8 @@ impl AsOfJoin {
             Some(known) => LogicalPlanBuilder::from(right).filter(known)?.build()?,
             None => right,
         };
-        AsOfJoin { schema: left.schema().clone(), left, right, join_type, keys, left_time, right_time, op }.with_schema()
+        AsOfJoin { schema: left.schema().clone(), left, right, join_type, keys, left_time, right_time, op }
+            .with_schema()
     }
 
     fn with_schema(mut self) -> Result<Self> {

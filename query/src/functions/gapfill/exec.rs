@@ -21,7 +21,9 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_expr::{
+    EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr, PhysicalSortExpr,
+};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -51,9 +53,10 @@ impl ExtensionPlanner for GapFillPlanner {
         let Some(node) = node.as_any().downcast_ref::<GapFill>() else { return Ok(None) };
         let [input] = physical_inputs else { return internal_err!("GapFill has one input") };
         let below = node.input.schema();
-        let fills = node.fills.iter().map(|fill| {
-            Ok((fill.how, planner.create_physical_expr(&fill.value, below, session, context)?))
-        });
+        let fills = node
+            .fills
+            .iter()
+            .map(|fill| Ok((fill.how, planner.create_physical_expr(&fill.value, below, session, context)?)));
         let exec = GapFillExec::try_new(
             Arc::clone(input),
             Layout {
