@@ -85,16 +85,16 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
     if !statements.is_empty() {
         return Err(QueryError::Unsupported("more than one statement at a time is not supported".into()));
     }
-    let Some(statement) = first else {
+    let Some(mut statement) = first else {
         return Err(QueryError::Syntax { message: "the statement is empty".into(), line: 1, column: 1 });
     };
+    asof::nest(&mut statement);
     match statement {
         DfStatement::Statement(ast) if Change::tag_of(&ast).is_some() => {
             Change::parse(*ast).map(|change| Statement::Change(Box::new(change)))
         }
-        mut read => {
+        read => {
             check(&read)?;
-            asof::nest(&mut read);
             Ok(Statement::Read(read))
         }
     }

@@ -61,8 +61,11 @@ pub(super) fn parse(function: &str, value: &ScalarValue, unit: TimeUnit) -> Resu
         }
         _ => return plan_err!("{function}: the first argument is no interval such as '5 minutes'"),
     };
-    let shown = || ScalarValue::IntervalMonthDayNano(Some(interval)).to_string();
     let IntervalMonthDayNano { months, days, nanoseconds } = interval;
+    let shown = || match value {
+        ScalarValue::Utf8(Some(text)) => format!("'{text}'"),
+        _ => format!("of {months} months, {days} days and {nanoseconds} ns"),
+    };
     if months != 0 {
         if days != 0 || nanoseconds != 0 {
             return plan_err!("{function}: the first argument, {}, mixes months with other units", shown());

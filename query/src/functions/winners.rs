@@ -209,6 +209,9 @@ impl Place {
 /// Rows that lost and are still kept, beyond as many as there are groups.
 const LOST_ROWS_MAX: usize = 16_384;
 
+/// Chunks that are kept apart: each has its own arrays, however few rows.
+const CHUNKS_MAX: usize = 256;
+
 /// For each group what came with the least or greatest key.
 #[derive(Debug)]
 struct Winners {
@@ -273,7 +276,7 @@ impl Winners {
         let taken = values.iter().map(|value| Ok(own(take(value, &rows, None)?))).collect::<Result<Vec<_>>>()?;
         self.chunks.push(taken);
         self.stored_rows += improved.len();
-        if self.stored_rows > 2 * groups + LOST_ROWS_MAX {
+        if self.stored_rows > 2 * groups + LOST_ROWS_MAX || self.chunks.len() > CHUNKS_MAX {
             self.compact()?;
         }
         Ok(())

@@ -11,6 +11,7 @@ mod limits;
 mod names;
 mod pruning;
 mod refused;
+mod series;
 mod slt;
 mod view;
 

@@ -78,7 +78,7 @@ async fn load(server: &Server, table: &str) {
             pending.wait().unwrap();
         });
         write.await.unwrap();
-        if half.len() == early.len() && std::ptr::eq(half, early) {
+        if std::ptr::eq(half, early) {
             server.refresh(table).await;
         }
     }
@@ -108,7 +108,11 @@ fn cells(column: &ArrayRef) -> Vec<String> {
     let formatter = ArrayFormatter::try_new(column, &options).unwrap();
     let text = |row: usize| match column.data_type() {
         DataType::Float64 if column.is_valid(row) => float(column.as_primitive::<Float64Type>().value(row)),
-        _ => Some(formatter.value(row).to_string()).filter(|text| !text.is_empty()).unwrap_or("(empty)".into()),
+        // A plan has many lines, an answer one a row.
+        _ => match formatter.value(row).to_string().lines().map(str::trim).collect::<Vec<_>>().join(" / ") {
+            text if text.is_empty() => "(empty)".into(),
+            text => text,
+        },
     };
     (0..column.len()).map(text).collect()
 }
