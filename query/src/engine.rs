@@ -174,9 +174,10 @@ impl QueryEngine {
             .build()
             .map_err(|error| QueryError::Internal(format!("start query threads: {error}")))?;
         let concurrent_max = config.concurrent_max.clamp(1, Semaphore::MAX_PERMITS);
+        let template = session::template(environment, threads, config.memory_bytes_max).map_err(internal)?;
         let shared = Shared {
             storage,
-            template: session::template(environment, threads, config.memory_bytes_max),
+            template,
             shards,
             limits: Limits { memory_bytes: config.memory_bytes_max, spill_bytes: session::SPILL_BYTES_MAX },
             timeout: config.timeout,

@@ -276,6 +276,10 @@ const PREFIXES: [&str; 13] = [
 /// A message without those prefixes, as a sentence of ours begins and ends.
 pub(crate) fn tidy(message: &str) -> String {
     let mut message = message.split("\n\nbacktrace:").next().unwrap_or_default().trim();
+    // What a function says of its arguments itself is followed by less.
+    if let Some((_, said)) = message.split_once("user-defined coercion failed with: ") {
+        message = said.split(" No function matches").next().unwrap_or_default().trim();
+    }
     // What comes before repeats it once for each type that a function takes.
     if let Some(at) = message.find("No function matches the given name") {
         message = &message[at..];
@@ -337,6 +341,12 @@ mod tests {
             (DataFusionError::Context("type_coercion".into(), Box::new(plan("No."))), "no"),
             (DataFusionError::Collection(vec![plan("One."), plan("Two.")]), "one"),
             (plan("Internal error: Function.\nThis. No function matches the given name"), "no function matches"),
+            (
+                plan(
+                    "Function 'f' user-defined coercion failed with: Error during planning: f takes 2 arguments. No function matches x",
+                ),
+                "f takes 2 arguments",
+            ),
             (DataFusionError::NotImplemented("PIVOT".into()), "PIVOT"),
             (DataFusionError::Internal("oops".into()), "internal error: oops"),
         ] {

@@ -27,6 +27,7 @@ mod damage;
 mod describe;
 mod engine;
 mod error;
+mod functions;
 mod names;
 mod nesting;
 mod parameters;

@@ -22,6 +22,7 @@ use datafusion::prelude::SessionConfig;
 use model::name::PUBLIC;
 
 use crate::catalog::{CATALOG, Catalog};
+use crate::functions;
 
 /// Where the shards are, for DataFusion alone.
 pub(crate) const SHARDS_URL: &str = "eden://tables";
@@ -87,7 +88,14 @@ pub(crate) fn environment(
 }
 
 /// The state that every statement's is a copy of.
-pub(crate) fn template(environment: Arc<RuntimeEnv>, threads: usize, memory_bytes_max: usize) -> SessionState {
+///
+/// # Errors
+/// Functions that cannot be registered: a bug.
+pub(crate) fn template(
+    environment: Arc<RuntimeEnv>,
+    threads: usize,
+    memory_bytes_max: usize,
+) -> Result<SessionState, DataFusionError> {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, PUBLIC)
         .with_create_default_catalog_and_schema(false)
@@ -99,7 +107,10 @@ pub(crate) fn template(environment: Arc<RuntimeEnv>, threads: usize, memory_byte
         .with_parquet_page_index_pruning(true)
         .with_sort_spill_reservation_bytes(SORT_RESERVE_BYTES_MAX.min(memory_bytes_max / (4 * threads.max(1))));
     config.options_mut().execution.time_zone = Some("UTC".to_owned());
-    SessionStateBuilder::new_with_default_features().with_config(config).with_runtime_env(environment).build()
+    let builder = SessionStateBuilder::new_with_default_features().with_config(config).with_runtime_env(environment);
+    let mut state = functions::with_rules(builder).build();
+    functions::register(&mut state)?;
+    Ok(state)
 }
 
 /// The state for one statement.

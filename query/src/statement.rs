@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::change::{self, Change};
 use crate::error::{QueryError, tidy};
+use crate::functions::asof;
 use crate::nesting::{self, DEPTH_MAX};
 use crate::parameters;
 
@@ -93,6 +94,7 @@ pub(crate) fn parse_tree(sql: &str) -> Result<Parsed, QueryError> {
     let syntax = |error: &ParserError| QueryError::syntax(error, sql);
     let dialect = GenericDialect {};
     let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| syntax(&error.into()))?;
+    asof::mark(&mut tokens);
     let depth = nesting::depth(&tokens);
     if depth > DEPTH_MAX {
         return Err(QueryError::Unsupported(format!(
@@ -133,9 +135,10 @@ pub(crate) fn parse_tree(sql: &str) -> Result<Parsed, QueryError> {
     if !statements.is_empty() {
         return Err(QueryError::Unsupported("more than one statement at a time is not supported".into()));
     }
-    let Some(statement) = first else {
+    let Some(mut statement) = first else {
         return Err(QueryError::Syntax { message: "the statement is empty".into(), line: 1, column: 1 });
     };
+    asof::nest(&mut statement);
     Ok(Parsed::Tree(statement))
 }
 

@@ -13,6 +13,7 @@ mod mqtt;
 mod otlp;
 mod prometheus;
 mod s3;
+mod slt;
 mod sparkplug;
 mod strace;
 mod transfer;
@@ -50,6 +51,7 @@ const PARTS: &[Part] = &[
     ("prometheus", |_| prometheus::prometheus_writes()),
     ("sparkplug", |_| sparkplug::edge_nodes_are_understood()),
     ("s3", s3::tables_in_s3),
+    ("slt", slt::answers_agree),
     ("strace", |_| strace::no_ack_leaves_before_its_sync()),
 ];
 

@@ -13,6 +13,8 @@ mod names;
 mod parameters;
 mod pruning;
 mod refused;
+mod series;
+mod slt;
 mod view;
 
 use std::sync::Arc;
