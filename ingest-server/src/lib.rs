@@ -45,5 +45,4 @@ pub mod sources;
 pub mod sql_shell;
 pub mod stop_flag;
 pub mod transfer;
-mod unpack;
 pub mod write_command;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use harness::{scenario, settings, wait};
 
 use crate::command::{cargo, in_root, output, root, run as run_command, shown_output};
-use crate::{Failure, Outcome, bench, interop};
+use crate::{Failure, Outcome, bench, fuzz, interop};
 
 struct Soak {
     name: &'static str,
@@ -69,6 +69,7 @@ const SOAKS: &[Soak] = &[
             full_disk::run(settings::seed(), rounds, |done| show_progress(done, rounds))
         },
     },
+    Soak { name: "fuzz", about: "hostile bytes led by coverage, 15 min each parser (P14)", run: fuzz::soak },
     Soak {
         name: "hot-day",
         about: "a day of 8.64 M readings in 200 flushes with retries and corrections (P4)",

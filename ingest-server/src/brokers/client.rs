@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use decode::mqtt::user_properties;
 use rumqttc::v5;
 
 use crate::config::{BrokerSection, BrokerVersion};
-use crate::mqtt::user_properties;
 
 /// A ping after as much silence; one and a half times that, and the broker takes us for gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
