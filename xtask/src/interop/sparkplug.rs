@@ -271,8 +271,11 @@ impl Scene {
         let node = &mut self.node;
         let heard = wait::until(COMES_WITHIN, || {
             said = node.tell("host").ok()?["said"].clone();
-            let online: Vec<_> = said.as_array()?.iter().map(|state| state["online"].as_bool()).collect();
-            let births = said.as_array()?.iter().filter(|state| state["online"] == true);
+            let mut states = said.as_array()?.clone();
+            // It says so again if a session that it comes back to brings its own will.
+            states.dedup();
+            let online: Vec<_> = states.iter().map(|state| state["online"].as_bool()).collect();
+            let births = states.iter().filter(|state| state["online"] == true);
             let times: Vec<_> = births.map(|state| state["timestamp"].as_i64()).collect();
             let is_so = online.iter().copied().eq(expected.iter().map(|online| Some(*online)));
             (is_so && times.is_sorted_by(|a, b| a.is_some() && a < b)).then_some(())
