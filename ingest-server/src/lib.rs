@@ -44,5 +44,6 @@ pub mod serve;
 pub mod sources;
 pub mod sql_shell;
 pub mod stop_flag;
+pub mod stream;
 pub mod transfer;
 pub mod write_command;

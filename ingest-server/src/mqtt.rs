@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Phase};
 use crate::metrics::Metrics;
+use crate::stream::Stream;
 use greet::accepted;
 use links::Links;
 use rate::Rate;
@@ -92,7 +93,7 @@ pub async fn accept(listener: TcpListener, app: Arc<App>, tracker: TaskTracker, 
         };
         match accepting {
             Ok((stream, peer)) => {
-                tracker.spawn(accepted(Arc::clone(&mqtt), stream, peer, place));
+                tracker.spawn(accepted(Arc::clone(&mqtt), Stream::accepted(stream, peer), peer, place));
             }
             Err(e) => {
                 tracing::warn!(error = %e, "accept an MQTT connection");

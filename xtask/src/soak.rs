@@ -119,7 +119,8 @@ const OVERLOAD_BYTES_MAX: u64 = 1 << 30;
 fn overload() -> Outcome {
     let storm = settings::seconds(Duration::from_secs(300));
     for over in [Over::Http, Over::Mqtt] {
-        let mut eden = Eden::start("overload");
+        // What a dev build takes is not what has to be borne, and it replays slowly.
+        let mut eden = Eden::options("overload").release().start();
         let calm = (storm / 4).min(Duration::from_secs(20));
         let plan = Overload { over, calm, storm, clients: 64, more_bytes_max: OVERLOAD_BYTES_MAX };
         println!("{}", scenario::overload(&mut eden, &plan));

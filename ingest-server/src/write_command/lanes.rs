@@ -160,7 +160,7 @@ mod tests {
         assert!(sorter.first_waiting().is_some());
         found.extend(sorter.finish());
         assert_eq!(sorter.first_waiting(), None);
-        let mut seen = vec![0_u64; 4];
+        let mut seen = [0_u64; 4];
         let mut all: Vec<u64> = Vec::new();
         for (lane, batch) in &found {
             let lines: Vec<_> = text.split_inclusive('\n').collect();
