@@ -2,7 +2,7 @@
 //!
 //! Owns:     one module a format; each says precisely what it refused. Line protocol and metrics become
 //!           [`model::TableBatch`]es; CSV and JSON lines, which do not say what is a tag, become fields by name; messages
-//!           become batches by rules ([`mapping`]).
+//!           become batches by rules ([`mapping`]). Before that: packets of MQTT ([`mqtt`]) and what is compressed ([`unpack`]).
 //! Does not: do I/O, ask the time, know a table's schema (`storage` decides conflicts with it), or authorise.
 //!
 //! Every parser takes hostile bytes: it does not panic, and what it allocates is bounded by what it was given (P14).
@@ -22,8 +22,10 @@ pub mod line_protocol;
 pub mod line_text;
 pub mod mapping;
 pub mod metrics;
+pub mod mqtt;
 pub mod otlp;
 pub mod prometheus;
 pub mod sparkplug;
 pub mod time;
+pub mod unpack;
 mod wire;

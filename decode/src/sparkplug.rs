@@ -15,6 +15,7 @@
 
 mod nodes;
 mod payload;
+mod state;
 mod values;
 
 use std::borrow::Cow;
@@ -30,6 +31,7 @@ use payload::{METRICS_MAX, Payload};
 use values::value;
 
 pub use nodes::{Host, NAMES_MAX, NODES_MAX, REBIRTH_INTERVAL};
+pub use state::{HostState, state_topic};
 
 /// What topics begin with.
 const NAMESPACE: &str = "spBv1.0";

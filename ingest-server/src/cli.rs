@@ -247,6 +247,9 @@ struct WriteArgs {
     /// Unit of the times: auto, ns, us, ms, s, m or h.
     #[arg(long, default_value = "auto")]
     precision: String,
+    /// Requests on their way at a time. Lines of one series keep their order: their requests follow each other.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    in_flight: u8,
     #[command(flatten)]
     target: Target,
 }
@@ -383,7 +386,9 @@ pub fn run() -> ExitCode {
             sql_shell::run(&client, args.query.as_deref(), args.format)
         }),
         Command::Write(args) => {
-            let options = write_command::Options { files: args.files, db: args.db, precision: args.precision };
+            let in_flight = usize::from(args.in_flight);
+            let options =
+                write_command::Options { files: args.files, db: args.db, precision: args.precision, in_flight };
             write_command::run(&options, &args.target)
         }
         Command::Import(args) => import(args),

@@ -70,6 +70,9 @@ section! {
         session_expiry_max: Period = Period(Duration::from_secs(7 * 86_400)),
         /// Sessions, commands that wait, and retained ones, of all clients; beyond it commands are refused.
         sessions_memory: ByteSize = ByteSize(32 << 20),
+        /// The id by which edge nodes of Sparkplug B know this server as their primary host: its STATE is on
+        /// this listener and on each broker whose `topics` take `spBv1.0/STATE/<id>`. Empty: it has none.
+        sparkplug_host: String = String::new(),
     }
 }
 

@@ -41,7 +41,7 @@ use futures::FutureExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use settings::close_names::closest;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -50,6 +50,7 @@ use tower_service::Service as _;
 use crate::app::App;
 use crate::connections::{Facts, Shown};
 use crate::metrics::Metrics;
+use crate::stream::Stream;
 
 /// A request's head must be there this long after the connection or the last answer: idle connections go.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
@@ -145,7 +146,7 @@ pub async fn accept(listener: TcpListener, app: Arc<App>, tracker: TaskTracker, 
         match accepted {
             Ok((stream, peer)) => {
                 let connection = Connection { app: Arc::clone(&app), peer, stop: stop.clone(), _place: place };
-                tracker.spawn(connection.serve(stream, router.clone()));
+                tracker.spawn(connection.serve(Stream::accepted(stream, peer), router.clone()));
             }
             Err(e) => {
                 tracing::warn!(error = %e, "accept a connection");
@@ -168,13 +169,9 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, router: Router) {
+    async fn serve(self, stream: Stream, router: Router) {
         Metrics::add(&self.app.metrics.connections_total, 1);
         self.app.metrics.connections.fetch_add(1, Ordering::Relaxed);
-        // Answers are small and waited for: Nagle's algorithm would hold them back.
-        if let Err(e) = stream.set_nodelay(true) {
-            tracing::debug!(peer = %self.peer, error = %e, "set TCP_NODELAY");
-        }
         let shown = Arc::new(Shown::default());
         let _showing = self.app.connections.show(&shown);
         let since_us = self.app.clock.now_us();

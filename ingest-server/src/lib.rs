@@ -44,6 +44,6 @@ pub mod serve;
 pub mod sources;
 pub mod sql_shell;
 pub mod stop_flag;
+pub mod stream;
 pub mod transfer;
-mod unpack;
 pub mod write_command;

@@ -1,7 +1,7 @@
 //! The MQTT listener: an ingest endpoint with a downlink, not a broker.
 //!
 //! Owns:     accepting and ending connections, and what they share.
-//! Does not: know packets (`read`, `write`), topics (`topic`) or storage (`ingest`).
+//! Does not: know packets (`decode::mqtt` as `read`, `write`), topics (`topic`) or storage (`ingest`).
 //!
 //! A connection is one task (`greet`, `connection`). What publishes say is worked off in batches, one at a time for each
 //! connection and in order (`ingest`); while a batch is worked on, the next one gathers. An acknowledgement leaves
@@ -12,16 +12,15 @@ mod greet;
 pub mod ingest;
 pub mod links;
 mod rate;
-pub mod read;
 pub mod sessions;
 pub mod sparkplug;
 pub mod topic;
-pub mod user_properties;
 pub mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use decode::mqtt as read;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Phase};
 use crate::metrics::Metrics;
+use crate::stream::Stream;
 use greet::accepted;
 use links::Links;
 use rate::Rate;
@@ -93,7 +93,7 @@ pub async fn accept(listener: TcpListener, app: Arc<App>, tracker: TaskTracker, 
         };
         match accepting {
             Ok((stream, peer)) => {
-                tracker.spawn(accepted(Arc::clone(&mqtt), stream, peer, place));
+                tracker.spawn(accepted(Arc::clone(&mqtt), Stream::accepted(stream, peer), peer, place));
             }
             Err(e) => {
                 tracing::warn!(error = %e, "accept an MQTT connection");

@@ -13,7 +13,7 @@ use model::{Clock as _, SystemClock, TableBatch};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::mqtt::topic::{Kind, Topics};
-use crate::unpack;
+use decode::unpack;
 
 /// A message to try.
 #[derive(Clone, Debug)]
@@ -129,7 +129,7 @@ fn made(config: &Config, topics: &Topics, trial: &Trial, payload: &[u8], said: &
         }
         (Kind::Zstd, _) => {
             let _ = writeln!(said, "{topic} is a topic of agents: line protocol, compressed by zstd");
-            let unpacked = unpack::zstd(payload, config.http.max_body_bytes)
+            let unpacked = unpack::zstd(payload, config.http.max_body_bytes.bytes())
                 .map_err(|_| Failure::work("the payload is not zstd, or unpacked larger than [http] max_body_bytes"))?;
             Ok(lines(&unpacked))
         }

@@ -263,6 +263,9 @@ fn open_parts(app: &Arc<App>, surroundings: Surroundings) -> Result<Parts, Failu
     let (memory, expiry) = (config.mqtt.sessions_memory.bytes(), config.mqtt.session_expiry_max.0);
     let sessions = Sessions::open(disk, &config.storage.data, life, clock, memory, expiry)
         .map_err(|e| cannot_open(&config.storage.data, e))?;
+    if !config.mqtt.sparkplug_host.is_empty() {
+        sessions.be_host(&config.mqtt.sparkplug_host);
+    }
     let connections = ConnectionsTable::new(Arc::clone(&app.connections), Arc::clone(&sessions));
     storage.show(ConnectionsTable::NAME, Arc::new(connections));
     let sources = SourcesTable::new(Arc::clone(&app.metrics.sources), app.clock.now_us());

@@ -1,6 +1,6 @@
 """An edge node of Sparkplug B with one device, by pysparkplug, which does what it is told and says what it has said.
 
-Usage: edge_node.py HOST PORT GROUP EDGE_NODE
+Usage: edge_node.py HOST PORT GROUP EDGE_NODE PRIMARY_HOST
 
 Each line of standard input is an order, each is answered by one line of JSON:
     born               waits until it is born on its connection: {}
@@ -11,6 +11,7 @@ Each line of standard input is an order, each is answered by one line of JSON:
     gone               waits until its connection is broken, and takes other aliases for its next birth: {}
     kept               sends what it could not send, as historical: the rows
     asked              how often it was asked for a rebirth: {"asked": n}
+    host               what its primary host has said of itself, to a client beside it: {"said": [{"online", "timestamp"}]}
 A row is {"time_ms", "device", "fields", "message": {"topic", "bytes"}}, the message null if it could not be sent. When its input
 ends, it dies without a word. Knows nothing of Eden.
 """
@@ -23,6 +24,7 @@ import os
 import sys
 import time
 
+import paho.mqtt.client as paho
 import pysparkplug as sparkplug
 from pysparkplug import DataType, Message, MessageType, Metric, QoS, Topic
 
@@ -156,6 +158,22 @@ class Node(sparkplug.EdgeNode):
         return {"asked": self.times_asked}
 
 
+class Watch:
+    """What a host says of itself, as an edge node hears it that waits for it."""
+
+    def __init__(self, address, port, host_id):
+        self.said, topic = [], f"spBv1.0/STATE/{host_id}"
+        self.client = paho.Client(client_id="watch")
+        self.client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
+        self.client.on_message = lambda _client, _data, message: self.said.append(json.loads(message.payload))
+        self.client.reconnect_delay_set(1, 1)
+        self.client.connect(address, port)
+        self.client.loop_start()
+
+    def host(self):
+        return {"said": self.said}
+
+
 def wait(is_true, what):
     deadline = time.monotonic() + PATIENCE_S
     while not is_true():
@@ -164,8 +182,9 @@ def wait(is_true, what):
         time.sleep(0.01)
 
 
-def main(host, port, group, name):
+def main(host, port, group, name, primary):
     node = Node(group, name)
+    watch = Watch(host, int(port), primary)
     node.connect(host, port=int(port))
     born = [node.row(None, NODE_METRICS, 0, {}), node.row(DEVICE, DEVICE_METRICS, 0, {})]
     version = importlib.metadata.version("pysparkplug")
@@ -179,6 +198,7 @@ def main(host, port, group, name):
         "gone": node.gone,
         "kept": node.send_kept,
         "asked": node.asked,
+        "host": watch.host,
     }
     for line in sys.stdin:
         order, *arguments = line.split()

@@ -44,7 +44,7 @@ pub use proxy::{Fault, Proxy, Way};
 pub use reading::{Field, Reading};
 pub use rng::Rng;
 
-/// Settings of a test run, from the environment: `EDEN_SEEDS` and `EDEN_SEED`.
+/// Settings of a test run, from the environment: `EDEN_SEEDS`, `EDEN_SEED` and `EDEN_SECONDS`.
 pub mod settings {
     /// How many rounds a seeded scenario runs: `EDEN_SEEDS`, or the scenario's share of CI.
     pub fn rounds(in_ci: u64) -> u64 {
@@ -54,6 +54,11 @@ pub mod settings {
     /// The seed to start from: `EDEN_SEED`, or one that is the same each time.
     pub fn seed() -> u64 {
         number("EDEN_SEED").unwrap_or(1)
+    }
+
+    /// How long a soak run searches: `EDEN_SECONDS`, or the soak's own time.
+    pub fn seconds(in_soak: std::time::Duration) -> std::time::Duration {
+        number("EDEN_SECONDS").map_or(in_soak, std::time::Duration::from_secs)
     }
 
     fn number(name: &str) -> Option<u64> {

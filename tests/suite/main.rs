@@ -6,6 +6,7 @@ mod kills;
 mod mqtt_kills;
 mod mqtt_overload;
 mod one_server;
+mod overload;
 mod read_your_writes;
 mod stop;
 mod transfer;

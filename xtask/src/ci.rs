@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::{Profile, eden_binary, wait};
 
 use crate::command::{cargo, exists, in_root, run as run_command, shown_output};
-use crate::{Failure, Outcome, interop, tidy};
+use crate::{Failure, Outcome, fuzz, interop, tidy};
 
 /// Tests that ran, from the lines that `cargo test` ends each binary with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +50,7 @@ pub(crate) fn run() -> Outcome {
     steps.run("clippy", clippy)?;
     steps.run("tidy", tidy::run)?;
     let count = steps.run("test", test)?;
+    steps.run("fuzz", || fuzz::run(&[]))?;
     steps.run("interop", || interop::run(&[]))?;
     steps.run("demo", demo)?;
     println!("\n== all steps passed in {}", steps.summary());
@@ -84,7 +85,8 @@ impl Steps {
 }
 
 fn format() -> Outcome {
-    run_command(cargo().args(["fmt", "--all", "--check"]))
+    run_command(cargo().args(["fmt", "--all", "--check"]))?;
+    run_command(cargo().args(["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]))
 }
 
 fn clippy() -> Outcome {

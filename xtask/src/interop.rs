@@ -16,6 +16,7 @@ mod s3;
 mod slt;
 mod sparkplug;
 mod strace;
+mod telegraf;
 mod transfer;
 
 use std::io::Write;
@@ -45,6 +46,7 @@ const PARTS: &[Part] = &[
     ("transfer", transfer::files_come_back_as_they_were),
     ("curl", |_| curl_writes()),
     ("influx", influx::stock_clients_write),
+    ("telegraf", |_| telegraf::what_telegraf_sends_is_stored_once()),
     ("mqtt", mqtt::stock_clients_publish),
     ("brokers", |_| brokers::messages_of_a_broker_survive()),
     ("otlp", otlp::exporters_write),

@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod command;
+mod fuzz;
 mod interop;
 mod mosquitto;
 mod soak;
@@ -28,6 +29,11 @@ const TASKS: &[Task] = &[
         usage: "interop [PART]",
         about: "readers of Delta tables, MQTT clients, curl and strace against a running eden",
         run: interop::run,
+    },
+    Task {
+        usage: "fuzz [TARGET]",
+        about: "hostile bytes led by coverage, for every parser; --for 10s each, --keep for the corpora",
+        run: fuzz::run,
     },
     Task { usage: "soak NAME", about: "the long runs; without NAME, their list", run: soak::run },
     Task {

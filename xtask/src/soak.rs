@@ -6,10 +6,11 @@ mod telegraf;
 use std::io::Write;
 use std::time::Duration;
 
-use harness::{scenario, settings, wait};
+use harness::scenario::{Over, Overload};
+use harness::{Eden, scenario, settings, wait};
 
 use crate::command::{cargo, in_root, output, root, run as run_command, shown_output};
-use crate::{Failure, Outcome, bench, interop};
+use crate::{Failure, Outcome, bench, fuzz, interop};
 
 struct Soak {
     name: &'static str,
@@ -70,6 +71,12 @@ const SOAKS: &[Soak] = &[
         },
     },
     Soak {
+        name: "overload",
+        about: "four times what the server sustains for 5 min, over HTTP and over MQTT, then a kill (P1, P10)",
+        run: overload,
+    },
+    Soak { name: "fuzz", about: "hostile bytes led by coverage, 15 min each parser (P14)", run: fuzz::soak },
+    Soak {
         name: "hot-day",
         about: "a day of 8.64 M readings in 200 flushes with retries and corrections (P4)",
         run: bench::hot_day,
@@ -102,6 +109,22 @@ fn mqtt_kills() -> Outcome {
     let rounds = settings::rounds(500);
     let report = scenario::mqtt_kills(settings::seed(), rounds, |report| show_progress(report.kills, rounds));
     println!("\r{report}");
+    Ok(())
+}
+
+/// Estimate: `[http] bodies_memory` 128 MiB, as much again of what they become, `[mqtt] messages_memory` 64 MiB, `[storage] memory`
+/// 256 MiB and a flush of as much, queues of the log, and what the allocator keeps for each thread.
+const OVERLOAD_BYTES_MAX: u64 = 1 << 30;
+
+fn overload() -> Outcome {
+    let storm = settings::seconds(Duration::from_secs(300));
+    for over in [Over::Http, Over::Mqtt] {
+        // What a dev build takes is not what has to be borne, and it replays slowly.
+        let mut eden = Eden::options("overload").release().start();
+        let calm = (storm / 4).min(Duration::from_secs(20));
+        let plan = Overload { over, calm, storm, clients: 64, more_bytes_max: OVERLOAD_BYTES_MAX };
+        println!("{}", scenario::overload(&mut eden, &plan));
+    }
     Ok(())
 }
 

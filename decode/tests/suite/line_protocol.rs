@@ -1,18 +1,15 @@
 //! Line protocol: cases, the crate `influxdb-line-protocol` as oracle, and hostile bytes.
 
-use decode::line_protocol::{Decoded, Options, Precision, parse};
-
-use crate::support::readings;
-
 mod cases;
+mod compare;
 mod hostile;
 mod oracle;
+mod sound;
 
-const NOW_US: i64 = 1_000_000_000_000_000;
+use compare::{NOW_US, parse_as};
+use decode::line_protocol::Decoded;
 
-fn parse_as(precision: Precision, body: &[u8]) -> Decoded {
-    parse(body, &Options { schema: "public", precision, now_us: NOW_US, errors_max: 1000 })
-}
+use crate::support::readings;
 
 /// Readings and refusals (`!line message`), in that order.
 fn shown(decoded: &Decoded) -> Vec<String> {

@@ -2,34 +2,16 @@
 
 mod cases;
 mod hostile;
+mod sound;
 mod wrong;
 
-use std::collections::BTreeMap;
-
-use decode::mapping::{Mapped, Message, Rows, Rule, RuleOptions};
+use decode::mapping::{Mapped, Message, Rows, Rule};
+use sound::{named, options, rule, texts};
 
 use crate::support::{assert_sound, readings};
 
 /// The time of receipt in all of these tests.
 const NOW: i64 = 7;
-
-fn texts(of: &[&str]) -> Vec<String> {
-    of.iter().map(|text| (*text).to_owned()).collect()
-}
-
-fn named(of: &[(&str, &str)]) -> BTreeMap<String, String> {
-    of.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
-}
-
-fn options(topics: &[&str], data_format: &str, set: impl FnOnce(&mut RuleOptions)) -> RuleOptions {
-    let mut options = RuleOptions { topics: texts(topics), data_format: data_format.into(), ..RuleOptions::default() };
-    set(&mut options);
-    options
-}
-
-fn rule(topics: &[&str], data_format: &str, set: impl FnOnce(&mut RuleOptions)) -> Rule {
-    Rule::compile(&options(topics, data_format, set)).unwrap()
-}
 
 /// The readings of a message, and what is refused of it: `reason <part>`, the whole as `<>`.
 fn mapped(rule: &Rule, topic: &str, payload: &str) -> (Vec<String>, Vec<String>) {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use wal::disk::{Disk, Replace, read_file, write_whole};
 
 use super::OutboxError;
+use super::scan::LIFE_END;
 
 pub(super) const FILE: &str = "identity.json";
 const FORMAT: u32 = 1;
@@ -48,9 +49,11 @@ impl Identity {
         {
             return Err(OutboxError::Newer { version: format });
         }
-        let identity = serde_json::from_slice(&bytes);
-        if let Err(e) = &identity {
-            tracing::error!(path = %path.display(), error = %e, "the outbox's identity is damaged; a new epoch begins");
+        let identity = serde_json::from_slice(&bytes).map_err(|e| e.to_string()).and_then(|identity: Identity| {
+            if identity.life < LIFE_END { Ok(identity) } else { Err(format!("there is no life {}", identity.life)) }
+        });
+        if let Err(error) = &identity {
+            tracing::error!(path = %path.display(), error, "the outbox's identity is damaged; a new epoch begins");
         }
         Ok(identity.ok())
     }

@@ -14,6 +14,9 @@ use super::record::{self, Decoded, Header, RecordError, State};
 use super::{NODE, OutboxConfig, OutboxError};
 use crate::gap::{Gap, Gaps, Life};
 
+/// Lives are numbered below it.
+pub(super) const LIFE_END: u64 = 1 << 62;
+
 /// A batch in the log that is not forgotten.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -54,7 +57,8 @@ pub(super) fn open_log(
     };
     match RingLog::open(Arc::clone(disk), ring(life)) {
         // The identity was lost, or a crash came between the log and it: the lock says that nobody else writes here.
-        Err(WalError::Fenced { found: NodeEpoch(found), .. }) => {
+        // One that no life can follow is no agent's, and is left alone.
+        Err(WalError::Fenced { found: NodeEpoch(found), .. }) if found < LIFE_END => {
             let life = found + 1;
             let (log, recovery) = RingLog::open(Arc::clone(disk), ring(life))?;
             Ok((log, recovery, life))

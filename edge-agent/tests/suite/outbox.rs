@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_agent::outbox::{BatchKey, Outbox, OutboxConfig, RESENT_MAX, peek};
+use edge_agent::outbox::{BatchKey, Outbox, OutboxConfig, OutboxError, RESENT_MAX, peek};
 use faults::{FaultDisk, Faults, Operation, SimDisk};
-use wal::disk::{Disk as _, SharedDisk, read_exact_at};
+use model::{NodeEpoch, NodeId};
+use wal::disk::{Disk as _, SharedDisk, read_exact_at, read_file};
+use wal::{RingConfig, RingLog, WalError};
 
 use crate::rig::{DIR, SEGMENT_BYTES, TestClock, body, config, gaps, open, sim};
 
@@ -34,6 +36,30 @@ fn drain(outbox: &mut Outbox) -> Vec<String> {
 
 fn head(body: &str) -> &str {
     body.lines().next().unwrap()
+}
+
+/// Found by fuzzing: the life after the last one was counted beyond all numbers.
+#[test]
+fn a_log_of_the_last_life_there_is_is_refused_and_left_alone() {
+    let disk = sim();
+    drop(start(&disk, &Arc::default(), 1, config(ROOMY)));
+    let log = std::path::Path::new(DIR).join("log");
+    for entry in disk.list(&log).unwrap() {
+        disk.remove_file(&log.join(entry.name)).unwrap();
+    }
+    let ring = RingConfig::outbox(&log, NodeId(1), NodeEpoch(u64::MAX), ROOMY);
+    let (ring, _) = RingLog::open(Arc::new(disk.clone()), ring).unwrap();
+    ring.close().unwrap();
+    let before = disk.list(&log).unwrap();
+    let refused = open(Arc::new(disk.clone()), &Arc::default(), 1, config(ROOMY)).map(drop).unwrap_err();
+    assert!(matches!(refused, OutboxError::Log(WalError::Fenced { .. })), "{refused}");
+    assert_eq!(disk.list(&log).unwrap(), before);
+    // An identity of such a life is none.
+    let path = std::path::Path::new(DIR).join("identity.json");
+    let text = String::from_utf8(read_file(&disk, &path).unwrap()).unwrap();
+    let text = text.replacen("\"life\": 1", &format!("\"life\": {}", u64::MAX), 1);
+    disk.plant(&path, text.as_bytes()).unwrap();
+    assert!(peek(&(Arc::new(disk.clone()) as SharedDisk), std::path::Path::new(DIR)).unwrap().is_none(), "{text}");
 }
 
 #[test]

@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use decode::mqtt::user_properties;
+use decode::sparkplug::{HostState, state_topic};
 use rumqttc::v5;
 
 use crate::config::{BrokerSection, BrokerVersion};
-use crate::mqtt::user_properties;
 
 /// A ping after as much silence; one and a half times that, and the broker takes us for gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -46,6 +47,36 @@ pub(super) struct Message {
     pub(super) qos: u8,
 }
 
+/// What this server is to edge nodes of Sparkplug, on one connection.
+#[derive(Debug)]
+pub(super) struct Host {
+    topic: String,
+    /// Of all that is said on the connection, its will included (specification 3.0, tck-id-host-topic-phid-birth-payload).
+    timestamp: i64,
+}
+
+impl Host {
+    /// The host `id`, on a connection that begins at `now_us`.
+    pub(super) fn new(id: &str, now_us: i64) -> Self {
+        Host { topic: state_topic(id), timestamp: now_us / 1_000 }
+    }
+
+    /// Where it says how it is.
+    pub(super) fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    fn says(&self, online: bool) -> Vec<u8> {
+        HostState { online, timestamp: self.timestamp }.payload()
+    }
+
+    /// Whether a message says of this host that it is gone: the will of its connection before, which the broker has sent late,
+    /// or somebody else.
+    pub(super) fn is_declared_gone(&self, message: &Message) -> bool {
+        message.topic == self.topic.as_bytes() && HostState::read(&message.payload).is_some_and(|state| !state.online)
+    }
+}
+
 pub(super) enum Client {
     V311(rumqttc::AsyncClient),
     V5(v5::AsyncClient),
@@ -64,6 +95,7 @@ pub(super) fn open(
     section: &BrokerSection,
     client_id: &str,
     packet_bytes_max: usize,
+    as_host: Option<&Host>,
 ) -> Result<(Client, Events), String> {
     let (host, port) = section.address()?;
     let credentials = section.credentials()?;
@@ -74,6 +106,10 @@ pub(super) fn open(
             options.set_max_packet_size(packet_bytes_max, packet_bytes_max);
             if let Some((user, password)) = credentials {
                 options.set_credentials(user, password);
+            }
+            if let Some(host) = as_host {
+                let qos = rumqttc::QoS::AtLeastOnce;
+                options.set_last_will(rumqttc::LastWill::new(&host.topic, host.says(false), qos, true));
             }
             let (client, mut events) = rumqttc::AsyncClient::new(options, QUEUE);
             events.network_options.set_connection_timeout(CONNECT_SECONDS_MAX).set_tcp_nodelay(true);
@@ -88,6 +124,10 @@ pub(super) fn open(
             options.set_connection_timeout(CONNECT_SECONDS_MAX);
             if let Some((user, password)) = credentials {
                 options.set_credentials(user, password);
+            }
+            if let Some(host) = as_host {
+                let qos = v5::mqttbytes::QoS::AtLeastOnce;
+                options.set_last_will(v5::mqttbytes::v5::LastWill::new(&host.topic, host.says(false), qos, true, None));
             }
             let mut network = rumqttc::NetworkOptions::new();
             network.set_tcp_nodelay(true);
@@ -145,6 +185,18 @@ impl Client {
             Client::V5(client) => {
                 let payload = Bytes::copy_from_slice(payload);
                 client.try_publish(topic, v5::mqttbytes::QoS::AtMostOnce, false, payload).is_ok()
+            }
+        }
+    }
+
+    /// Says whether the host is there, for whoever asks later too. False if the library takes no more.
+    pub(super) fn say(&self, host: &Host, online: bool) -> bool {
+        let payload = host.says(online);
+        match self {
+            Client::V311(client) => client.try_publish(&host.topic, rumqttc::QoS::AtLeastOnce, true, payload).is_ok(),
+            Client::V5(client) => {
+                let qos = v5::mqttbytes::QoS::AtLeastOnce;
+                client.try_publish(&host.topic, qos, true, payload).is_ok()
             }
         }
     }

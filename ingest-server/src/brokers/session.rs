@@ -14,11 +14,12 @@ use decode::sparkplug::Command;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::client::{self, Client, Events, Heard, Message};
+use super::client::{self, Client, Events, Heard, Host, Message};
 use super::{Broker, End};
 use crate::app::Unavailable;
 use crate::metrics::Metrics;
 use crate::mqtt::ingest::{Batch, Group, Work};
+use crate::mqtt::topic::matches;
 use crate::sources::Source;
 
 /// How long CONNACK may take, the library's own limit included.
@@ -38,20 +39,31 @@ type Inlet = Mutex<Option<mpsc::UnboundedSender<Held>>>;
 pub(super) async fn run(broker: &Broker) -> End {
     tokio::select! {
         end = connect(broker) => match end {
-            Ok((client, events)) => serve(broker, client, events).await,
+            Ok(connected) => serve(broker, connected).await,
             Err(reason) => End::Failed(reason),
         },
         () = broker.stop.cancelled() => End::Stopped,
     }
 }
 
-async fn connect(broker: &Broker) -> Result<(Client, Events), String> {
+/// What is there when a broker has let us in.
+struct Connected {
+    client: Client,
+    events: Events,
+    host: Option<Host>,
+}
+
+async fn connect(broker: &Broker) -> Result<Connected, String> {
     let storage = broker.app.for_writes().map_err(|e| e.to_string())?.storage;
     let section = &broker.section;
     let client_id =
         if section.client_id.is_empty() { format!("eden-{}", storage.node()) } else { section.client_id.clone() };
     let packet_bytes_max = usize::try_from(broker.app.config.mqtt.max_packet_bytes.0).unwrap_or(usize::MAX);
-    let (client, mut events) = client::open(section, &client_id, packet_bytes_max)?;
+    let id = &broker.app.config.mqtt.sparkplug_host;
+    let host = (!id.is_empty()).then(|| Host::new(id, broker.app.clock.now_us()));
+    // Where it is not heard that it is said to be gone, it does not say that it is there.
+    let host = host.filter(|host| section.topics.0.iter().any(|filter| matches(filter, host.topic())));
+    let (client, mut events) = client::open(section, &client_id, packet_bytes_max, host.as_ref())?;
     let knows_us = loop {
         match timeout(CONNECT_TIME_MAX, events.next()).await {
             Ok(Ok(Heard::Connected { knows_us })) => break knows_us,
@@ -65,14 +77,19 @@ async fn connect(broker: &Broker) -> Result<(Client, Events), String> {
     if !client.subscribe(&section.topics.0, section.qos) {
         return Err("the client takes no subscription".to_owned());
     }
+    // Behind it: what edge nodes say to this is heard.
+    if host.as_ref().is_some_and(|host| !client.say(host, true)) {
+        return Err("the client takes no state".to_owned());
+    }
     let metrics = broker.metrics();
     metrics.connected.store(1, Ordering::Relaxed);
     Metrics::add(&metrics.connections, 1);
     tracing::info!(broker = section.url, client_id, knows_us, "connected to the broker");
-    Ok((client, events))
+    Ok(Connected { client, events, host })
 }
 
-async fn serve(broker: &Broker, client: Client, mut events: Events) -> End {
+async fn serve(broker: &Broker, connected: Connected) -> End {
+    let Connected { client, mut events, host } = connected;
     let (to_worker, received) = mpsc::unbounded_channel::<Held>();
     let (to_acknowledger, worked) = mpsc::unbounded_channel::<Group>();
     let to_worker = Inlet::new(Some(to_worker));
@@ -89,10 +106,15 @@ async fn serve(broker: &Broker, client: Client, mut events: Events) -> End {
     let stops = async {
         broker.stop.cancelled().await;
         lock(&to_worker).take();
+        // Edge nodes keep what they measure from here on. A will is not sent behind a goodbye.
+        if let Some(host) = &host {
+            let is_said = client.say(host, false);
+            tracing::debug!(broker = broker.section.url, is_said, "the Sparkplug host goes");
+        }
         std::future::pending().await
     };
     tokio::select! {
-        end = listen(broker, &mut events, &to_worker) => end,
+        end = listen(broker, &mut events, &to_worker, &client, host.as_ref()) => end,
         end = stores => end,
         never = stops => never,
     }
@@ -103,7 +125,7 @@ fn lock(inlet: &Inlet) -> MutexGuard<'_, Option<mpsc::UnboundedSender<Held>>> {
 }
 
 /// Hears the broker until the connection ends.
-async fn listen(broker: &Broker, events: &mut Events, to_worker: &Inlet) -> End {
+async fn listen(broker: &Broker, events: &mut Events, to_worker: &Inlet, client: &Client, host: Option<&Host>) -> End {
     let room = Arc::new(Semaphore::new(UNSETTLED_KIB_MAX));
     loop {
         let heard = match events.next().await {
@@ -115,6 +137,16 @@ async fn listen(broker: &Broker, events: &mut Events, to_worker: &Inlet) -> End 
             Heard::Message(message) => {
                 let bytes = message.topic.len() + message.payload.len();
                 broker.count_message(bytes);
+                if let Some(host) = host.filter(|host| host.is_declared_gone(&message))
+                    && lock(to_worker).is_some()
+                {
+                    let is_said = client.say(host, true);
+                    tracing::info!(
+                        broker = broker.section.url,
+                        is_said,
+                        "the Sparkplug host was said to be gone, and is not"
+                    );
+                }
                 let kib = bytes.div_ceil(1024).clamp(1, UNSETTLED_KIB_MAX) as u32;
                 let share = Arc::clone(&room).acquire_many_owned(kib).await.expect("the semaphore is never closed");
                 // During a stop it is left to the broker, which brings it again.

@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
 use crate::config::ByteSize;
-use crate::unpack::{self, UnpackError};
+use decode::unpack::{self, UnpackError};
 
 /// A whole body must have arrived in this time.
 const RECEPTION_TIME_MAX: Duration = Duration::from_secs(120);
@@ -217,9 +217,9 @@ impl Received {
     pub fn decompress(self) -> Result<Vec<u8>, BodyError> {
         let (encoding, unpacked) = match self.encoding {
             Encoding::Plain => return Ok(self.bytes),
-            Encoding::Gzip => ("gzip", unpack::gzip(&self.bytes, self.limit)),
-            Encoding::Zstd => ("zstd", unpack::zstd(&self.bytes, self.limit)),
-            Encoding::Snappy => ("snappy", unpack::snappy(&self.bytes, self.limit)),
+            Encoding::Gzip => ("gzip", unpack::gzip(&self.bytes, self.limit.bytes())),
+            Encoding::Zstd => ("zstd", unpack::zstd(&self.bytes, self.limit.bytes())),
+            Encoding::Snappy => ("snappy", unpack::snappy(&self.bytes, self.limit.bytes())),
         };
         unpacked.map_err(|error| match error {
             UnpackError::Malformed(reason) => BodyError::Malformed { encoding, reason },

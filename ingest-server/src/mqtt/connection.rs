@@ -31,7 +31,6 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use storage::{Storage, StorageError};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -43,6 +42,7 @@ use super::read::{Bad, Connect, Version, code};
 use super::sessions::Sessions;
 use super::write::{Form, Welcome};
 use crate::app::Parts;
+use crate::stream::Stream;
 use aliases::Aliases;
 use downlink::Answer;
 use ending::Ending;
@@ -96,7 +96,7 @@ pub(super) struct Connection {
     mqtt: Arc<Mqtt>,
     storage: Arc<Storage>,
     sessions: Arc<Sessions>,
-    stream: TcpStream,
+    stream: Stream,
     link: Arc<Link>,
     client_id: Arc<str>,
     source: Arc<str>,
@@ -176,7 +176,7 @@ impl Connection {
     pub(super) fn begin(
         mqtt: &Arc<Mqtt>,
         parts: Parts,
-        stream: TcpStream,
+        stream: Stream,
         client: Client,
         connect: &Connect<'_>,
         rest: &[u8],

@@ -12,7 +12,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 
@@ -25,23 +24,22 @@ use super::write;
 use crate::app::Parts;
 use crate::connections::Facts;
 use crate::metrics::Metrics;
+use crate::stream::Stream;
 
 /// CONNECT must be there in this time.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a connection waits for the one it takes over from.
 const TAKE_OVER_TIME_MAX: Duration = Duration::from_secs(5);
+/// Bytes of one read of it.
+const CONNECT_READ_BYTES: usize = 256;
 /// CONNECT is not larger than this: nobody is known yet.
 const CONNECT_BYTES_MAX: usize = 4 << 10;
 
 /// Serves a connection to its end.
-pub(super) async fn accepted(mqtt: Arc<Mqtt>, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+pub(super) async fn accepted(mqtt: Arc<Mqtt>, stream: Stream, peer: SocketAddr, place: OwnedSemaphorePermit) {
     let metrics = &mqtt.app.metrics.mqtt;
     Metrics::add(&metrics.connections_total, 1);
     metrics.connections.fetch_add(1, Ordering::Relaxed);
-    // Acknowledgements are small and waited for: Nagle's algorithm would hold them back.
-    if let Err(e) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, error = %e, "set TCP_NODELAY");
-    }
     let link = mqtt.links.open();
     let showing = mqtt.app.connections.show(&link.shown);
     // Boxed: the tasks of connections that are past it do not carry its state.
@@ -55,9 +53,9 @@ pub(super) async fn accepted(mqtt: Arc<Mqtt>, stream: TcpStream, peer: SocketAdd
 }
 
 /// Receives CONNECT and answers it; `None` if there is no connection.
-async fn greet(mqtt: &Arc<Mqtt>, mut stream: TcpStream, peer: SocketAddr, link: &Arc<Link>) -> Option<Box<Connection>> {
+async fn greet(mqtt: &Arc<Mqtt>, mut stream: Stream, peer: SocketAddr, link: &Arc<Link>) -> Option<Box<Connection>> {
     let received = tokio::select! {
-        received = timeout(CONNECT_TIME_MAX, receive_connect(&stream)) => received,
+        received = timeout(CONNECT_TIME_MAX, receive_connect(&mut stream)) => received,
         () = poll_fn(|cx| {
             link.waker.register(cx.waker());
             if link.end().is_some() { Poll::Ready(()) } else { Poll::Pending }
@@ -106,17 +104,18 @@ async fn greet(mqtt: &Arc<Mqtt>, mut stream: TcpStream, peer: SocketAddr, link: 
 }
 
 /// Receives the first packet, which must be CONNECT, and perhaps more behind it.
-async fn receive_connect(stream: &TcpStream) -> Result<(Vec<u8>, read::Head), Option<Refusal>> {
+async fn receive_connect(stream: &mut Stream) -> Result<(Vec<u8>, read::Head), Option<Refusal>> {
     let mut bytes = Vec::new();
+    let mut read = [0; CONNECT_READ_BYTES];
     loop {
         let found = read::head(&bytes, CONNECT_BYTES_MAX, None).map_err(|bad| Some(Refusal::Close(bad)))?;
         if let Some(head) = found.filter(|head| bytes.len() >= head.total()) {
             return Ok((bytes, head));
         }
         stream.readable().await.map_err(|_| None)?;
-        match stream.try_read_buf(&mut bytes) {
+        match stream.try_read(&mut read) {
             Ok(0) => return Err(None),
-            Ok(_) => {}
+            Ok(len) => bytes.extend_from_slice(&read[..len]),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return Err(None),
         }

@@ -35,7 +35,7 @@ use crate::agent_batch;
 use crate::app::App;
 use crate::metrics::Metrics;
 use crate::sources::{Became, Counted, Source, Tally};
-use crate::unpack::{self, UnpackError};
+use decode::unpack::{self, UnpackError};
 
 /// What an agent's batch begins with.
 const AGENT_HEADER_START: &[u8] = b"# eden agent=";
@@ -656,7 +656,7 @@ impl Work {
 }
 
 fn unpack(bytes: &[u8], limit: ByteSize) -> Result<Vec<u8>, String> {
-    unpack::zstd(bytes, limit).map_err(|error| match error {
+    unpack::zstd(bytes, limit.bytes()).map_err(|error| match error {
         UnpackError::Malformed(reason) => format!("it is not zstd: {reason}"),
         UnpackError::TooLarge => format!("decompressed it is larger than {limit}; raise [http] max_body_bytes"),
     })

@@ -21,9 +21,10 @@ mod session;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+use decode::sparkplug::{HostState, state_topic};
 use model::{Clock, NodeEpoch, NodeId};
 use storage::StorageError;
 use tokio::sync::oneshot;
@@ -87,6 +88,8 @@ pub struct Sessions {
     clock: Arc<dyn Clock>,
     bytes_max: usize,
     expiry_max: u32,
+    /// What this server says of itself as a host of Sparkplug, to whoever subscribes to it.
+    host_state: OnceLock<Arc<Order>>,
     inner: Mutex<Inner>,
     keeper: Mutex<Keeper>,
     writing: TaskTracker,
@@ -150,11 +153,27 @@ impl Sessions {
             clock,
             bytes_max,
             expiry_max: u32::try_from(expiry_max.as_secs()).unwrap_or(u32::MAX),
+            host_state: OnceLock::new(),
             inner: Mutex::new(Inner { agents, bytes, ..Inner::default() }),
             keeper: Mutex::new(keeper),
             writing: TaskTracker::new(),
         });
         Ok(sessions)
+    }
+
+    /// From now on this server is the host `id` of Sparkplug, online since now. When it stops, its connections do.
+    pub fn be_host(&self, id: &str) {
+        let state = HostState { online: true, timestamp: self.clock.now_us() / 1_000 };
+        let order = Order {
+            topic: state_topic(id).into(),
+            properties: Box::default(),
+            expires: None,
+            payload: state.payload().into(),
+            qos: 1,
+            retain: true,
+        };
+        // A second id is a bug; the first one stays.
+        let _ = self.host_state.set(Arc::new(order));
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -182,6 +201,10 @@ impl Sessions {
             let expiry = if is_full && !was_lasting { 0 } else { expiry.min(self.expiry_max) };
             let is_changed = session.expiry != expiry;
             session.expiry = expiry;
+            if is_present {
+                // It is of this life of the server, and news to whoever was subscribed in an earlier one.
+                self.push_state(&mut session);
+            }
             let is_unsent = session.attach(link);
             let must_be_durable = was_lasting && (!is_present || is_unsent);
             if session.is_lasting() && (is_changed || is_unsent || !is_present) {
@@ -196,6 +219,17 @@ impl Sessions {
         let durable = must_be_durable.then(|| Self::receipt(inner));
         self.write_soon(inner);
         Began { durable, ..began }
+    }
+
+    /// Puts the state of the host behind what waits, if the session takes it.
+    fn push_state(&self, session: &mut Session) {
+        let Some(state) = self.host_state.get() else { return };
+        if let Some((qos, _)) = session.takes(&state.topic, false)
+            && session.has_room(state, 2)
+        {
+            session.orders.retain(|queued| queued.order.topic != state.topic);
+            session.push(Arc::new(Order { qos: qos.min(1), ..Order::clone(state) }));
+        }
     }
 
     /// A connection ends. `expiry` if the client has changed its mind.

@@ -27,6 +27,9 @@ pub enum Kind {
     Own,
 }
 
+/// Longest id of a host of Sparkplug.
+const HOST_BYTES_MAX: usize = 200;
+
 /// What agents' topics begin with.
 const AGENTS: &str = "eden/v1/";
 
@@ -51,6 +54,15 @@ impl Topics {
         let options: Vec<RuleOptions> = config.mqtt_rules.iter().map(MqttRule::options).collect();
         if options.len() > usize::from(u16::MAX) {
             return Err(format!("there are {} rules; at most {} are allowed", options.len(), u16::MAX));
+        }
+        let host = &config.mqtt.sparkplug_host;
+        if !host.is_empty() {
+            check_host(host).map_err(|what| format!("[mqtt] sparkplug_host: {what}"))?;
+            if !options.iter().any(|rule| rule.data_format == "sparkplug_b" && !rule.topics.is_empty()) {
+                let what =
+                    "edge nodes would send what no rule takes; add a [[mqtt.rule]] with data_format = \"sparkplug_b\"";
+                return Err(format!("[mqtt] sparkplug_host: {what}"));
+            }
         }
         let rules = Rules::compile(&options).map_err(|(number, wrong)| {
             format!("[[mqtt.rule]] number {}: {}: {}", number + 1, wrong.option, wrong.reason)
@@ -121,6 +133,15 @@ pub fn is_own_downlink(client_id: &str, filter: &str) -> bool {
     of_agent || is_edge_downlink(filter)
 }
 
+/// Whether `id` can be a level of a topic.
+fn check_host(id: &str) -> Result<(), String> {
+    let is_bad = |c: char| matches!(c, '/' | '+' | '#') || c.is_control();
+    if id.len() > HOST_BYTES_MAX || id.contains(is_bad) {
+        return Err(format!("{id:?} is no id of a host; at most {HOST_BYTES_MAX} bytes without /, + and #"));
+    }
+    Ok(())
+}
+
 fn is_edge_command(topic: &str) -> bool {
     matches!(topic.split('/').nth(2), Some("NCMD" | "DCMD"))
 }
@@ -179,6 +200,21 @@ mod tests {
             assert_eq!(topics.kind_at_broker(topic), of_broker, "{topic}, of a broker");
         }
         assert_eq!(topics.kind_at_broker("x/y/NCMD"), Kind::Unknown);
+    }
+
+    #[test]
+    fn a_host_of_sparkplug_needs_an_id_that_topics_can_have_and_a_rule() {
+        let mut config = Config::default();
+        let says = |config: &Config| Topics::new(config).map(drop).unwrap_err();
+        config.mqtt.sparkplug_host = "scada".into();
+        assert!(says(&config).contains("no rule takes"), "{}", says(&config));
+        let topics = vec!["spBv1.0/#".to_owned()];
+        config.mqtt_rules = vec![MqttRule { topics, data_format: "sparkplug_b".to_owned(), ..MqttRule::default() }];
+        Topics::new(&config).unwrap();
+        for id in ["a/b", "+", "a#", "a\nb"] {
+            config.mqtt.sparkplug_host = id.into();
+            assert!(says(&config).contains("is no id of a host"), "{}", says(&config));
+        }
     }
 
     /// [MQTT-4.7.1-2], [MQTT-4.7.1-3] (3.1.1); [MQTT-4.7.1-1], [MQTT-4.7.1-2] (5).

@@ -22,7 +22,9 @@ use crate::{Failure, Outcome};
 const SCRIPT: &str = "tests/interop/edge_node.py";
 const GROUP: &str = "plant";
 const NODE: &str = "line7";
-const RULE: &str = "[[mqtt.rule]]\ntopics = [\"spBv1.0/#\"]\ndata_format = \"sparkplug_b\"\n";
+const HOST: &str = "eden";
+const RULE: &str =
+    "[mqtt]\nsparkplug_host = \"eden\"\n[[mqtt.rule]]\ntopics = [\"spBv1.0/#\"]\ndata_format = \"sparkplug_b\"\n";
 const COMES_WITHIN: Duration = Duration::from_secs(20);
 /// What has been asked for has come by then.
 const QUIET: Duration = Duration::from_millis(500);
@@ -98,6 +100,7 @@ impl Scene {
     fn play(&mut self, place: Place) -> Outcome {
         let first = std::mem::take(&mut self.node.first);
         self.stores(first);
+        self.host_says(&[true])?;
         self.node.tell("born")?;
         self.says_and_is_believed("data 5 0")?;
 
@@ -124,6 +127,8 @@ impl Scene {
             }
             self.eden.restart();
             self.node.tell("born")?;
+            // That it was away was to be seen.
+            self.host_says(&[true, true])?;
             self.says_and_is_believed("kept")?;
             self.says_and_is_believed("data 3 0")?;
             self.is_asked(1)?;
@@ -131,7 +136,10 @@ impl Scene {
         } else {
             // It notices nothing, and the broker keeps what it says.
             self.says_and_is_not_believed_later("data 3 1")?;
+            // Its will.
+            self.host_says(&[true, false])?;
             self.eden.restart();
+            self.host_says(&[true, false, true])?;
             self.all_is_there()?;
         }
         self.says_and_is_not_believed("data 3 0")?;
@@ -139,6 +147,18 @@ impl Scene {
         self.says_and_is_believed("rebirth")?;
         self.says_and_is_believed("data 3 0")?;
         self.is_asked(2)?;
+
+        let mut said = vec![true; 2];
+        if place == Place::Broker {
+            self.eden.stop();
+            said = vec![true, false, true, false];
+            self.host_says(&said)?;
+            self.eden.restart();
+            said.push(true);
+            // It knows nobody yet, and is to know whose death it hears.
+            self.says_and_is_believed("rebirth")?;
+        }
+        self.host_says(&said)?;
 
         self.node.dies()?;
         let online = format!(
@@ -245,6 +265,24 @@ impl Scene {
         (0..rows.len()).map(|row| whole(cells(row)).ok_or_else(|| format!("{:?} is set aside", cells(row)))).collect()
     }
 
+    /// A client beside the edge node has heard this of the host, in this order, each later than what it said before it went.
+    fn host_says(&mut self, expected: &[bool]) -> Outcome {
+        let mut said = Value::Null;
+        let node = &mut self.node;
+        let heard = wait::until(COMES_WITHIN, || {
+            said = node.tell("host").ok()?["said"].clone();
+            let mut states = said.as_array()?.clone();
+            // It says so again if a session that it comes back to brings its own will.
+            states.dedup();
+            let online: Vec<_> = states.iter().map(|state| state["online"].as_bool()).collect();
+            let births = states.iter().filter(|state| state["online"] == true);
+            let times: Vec<_> = births.map(|state| state["timestamp"].as_i64()).collect();
+            let is_so = online.iter().copied().eq(expected.iter().map(|online| Some(*online)));
+            (is_so && times.is_sorted_by(|a, b| a.is_some() && a < b)).then_some(())
+        });
+        heard.ok_or_else(|| format!("the host is {said}, expected {expected:?}"))
+    }
+
     /// It was asked for a rebirth so often, and is not asked more often.
     fn is_asked(&mut self, times: u64) -> Outcome {
         let mut asked = 0;
@@ -286,7 +324,7 @@ impl EdgeNode {
     fn start(python: &Path, address: &str) -> Result<Self, Failure> {
         let (host, port) = address.rsplit_once(':').ok_or_else(|| format!("{address} is not host:port"))?;
         let mut command = in_root(python);
-        command.arg(SCRIPT).args([host, port, GROUP, NODE]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(SCRIPT).args([host, port, GROUP, NODE, HOST]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().map_err(|error| format!("run {SCRIPT}: {error}"))?;
         let orders = process.stdin.take();
         let answers = BufReader::new(process.stdout.take().expect("piped"));

@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("iotgen", &[]),
     ("mqttgen", &[]),
     ("shardbench", &["decode", "model", "storage", "wal"]),
+    ("fuzz", &["decode", "edge-agent", "faults", "model", "settings", "wal"]),
     ("tests", &["decode", "edge-agent", "faults", "ingest-server", "model", "query", "storage", "wal"]),
     ("xtask", &["tests"]),
 ];
@@ -47,9 +48,14 @@ const ABSENT: &[(&str, &[&str])] = &[
 ];
 
 pub(super) fn check() -> Result<Vec<String>, Failure> {
-    let metadata = output(cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
-    let metadata: Value = serde_json::from_str(&metadata).map_err(|error| format!("cargo metadata: {error}"))?;
-    let mut broken = check_packages(&metadata);
+    let mut broken = Vec::new();
+    // The second is a workspace of its own.
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        let asked = ["metadata", "--format-version", "1", "--no-deps", "--manifest-path", manifest];
+        let metadata = output(cargo().args(asked))?;
+        let metadata: Value = serde_json::from_str(&metadata).map_err(|error| format!("cargo metadata: {error}"))?;
+        broken.extend(check_packages(&metadata));
+    }
     for (room, absent) in ABSENT {
         let tree = output(cargo().args([
             "tree",

@@ -1,12 +1,11 @@
 //! Hostile bytes: no panic, output bounded by the body, time linear in it (P14).
 
-use decode::line_protocol::{Decoded, NAMES_MAX, ORIGINAL_BYTES_MAX, Options, Precision, TABLES_MAX, parse};
+use decode::line_protocol::{NAMES_MAX, Precision, TABLES_MAX};
 use model::{Rng, SplitMix64, TableBatch};
 
 use super::parse_as;
-use crate::support::{assert_sound, seeds};
-
-const ERRORS_MAX: usize = 5;
+use super::sound::check;
+use crate::support::seeds;
 
 /// The committed bodies, in order of their names.
 fn corpus() -> Vec<Vec<u8>> {
@@ -15,43 +14,6 @@ fn corpus() -> Vec<Vec<u8>> {
     files.sort();
     assert!(!files.is_empty());
     files.iter().map(|file| std::fs::read(file).unwrap()).collect()
-}
-
-/// Entries of all columns, absent ones included.
-fn cells(batches: &[TableBatch]) -> usize {
-    batches.iter().map(|batch| batch.len() * (batch.fields.len() + 1)).sum()
-}
-
-fn check(body: &[u8]) -> Decoded {
-    let options = Options { schema: "public", precision: Precision::Auto, now_us: 0, errors_max: ERRORS_MAX };
-    let decoded = parse(body, &options);
-    decoded.batches.iter().for_each(assert_sound);
-    let rows: usize = decoded.batches.iter().map(TableBatch::len).sum();
-    let header_errors = u64::from(body.starts_with(b"# eden agent=") && decoded.agent.is_none());
-    // Gaps are comments to all other readers: a malformed one is an error, but no line.
-    let is_gap = |line: &&[u8]| {
-        let behind = line.strip_prefix(b"# eden gap");
-        behind.is_some_and(|behind| matches!(behind.first(), None | Some(b' ' | b'\r')))
-    };
-    let gap_errors = decoded.agent.as_ref().map_or(0, |header| {
-        let gaps = body.split(|byte| *byte == b'\n').skip(1).take_while(is_gap).count();
-        gaps as u64 - header.gaps.len() as u64
-    });
-    let errors_of_lines = decoded.errors_total - header_errors - gap_errors;
-    assert_eq!(rows as u64 + errors_of_lines, decoded.lines, "a line is a row or an error");
-    assert_eq!(decoded.errors.len() as u64, decoded.errors_total.min(ERRORS_MAX as u64));
-    for error in &decoded.errors {
-        assert!(error.original.len() <= ORIGINAL_BYTES_MAX && error.message.len() < 600, "{error:?}");
-        assert!(error.line as usize <= body.len() + 1, "{error:?}");
-    }
-    assert!(decoded.errors.is_sorted_by_key(|error| error.line));
-    assert!(
-        cells(&decoded.batches) <= 1024 + 8 * body.len(),
-        "{} cells of {} bytes",
-        cells(&decoded.batches),
-        body.len()
-    );
-    decoded
 }
 
 #[test]

@@ -9,12 +9,12 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Connection, SCRATCH};
 use crate::mqtt::read::{Bad, code};
 use crate::mqtt::topic::Kind;
+use crate::stream::Stream;
 
 /// How long the other side may take to close after this one has.
 pub(in crate::mqtt) const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
@@ -130,14 +130,14 @@ impl Connection {
 }
 
 /// Writes `out` and the end behind it.
-pub(in crate::mqtt) async fn say(stream: &mut TcpStream, out: &[u8]) -> io::Result<()> {
+pub(in crate::mqtt) async fn say(stream: &mut Stream, out: &[u8]) -> io::Result<()> {
     stream.write_all(out).await?;
     stream.shutdown().await
 }
 
 /// Waits for the other side to close: a socket that is dropped with unread bytes resets the connection, and what was
 /// written may be lost.
-pub(in crate::mqtt) async fn linger(stream: &mut TcpStream) {
+pub(in crate::mqtt) async fn linger(stream: &mut Stream) {
     let closing = async {
         loop {
             stream.readable().await?;

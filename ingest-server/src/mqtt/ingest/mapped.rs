@@ -8,6 +8,7 @@ use std::ops::Range;
 use decode::line_protocol::Precision;
 use decode::line_text::row_line;
 use decode::mapping::{Mapped, Message, Rows};
+use decode::mqtt::user_properties;
 use model::TableBatch;
 use model::name::PUBLIC;
 use storage::{RejectedRow, SET_ASIDE_BYTES_MAX, SetAside, StorageError};
@@ -15,7 +16,6 @@ use storage::{RejectedRow, SET_ASIDE_BYTES_MAX, SetAside, StorageError};
 use super::{Item, Refused, What, Work};
 use crate::metrics::Metrics;
 use crate::mqtt::topic::Kind;
-use crate::mqtt::user_properties;
 use crate::sources::Became;
 
 /// The rule of an item.

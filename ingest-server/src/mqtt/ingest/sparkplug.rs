@@ -4,6 +4,7 @@
 //! however often storage has to be asked to take it.
 
 use decode::mapping::{Mapped, Message, Rows};
+use decode::mqtt::user_properties;
 use decode::sparkplug::Heard;
 use model::TableBatch;
 use model::name::PUBLIC;
@@ -13,7 +14,6 @@ use super::mapped::row_of;
 use super::{Refused, What, Work};
 use crate::metrics::Metrics;
 use crate::mqtt::topic::Kind;
-use crate::mqtt::user_properties;
 use crate::sources::Became;
 
 /// What an item said, until it is stored.

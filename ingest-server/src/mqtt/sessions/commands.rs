@@ -38,8 +38,8 @@ impl Sessions {
                 Retained::Never => false,
             };
             let mut queued_bytes = 0;
-            for order in agent.retained.iter().filter(|order| are_wanted && topic::matches(wanted.filter, &order.topic))
-            {
+            let retained = agent.retained.iter().chain(self.host_state.get());
+            for order in retained.filter(|order| are_wanted && topic::matches(wanted.filter, &order.topic)) {
                 let order = Order { qos: order.qos.min(qos), retain: true, ..Order::clone(order) };
                 queued_bytes += order.bytes();
                 // As much again as may wait, so that what waits is not in the way of what is retained.

@@ -1,6 +1,6 @@
 //! Bytes that nobody should send (P14).
 
-use ingest_server::mqtt::read::{self, Version};
+use decode::mqtt::{self, Version};
 use model::{Rng, SplitMix64};
 
 use super::{Setup, publish, statements};
@@ -50,11 +50,11 @@ fn no_bytes_make_the_reader_panic_or_read_past_the_end() {
         mutate(&rng, &mut bytes);
         for version in [None, Some(Version::V31), Some(Version::V311), Some(Version::V5)] {
             let mut at = 0;
-            while let Ok(Some(head)) = read::head(&bytes[at..], 1 << 20, version) {
+            while let Ok(Some(head)) = mqtt::head(&bytes[at..], 1 << 20, version) {
                 let Some(body) = bytes.get(at + head.len..at + head.total()) else { break };
                 let is_good = match version {
-                    None => read::connect(body).is_ok(),
-                    Some(version) => read::packet(&head, body, version).is_ok(),
+                    None => mqtt::connect(body).is_ok(),
+                    Some(version) => mqtt::packet(&head, body, version).is_ok(),
                 };
                 good += u64::from(is_good);
                 at += head.total();

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use decode::mqtt::{Publish, Retained, Wanted};
 use faults::SimDisk;
 use ingest_server::mqtt::links::Link;
-use ingest_server::mqtt::read::{Publish, Retained, Wanted};
 use ingest_server::mqtt::sessions::{Forwarded, Sessions};
 use model::{Clock, NodeEpoch, NodeId, Rng, SplitMix64};
 use wal::disk::SharedDisk;

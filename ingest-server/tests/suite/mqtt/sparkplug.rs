@@ -36,14 +36,22 @@ fn payload(at_s: usize, seq: Option<u8>, metrics: &[(&str, u8, bool)]) -> Vec<u8
 }
 
 fn start(dir: TempDir) -> Eden {
-    std::fs::write(dir.path().join("eden.toml"), RULE).unwrap();
+    start_with(dir, RULE)
+}
+
+fn start_with(dir: TempDir, configuration: &str) -> Eden {
+    std::fs::write(dir.path().join("eden.toml"), configuration).unwrap();
     Eden::start_in(dir, &[])
 }
 
-fn connect(eden: &Eden) -> Raw {
+fn dial(eden: &Eden) -> Raw {
     let addresses = std::fs::read_to_string(eden.data().join("addresses.json")).unwrap();
     let addresses: Value = serde_json::from_str(&addresses).unwrap();
-    let mut raw = Raw::dial(addresses["mqtt"].as_str().unwrap().parse().unwrap());
+    Raw::dial(addresses["mqtt"].as_str().unwrap().parse().unwrap())
+}
+
+fn connect(eden: &Eden) -> Raw {
+    let mut raw = dial(eden);
     // Its will is its death.
     raw.send("10 <\"MQTT\" 04 06 0000 \"edge\" \"spBv1.0/g/NDEATH/n\" 0000>");
     raw.expect("20 02 00 00");
@@ -123,4 +131,46 @@ fn an_edge_node_is_heard_asked_again_after_a_gap_or_a_restart_and_never_misunder
     assert_eq!(eden.rows(online), json!([[false]]));
     let commands = eden.get("/metrics").body;
     assert!(commands.contains("eden_mqtt_commands_total{result=\"sent\"} 1"), "{commands}");
+}
+
+/// The state of the host, retained or not and with QoS 1, which is acknowledged: when it says that it is online since, in ms.
+fn is_told_of_its_host(raw: &mut Raw) -> i64 {
+    let packet = raw.next();
+    let at = packet.iter().position(|byte| *byte == b'{').unwrap_or_else(|| panic!("{packet:02x?}"));
+    let (head, payload) = packet.split_at(at);
+    let (rest, id) = head.split_at(head.len() - 2);
+    assert!(packet[0] & 0xf6 == 0x32 && rest.ends_with(b"spBv1.0/STATE/scada"), "{packet:02x?}");
+    raw.send_bytes(&[0x40, 2, id[0], id[1]]);
+    let said: Value = serde_json::from_slice(payload).unwrap();
+    assert_eq!(said["online"], json!(true), "{said}");
+    said["timestamp"].as_i64().unwrap()
+}
+
+#[test]
+fn an_edge_node_that_waits_for_its_host_is_told_that_it_is_there() {
+    let configuration = format!("[mqtt]\nsparkplug_host = \"scada\"\n{RULE}");
+    let eden = start_with(TempDir::new().unwrap(), &configuration);
+    let mut raw = connect(&eden);
+    let first = is_told_of_its_host(&mut raw);
+    // Others may say what they like.
+    raw.publish_to("spBv1.0/STATE/scada", 1, 9, br#"{"online":false,"timestamp":1}"#);
+    raw.expect("40 02 00 09");
+    raw.expect_nothing();
+    // One that keeps its session does not subscribe again.
+    let mut keeps = dial(&eden);
+    keeps.send("10 <\"MQTT\" 04 00 0000 \"keeps\">");
+    keeps.expect("20 02 00 00");
+    keeps.send("82 <0001 \"spBv1.0/STATE/+\" 01>");
+    keeps.expect("90 03 00 01 01");
+    assert_eq!(is_told_of_its_host(&mut keeps), first);
+    let dir = eden.kill();
+
+    let eden = start_with(dir, &configuration);
+    let mut keeps = dial(&eden);
+    keeps.send("10 <\"MQTT\" 04 00 0000 \"keeps\">");
+    keeps.expect("20 02 01 00");
+    let second = is_told_of_its_host(&mut keeps);
+    assert!(second > first, "{second} is not after {first}");
+    keeps.expect_nothing();
+    assert_eq!(is_told_of_its_host(&mut connect(&eden)), second);
 }

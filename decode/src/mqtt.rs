@@ -1,7 +1,7 @@
 //! Packets from clients: bytes in, a checked packet out. MQTT 3.1, 3.1.1 and 5.
 //!
 //! Owns:     every rule about the form of one packet: header, flags, lengths, texts, properties.
-//! Does not: know what came before in the connection (`connection`), or write packets (`write`).
+//! Does not: know what came before in a connection, or write packets: the listener does (`ingest-server`).
 //!
 //! What the crate `rmqtt-codec` leaves unchecked is checked here, and each packet is read once: see
 //! `docs/adr/0010-mqtt.md`.
@@ -9,6 +9,8 @@
 //! Invariants
 //!  1. Nothing is allocated before a packet is there in full, and then nothing larger than it (P14).
 //!  2. A packet is read to its last byte, or refused.
+
+pub mod user_properties;
 
 use std::str;
 

@@ -4,8 +4,6 @@
 
 use std::io::Read;
 
-use settings::ByteSize;
-
 /// Memory that a zstd frame may ask for, as a power of two: more than any allowed body needs.
 const ZSTD_WINDOW_LOG_MAX: u32 = 24;
 
@@ -14,30 +12,39 @@ const SNAPPY_RATIO_MAX: usize = 22;
 
 /// Why bytes are not unpacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum UnpackError {
+pub enum UnpackError {
     /// They are something else, or torn; what the decompressor said.
     Malformed(String),
     /// There are more than the limit.
     TooLarge,
 }
 
-/// Unpacks zstd. Works for as long as the bytes need: not for an async task.
-pub(crate) fn zstd(bytes: &[u8], limit: ByteSize) -> Result<Vec<u8>, UnpackError> {
+/// Unpacks zstd to at most `limit` bytes. Works for as long as the bytes need: not for an async task.
+///
+/// # Errors
+/// [`UnpackError`]: whoever sent it has to send something else.
+pub fn zstd(bytes: &[u8], limit: usize) -> Result<Vec<u8>, UnpackError> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(malformed)?;
     decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(malformed)?;
     bounded(decoder, limit)
 }
 
 /// As [`zstd`], for gzip of one or several members.
-pub(crate) fn gzip(bytes: &[u8], limit: ByteSize) -> Result<Vec<u8>, UnpackError> {
+///
+/// # Errors
+/// As [`zstd`].
+pub fn gzip(bytes: &[u8], limit: usize) -> Result<Vec<u8>, UnpackError> {
     bounded(flate2::read::MultiGzDecoder::new(bytes), limit)
 }
 
 /// Unpacks a block of snappy, which begins with how long the result is: it is believed as far as so few bytes can make so
 /// many. The format: <https://github.com/google/snappy/blob/main/format_description.txt>.
-pub(crate) fn snappy(bytes: &[u8], limit: ByteSize) -> Result<Vec<u8>, UnpackError> {
+///
+/// # Errors
+/// As [`zstd`].
+pub fn snappy(bytes: &[u8], limit: usize) -> Result<Vec<u8>, UnpackError> {
     let len = snap::raw::decompress_len(bytes).map_err(|e| UnpackError::Malformed(e.to_string()))?;
-    if len as u64 > limit.0 {
+    if len > limit {
         return Err(UnpackError::TooLarge);
     }
     if len > bytes.len().saturating_mul(SNAPPY_RATIO_MAX) {
@@ -46,10 +53,10 @@ pub(crate) fn snappy(bytes: &[u8], limit: ByteSize) -> Result<Vec<u8>, UnpackErr
     snap::raw::Decoder::new().decompress_vec(bytes).map_err(|e| UnpackError::Malformed(e.to_string()))
 }
 
-fn bounded(decoder: impl Read, limit: ByteSize) -> Result<Vec<u8>, UnpackError> {
+fn bounded(decoder: impl Read, limit: usize) -> Result<Vec<u8>, UnpackError> {
     let mut bytes = Vec::new();
-    decoder.take(limit.0.saturating_add(1)).read_to_end(&mut bytes).map_err(malformed)?;
-    if bytes.len() as u64 > limit.0 { Err(UnpackError::TooLarge) } else { Ok(bytes) }
+    decoder.take((limit as u64).saturating_add(1)).read_to_end(&mut bytes).map_err(malformed)?;
+    if bytes.len() > limit { Err(UnpackError::TooLarge) } else { Ok(bytes) }
 }
 
 fn malformed(error: std::io::Error) -> UnpackError {
@@ -64,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    const LIMIT: ByteSize = ByteSize(1000);
+    const LIMIT: usize = 1000;
 
     fn gzipped(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -103,7 +110,7 @@ mod tests {
         let pack = |bytes: &[u8]| snap::raw::Encoder::new().compress_vec(bytes).unwrap();
         assert_eq!(snappy(&pack(&[7; 1000]), LIMIT).unwrap(), vec![7; 1000]);
         assert_eq!(snappy(&pack(&[7; 1001]), LIMIT), Err(UnpackError::TooLarge));
-        let megabytes = ByteSize(100 << 20);
+        let megabytes = 100 << 20;
         assert_eq!(snappy(&pack(&vec![0; 50 << 20]), megabytes).unwrap().len(), 50 << 20);
         // Says that it is 64 MiB, in four bytes.
         let said = snappy(&[0x80, 0x80, 0x80, 0x20, 0], megabytes);

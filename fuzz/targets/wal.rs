@@ -1,0 +1,4 @@
+#![no_main]
+#![expect(missing_docs, reason = "the check says what it is")]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::wal::check(bytes));
