@@ -16,7 +16,7 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, Sort, WindowFunctionDefinition};
-use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{
     Aggregate, AggregateUDF, BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, Operator, Projection, Window, lit,
 };
@@ -122,11 +122,15 @@ fn of_first_values(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
 
 /// `row_number() OVER (PARTITION BY … ORDER BY time) = 1` above its window.
 fn of_filter(filter: &Filter) -> Result<Option<LogicalPlan>> {
-    let numbers = split_conjunction(&filter.predicate).into_iter().filter_map(first_only);
-    for number in numbers {
+    let conditions = split_conjunction(&filter.predicate);
+    for (at, condition) in conditions.iter().enumerate() {
+        let Some(number) = first_only(condition) else { continue };
         if let Some(input) = without_window(&filter.input, number)? {
-            let filtered = Filter::try_new(filter.predicate.clone(), Arc::new(input))?;
-            return Ok(Some(LogicalPlan::Filter(filtered)));
+            let others = conditions.iter().enumerate().filter(|(other, _)| *other != at);
+            return Ok(Some(match conjunction(others.map(|(_, other)| (*other).clone())) {
+                Some(others) => LogicalPlan::Filter(Filter::try_new(others, Arc::new(input))?),
+                None => input,
+            }));
         }
     }
     Ok(None)

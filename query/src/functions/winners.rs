@@ -335,7 +335,7 @@ impl Winners {
     }
 
     fn bytes(&self) -> usize {
-        let chunks: usize = self.chunks.iter().flatten().map(|column| column.get_array_memory_size()).sum();
+        let chunks: usize = self.chunks.iter().flatten().map(Array::get_array_memory_size).sum();
         chunks + self.keys.capacity() * size_of::<i64>() + self.places.capacity() * size_of::<Place>()
     }
 

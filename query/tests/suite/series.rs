@@ -38,6 +38,8 @@ async fn write(server: &Server, table: &str, rng: &SplitMix64, count: usize, ser
     rows
 }
 
+/// The seed of a test, which it prints; `EDEN_SEED` gives another.
+#[expect(clippy::disallowed_methods, reason = "the seed of a test comes from whoever runs it")]
 fn seed() -> u64 {
     let seed = std::env::var("EDEN_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
     println!("EDEN_SEED={seed}");

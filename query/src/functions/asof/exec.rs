@@ -298,7 +298,7 @@ impl Right {
     /// Rows of the left side with what they match.
     async fn join(&mut self, left: &RecordBatch) -> Result<RecordBatch> {
         let (keys, time) = values(&self.layout.left, left)?;
-        let nulls: Vec<_> = keys.iter().chain([&time]).filter_map(|column| column.logical_nulls()).collect();
+        let nulls: Vec<_> = keys.iter().chain([&time]).filter_map(Array::logical_nulls).collect();
         let wanted = self.compared(keys, time)?;
         let is_inclusive = matches!(self.layout.op, Operator::GtEq | Operator::LtEq);
         let mut matches = Matches { of: vec![None; left.num_rows()], ..Matches::default() };

@@ -183,7 +183,7 @@ mod tests {
         let all = |step, range| buckets("f", Stride::Fixed(step), 0, TimeUnit::Second, range);
         assert_eq!(*all(10, (-5, 20)).unwrap(), [-10, 0, 10, 20]);
         assert_eq!(*all(10, (0, 0)).unwrap(), [0]);
-        assert_eq!(*all(10, (1, 0)).unwrap(), []);
+        assert!(all(10, (1, 0)).unwrap().is_empty());
         assert_eq!(all(1, (1, 1_000_000)).unwrap().len(), BUCKETS_MAX);
         for range in [(0, 1_000_000), (i64::MIN, i64::MAX)] {
             assert!(all(1, range).unwrap_err().to_string().contains("narrow the range"), "{range:?}");
