@@ -19,9 +19,12 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::object_store::ObjectStore;
 use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::Statement as Ast;
 use model::name::PUBLIC;
 
 use crate::catalog::{CATALOG, Catalog};
+use crate::postgres::{self, ClientSession};
 
 /// Where the shards are, for DataFusion alone.
 pub(crate) const SHARDS_URL: &str = "eden://tables";
@@ -87,7 +90,14 @@ pub(crate) fn environment(
 }
 
 /// The state that every statement's is a copy of.
-pub(crate) fn template(environment: Arc<RuntimeEnv>, threads: usize, memory_bytes_max: usize) -> SessionState {
+///
+/// # Errors
+/// Those of making the functions of PostgreSQL's clients.
+pub(crate) fn template(
+    environment: Arc<RuntimeEnv>,
+    threads: usize,
+    memory_bytes_max: usize,
+) -> Result<SessionState, DataFusionError> {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, PUBLIC)
         .with_create_default_catalog_and_schema(false)
@@ -99,17 +109,30 @@ pub(crate) fn template(environment: Arc<RuntimeEnv>, threads: usize, memory_byte
         .with_parquet_page_index_pruning(true)
         .with_sort_spill_reservation_bytes(SORT_RESERVE_BYTES_MAX.min(memory_bytes_max / (4 * threads.max(1))));
     config.options_mut().execution.time_zone = Some("UTC".to_owned());
-    SessionStateBuilder::new_with_default_features().with_config(config).with_runtime_env(environment).build()
+    let builder = SessionStateBuilder::new_with_default_features().with_config(config);
+    postgres::install(builder.with_runtime_env(environment).build())
 }
 
 /// The state for one statement.
-pub(crate) fn of_statement(template: &SessionState, catalog: Catalog, default_schema: &str) -> SessionState {
+pub(crate) fn of_statement(
+    template: &SessionState,
+    catalog: Catalog,
+    default_schema: &str,
+    session: Option<&ClientSession>,
+    statement: &DfStatement,
+) -> Result<SessionState, DataFusionError> {
     let mut state = template.clone();
     state.register_catalog_list(Arc::new(catalog));
     default_schema.clone_into(&mut state.config_mut().options_mut().catalog.default_schema);
     // Now is when the statement started, for all of it.
     state.mark_start_execution();
-    state
+    if let Some(session) = session {
+        postgres::enter(&mut state, session)?;
+        if matches!(statement, DfStatement::Statement(ast) if matches!(**ast, Ast::Query(_))) {
+            postgres::use_information_schema(&mut state);
+        }
+    }
+    Ok(state)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::change::{self, Change};
 use crate::error::{QueryError, tidy};
 use crate::nesting::{self, DEPTH_MAX};
 use crate::parameters;
+use crate::postgres;
 
 /// What runs here, for errors that refuse something else.
 const SUPPORTED: &str = "SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW TABLES, SHOW COLUMNS, SHOW <setting>, \
@@ -104,6 +105,10 @@ pub(crate) fn parse_tree(sql: &str) -> Result<Parsed, QueryError> {
         Some(token) if is_word(token, "TABLE") => select_all(&mut tokens, first),
         _ => {}
     }
+    if let Some(statement) = postgres::parse(sql, &tokens) {
+        return Ok(Parsed::Tree(statement));
+    }
+    let names_session = postgres::names_session(&tokens);
     let mut statements = DFParserBuilder::new(tokens)
         .with_dialect(&dialect)
         .build()
@@ -119,7 +124,7 @@ pub(crate) fn parse_tree(sql: &str) -> Result<Parsed, QueryError> {
     let Some(statement) = first else {
         return Err(QueryError::Syntax { message: "the statement is empty".into(), line: 1, column: 1 });
     };
-    Ok(Parsed::Tree(statement))
+    Ok(Parsed::Tree(if names_session { postgres::rewritten(statement) } else { statement }))
 }
 
 /// Checks a statement.
