@@ -35,7 +35,7 @@ pub(super) fn stock_clients_query() -> Outcome {
     }
     let port = free_port()?;
     let address = format!("127.0.0.1:{port}");
-    let eden = Eden::options("postgres-interop").setting("EDEN_POSTGRES_LISTEN", &address).start();
+    let mut eden = Eden::options("postgres-interop").setting("EDEN_POSTGRES_LISTEN", &address).start();
     print!("{}", output(in_root(&python).arg(SCRIPT).arg(&address))?);
     for (command, shown) in COMMANDS {
         psql(port, command, shown)?;
