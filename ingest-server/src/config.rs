@@ -77,6 +77,20 @@ section! {
 }
 
 section! {
+    /// The listener of PostgreSQL's protocol: SQL for psql, drivers and dashboards.
+    "postgres" Postgres {
+        /// Address and port to listen on; an empty text switches it off. Port 0 takes a free one; it
+        /// is logged and written to `addresses.json`. There are no users and passwords yet: listen on
+        /// other addresses than this machine's own in a trusted network only.
+        listen: String = "127.0.0.1:5432".into(),
+        /// Connections at a time; further ones wait in the system's queue.
+        connections_max: u32 = 256,
+        /// Largest message of a client: a statement with its parameters, or a part of what is copied in.
+        max_message_bytes: ByteSize = ByteSize(16 << 20),
+    }
+}
+
+section! {
     /// A broker whose messages are taken in: [[mqtt.broker]] for each. Its topics are read by the rules of
     /// `[mqtt]`, as if devices published here.
     "mqtt.broker" BrokerSection {
@@ -193,6 +207,8 @@ pub struct Config {
     pub http: Http,
     /// `[mqtt]`
     pub mqtt: Mqtt,
+    /// `[postgres]`
+    pub postgres: Postgres,
     /// `[[mqtt.broker]]`
     pub brokers: Vec<BrokerSection>,
     /// `[[mqtt.rule]]`

@@ -122,7 +122,11 @@ fn millis(took: Duration) -> f64 {
 /// Takes port 0 where a default port is taken; returns the addresses that are taken.
 fn take_free_ports(config: &mut Config) -> Vec<String> {
     let default = Config::default();
-    let listens = [(&mut config.http.listen, default.http.listen), (&mut config.mqtt.listen, default.mqtt.listen)];
+    let listens = [
+        (&mut config.http.listen, default.http.listen),
+        (&mut config.mqtt.listen, default.mqtt.listen),
+        (&mut config.postgres.listen, default.postgres.listen),
+    ];
     let take = |(listen, default): (&mut String, String)| match TcpListener::bind(listen.as_str()) {
         Err(e) if *listen == default && e.kind() == io::ErrorKind::AddrInUse => {
             Some(std::mem::replace(listen, "127.0.0.1:0".into()))

@@ -14,6 +14,7 @@
 //! let mut config = Config::default();
 //! config.http.listen = "127.0.0.1:0".into();
 //! config.mqtt.listen = "127.0.0.1:0".into();
+//! config.postgres.listen = "127.0.0.1:0".into();
 //! let mut server = Server::bind(config).await?;
 //! server.open().await?;
 //! println!("http://{}", server.http_addr());
@@ -38,6 +39,7 @@ pub mod http;
 pub mod metrics;
 pub mod mqtt;
 pub mod mqtt_command;
+pub mod postgres;
 pub mod progress;
 pub mod quarantine_command;
 pub mod serve;

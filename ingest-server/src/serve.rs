@@ -28,7 +28,7 @@ use crate::connections::ConnectionsTable;
 use crate::failure::Failure;
 use crate::mqtt::sessions::Sessions;
 use crate::sources::SourcesTable;
-use crate::{brokers, http, mqtt};
+use crate::{brokers, http, mqtt, postgres};
 
 /// How long statements that nobody waits for any more may take to end.
 const QUERY_GRACE: Duration = Duration::from_secs(1);
@@ -68,10 +68,12 @@ pub struct Server {
     surroundings: Surroundings,
     http_addr: SocketAddr,
     mqtt_addr: Option<SocketAddr>,
+    postgres_addr: Option<SocketAddr>,
     connections: TaskTracker,
     stop: CancellationToken,
     accepting: JoinHandle<()>,
     accepting_mqtt: Option<JoinHandle<()>>,
+    accepting_postgres: Option<JoinHandle<()>>,
     stale: Option<Stale>,
 }
 
@@ -106,6 +108,10 @@ impl Server {
             "" => None,
             address => Some(listen(address, "mqtt", "1883").await?),
         };
+        let postgres = match &*config.postgres.listen {
+            "" => None,
+            address => Some(listen(address, "postgres", "5432").await?),
+        };
         let app = App::new(config, Arc::clone(&surroundings.clock), Arc::clone(&surroundings.panics));
         let app = app.map_err(Failure::usage)?;
         let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -115,8 +121,23 @@ impl Server {
         let accepting_mqtt = mqtt.map(|(listener, _)| {
             connections.spawn(mqtt::accept(listener, Arc::clone(&app), connections.clone(), stop.clone()))
         });
-        let stale = Some(stale);
-        Ok(Server { app, surroundings, http_addr, mqtt_addr, connections, stop, accepting, accepting_mqtt, stale })
+        let postgres_addr = postgres.as_ref().map(|(_, addr)| *addr);
+        let accepting_postgres = postgres.map(|(listener, _)| {
+            connections.spawn(postgres::accept(listener, Arc::clone(&app), connections.clone(), stop.clone()))
+        });
+        Ok(Server {
+            app,
+            surroundings,
+            http_addr,
+            mqtt_addr,
+            postgres_addr,
+            connections,
+            stop,
+            accepting,
+            accepting_mqtt,
+            accepting_postgres,
+            stale: Some(stale),
+        })
     }
 
     /// Takes the folder's lock, replays the log and gets ready.
@@ -139,14 +160,15 @@ impl Server {
             stale.forget();
         }
         let data = &self.app.config.storage.data;
-        Addresses::new(self.http_addr, self.mqtt_addr)
+        Addresses::new(self.http_addr, self.mqtt_addr, self.postgres_addr)
             .write(&*self.surroundings.disk, data)
             .map_err(|e| unusable(data, &e))?;
         self.app.enter(Phase::Ready(parts));
         brokers::spawn(&self.app, &self.surroundings.rng, &self.connections, &self.stop);
         let version = env!("CARGO_PKG_VERSION");
-        let mqtt = self.mqtt_addr.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
-        tracing::info!(version, http = %self.http_addr, %mqtt, data = %data.display(), "ready");
+        let shown = |addr: Option<SocketAddr>| addr.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
+        let (mqtt, postgres) = (shown(self.mqtt_addr), shown(self.postgres_addr));
+        tracing::info!(version, http = %self.http_addr, %mqtt, %postgres, data = %data.display(), "ready");
         Ok(())
     }
 
@@ -160,6 +182,11 @@ impl Server {
         self.mqtt_addr
     }
 
+    /// Where PostgreSQL's protocol is listened for; `None` if it is off.
+    pub fn postgres_addr(&self) -> Option<SocketAddr> {
+        self.postgres_addr
+    }
+
     /// What the request handlers share.
     pub fn app(&self) -> &Arc<App> {
         &self.app
@@ -167,12 +194,14 @@ impl Server {
 
     /// Returns when a listener has died, which is a bug. Cancel safe.
     pub async fn listener_died(&mut self) {
-        match &mut self.accepting_mqtt {
-            Some(mqtt) => tokio::select! {
-                _ = &mut self.accepting => {}
-                _ = mqtt => {}
-            },
-            None => drop((&mut self.accepting).await),
+        let died = async |accepting: &mut Option<JoinHandle<()>>| match accepting {
+            Some(accepting) => drop(accepting.await),
+            None => std::future::pending().await,
+        };
+        tokio::select! {
+            _ = &mut self.accepting => {}
+            () = died(&mut self.accepting_mqtt) => {}
+            () = died(&mut self.accepting_postgres) => {}
         }
     }
 
@@ -344,7 +373,11 @@ async fn listen(address: &str, section: &str, port: &str) -> Result<(TcpListener
 
 fn cannot_listen(listen: &str, section: &str, port: &str, error: &io::Error) -> Failure {
     let variable = format!("EDEN_{}_LISTEN", section.to_uppercase());
-    let off = if section == "mqtt" { ", an empty text switches MQTT off" } else { "" };
+    let off = match section {
+        "mqtt" => ", an empty text switches MQTT off",
+        "postgres" => ", an empty text switches PostgreSQL's protocol off",
+        _ => "",
+    };
     Failure::usage(match error.kind() {
         io::ErrorKind::AddrInUse => format!(
             "{listen} is taken by another program (perhaps another eden); stop it, or choose another address: \

@@ -45,11 +45,13 @@ pub enum Source {
     Broker,
     /// Replays of the quarantine.
     Replay,
+    /// `COPY` over PostgreSQL's protocol.
+    Copy,
 }
 
 impl Source {
     /// All of them, in the order of their numbers.
-    const ALL: [Source; 10] = [
+    const ALL: [Source; 11] = [
         Source::WriteLp,
         Source::WriteV2,
         Source::WriteV1,
@@ -60,6 +62,7 @@ impl Source {
         Source::Mqtt,
         Source::Broker,
         Source::Replay,
+        Source::Copy,
     ];
 
     fn name(self) -> &'static str {
@@ -74,6 +77,7 @@ impl Source {
             Source::Mqtt => "mqtt",
             Source::Broker => "broker",
             Source::Replay => "quarantine_replay",
+            Source::Copy => "copy",
         }
     }
 }

@@ -18,6 +18,7 @@ use model::name::PUBLIC;
 use storage::TableInfo;
 
 use crate::names;
+use crate::postgres::{InformationSchema, PG_CATALOG};
 use crate::provider::{Described, ShardTable};
 
 /// The one catalog.
@@ -105,6 +106,8 @@ pub(crate) struct Catalog {
     pub(crate) tables: Arc<Tables>,
     /// Of the tables that the statement names.
     pub(crate) snapshots: Arc<HashMap<TableName, Arc<ShardTable>>>,
+    /// `pg_catalog`.
+    pub(crate) postgres: Arc<dyn SchemaProvider>,
 }
 
 impl CatalogProviderList for Catalog {
@@ -127,6 +130,12 @@ impl CatalogProvider for Catalog {
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        match name {
+            PG_CATALOG => return Some(Arc::clone(&self.postgres)),
+            // Only asked for where DataFusion does not make it itself: for clients of PostgreSQL.
+            INFORMATION_SCHEMA => return Some(Arc::new(InformationSchema { tables: Arc::clone(&self.tables) })),
+            _ => {}
+        }
         let schema = || Schema { catalog: self.clone(), name: name.into() };
         self.tables.has_schema(name).then(|| Arc::new(schema()) as Arc<dyn SchemaProvider>)
     }

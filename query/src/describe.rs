@@ -16,6 +16,7 @@ use crate::catalog::{Catalog, Tables};
 use crate::engine::QueryRequest;
 use crate::error::QueryError;
 use crate::parameters::{self, Found};
+use crate::postgres;
 use crate::resolve;
 use crate::run::Shared;
 use crate::session;
@@ -58,6 +59,9 @@ pub(crate) async fn describe(shared: &Shared, request: &QueryRequest) -> Result<
     if let Some(ast) = statement::ast(&mut tree) {
         parameters::bind_known(ast, &declared)?;
     }
+    if request.session.is_some() {
+        postgres::name_columns(&mut tree);
+    }
     let tables = Arc::new(Tables::new(shared.storage.tables()));
     let schema = resolve::default_schema(request.default_schema.as_deref(), &tables);
     let mut of_columns = HashMap::new();
@@ -72,18 +76,34 @@ pub(crate) async fn describe(shared: &Shared, request: &QueryRequest) -> Result<
             }
         }
     };
-    let catalog = Catalog { tables: Arc::clone(&tables), snapshots: Arc::default() };
-    let state = session::of_statement(&shared.template, catalog, &schema);
-    let plan = Planning { shared, state: &state, tables: &tables, schema: &schema };
-    let (plan, guess) = plan.with_guesses(query, count).await?;
+    let catalog =
+        Catalog { tables: Arc::clone(&tables), snapshots: Arc::default(), postgres: Arc::clone(&shared.postgres) };
+    let state = session::of_statement(&shared.template, catalog, &schema, request.session.as_deref(), &query);
+    let state = state.map_err(|error| plan_error(shared, &error))?;
+    let planning = Planning { shared, state: &state, tables: &tables, schema: &schema };
+    let (mut plan, guess) = planning.with_guesses(&query, count).await?;
     // One that has two types in two places is text, which can become both.
     let mut found = plan.get_parameter_types().unwrap_or_default();
-    if let Some(guess) = guess {
+    if let Some(guess) = &guess {
         for number in 1..=count {
             found.entry(format!("${number}")).or_insert_with(|| Some(guess.clone()));
         }
     }
     found.extend(of_columns.into_iter().map(|(name, data_type)| (name, Some(data_type))));
+    // What nothing is known of is text, in the columns too.
+    let is_unknown =
+        |number: usize| declared[number - 1].is_none() && !matches!(found.get(&format!("${number}")), Some(Some(_)));
+    if guess.is_none() && (1..=count).any(is_unknown) {
+        let text = ScalarValue::Utf8(None);
+        let texts: Vec<_> = (1..=count).map(|number| is_unknown(number).then_some(&text)).collect();
+        let mut typed = query;
+        if let Some(ast) = statement::ast(&mut typed) {
+            parameters::bind_known(ast, &texts)?;
+        }
+        if let Ok(typed) = planning.plan(typed).await {
+            plan = typed;
+        }
+    }
     let columns = answers.then(|| columns(&plan));
     Ok(Description { parameters: types(&found), columns })
 }
@@ -99,7 +119,7 @@ impl Planning<'_> {
     /// The plan of `query`, and what was taken for its parameters of unknown type, if it needed that.
     async fn with_guesses(
         &self,
-        query: DfStatement,
+        query: &DfStatement,
         count: usize,
     ) -> Result<(LogicalPlan, Option<DataType>), QueryError> {
         let error = match self.plan(query.clone()).await {

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::describe::{self, Description};
 use crate::error::{Limits, QueryError, tidy};
+use crate::postgres::{self, ClientSession};
 use crate::rows::{Rows, Started};
 use crate::run::{Counters, Shared, panic_message, run};
 use crate::session;
@@ -75,6 +76,8 @@ pub struct QueryRequest {
     pub access: Access,
     /// Go on without shards that are damaged, and say which ([`Rows::left_out`]). Only for statements that read.
     pub skip_damaged: bool,
+    /// The session of a client of PostgreSQL, for its functions; it sees `information_schema` as there.
+    pub session: Option<Arc<ClientSession>>,
 }
 
 /// What a statement may do.
@@ -96,6 +99,7 @@ impl QueryRequest {
             default_schema: None,
             access: Access::Read,
             skip_damaged: false,
+            session: None,
         }
     }
 }
@@ -175,9 +179,11 @@ impl QueryEngine {
             .map_err(|error| QueryError::Internal(format!("start query threads: {error}")))?;
         let concurrent_max = config.concurrent_max.clamp(1, Semaphore::MAX_PERMITS);
         let template = session::template(environment, threads, config.memory_bytes_max).map_err(internal)?;
+        let postgres = postgres::catalog(&storage).map_err(internal)?;
         let shared = Shared {
             storage,
             template,
+            postgres,
             shards,
             limits: Limits { memory_bytes: config.memory_bytes_max, spill_bytes: session::SPILL_BYTES_MAX },
             timeout: config.timeout,

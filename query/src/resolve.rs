@@ -27,6 +27,7 @@ use storage::{Column, TableInfo};
 use crate::catalog::{CATALOG, INFORMATION_SCHEMA, SYSTEM, Tables, unaliased};
 use crate::error::{QueryError, tidy};
 use crate::names;
+use crate::postgres::PG_CATALOG;
 use crate::statement::ast;
 
 /// The schema of unqualified names that a request asks for.
@@ -119,7 +120,7 @@ pub(crate) fn column<'a>(column: &Ident, table: &'a TableInfo) -> Result<&'a Col
 
 /// Schemas whose tables statements only read.
 fn check_schema(schema: &str) -> Result<(), QueryError> {
-    if [SYSTEM, INFORMATION_SCHEMA].contains(&schema) {
+    if [SYSTEM, INFORMATION_SCHEMA, PG_CATALOG].contains(&schema) {
         return Err(QueryError::Plan(format!("tables of schema {schema} are the server's own and can only be read")));
     }
     Ok(())
@@ -287,7 +288,7 @@ fn read(
         resolve_table_references(statement, true).map_err(|error| QueryError::Plan(tidy(&error.strip_backtrace())))?;
     references
         .iter()
-        .filter(|reference| reference.schema().unwrap_or(default_schema) != INFORMATION_SCHEMA)
+        .filter(|reference| ![INFORMATION_SCHEMA, PG_CATALOG].contains(&reference.schema().unwrap_or(default_schema)))
         .filter(|reference| !defined.functions.contains(reference.table()))
         .map(|reference| table_of(reference, tables, default_schema))
         .collect()

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use datafusion::catalog::SchemaProvider;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
@@ -35,6 +36,7 @@ use crate::change::Progress;
 use crate::damage;
 use crate::engine::{Access, QueryRequest};
 use crate::error::{Limits, QueryError};
+use crate::postgres::{self, ClientSession};
 use crate::provider::ShardTable;
 use crate::reader::{OpenShards, ShardReaders};
 use crate::resolve;
@@ -56,6 +58,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Shared {
     pub(crate) storage: Arc<Storage>,
     pub(crate) template: SessionState,
+    /// `pg_catalog`.
+    pub(crate) postgres: Arc<dyn SchemaProvider>,
     pub(crate) shards: Arc<dyn ObjectStore>,
     pub(crate) limits: Limits,
     pub(crate) timeout: Duration,
@@ -105,7 +109,8 @@ pub(crate) async fn run(
     let open = Arc::new(OpenShards::default());
     let progress = Progress::default();
     let outcome = {
-        let statement = Run { shared: &shared, open: &open, progress: &progress };
+        let session = request.session.clone();
+        let statement = Run { shared: &shared, open: &open, progress: &progress, session };
         let work = async {
             match AssertUnwindSafe(statement.run(request, &mut reply)).catch_unwind().await {
                 Ok(outcome) => outcome,
@@ -151,6 +156,7 @@ pub(crate) struct Run<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     open: &'a Arc<OpenShards>,
     pub(crate) progress: &'a Progress,
+    session: Option<Arc<ClientSession>>,
 }
 
 impl Run<'_> {
@@ -230,11 +236,22 @@ impl Run<'_> {
         schema: &str,
         damaged: Option<&[ShardDamage]>,
     ) -> Result<Batches, QueryError> {
+        if self.session.is_some() {
+            postgres::name_columns(&mut statement);
+        }
         let names = resolve::resolve(&mut statement, tables, schema)?;
         let (snapshots, left_out) = self.snapshots(names, tables, damaged).await?;
-        let catalog = Catalog { tables: Arc::clone(tables), snapshots: Arc::new(snapshots) };
-        let state = session::of_statement(&self.shared.template, catalog, schema);
-        match start(&state, statement).await {
+        let catalog = Catalog {
+            tables: Arc::clone(tables),
+            snapshots: Arc::new(snapshots),
+            postgres: Arc::clone(&self.shared.postgres),
+        };
+        let state = session::of_statement(&self.shared.template, catalog, schema, self.session.as_deref(), &statement);
+        let rest = match state {
+            Ok(state) => start(&state, statement).await,
+            Err(error) => Err(error),
+        };
+        match rest {
             Ok(rest) => Ok(Batches { first: None, rest, left_out }),
             Err(error) => Err(self.explain(error).await),
         }

@@ -19,10 +19,13 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::object_store::ObjectStore;
 use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::Statement as Ast;
 use model::name::PUBLIC;
 
 use crate::catalog::{CATALOG, Catalog};
 use crate::functions;
+use crate::postgres::{self, ClientSession};
 
 /// Where the shards are, for DataFusion alone.
 pub(crate) const SHARDS_URL: &str = "eden://tables";
@@ -90,7 +93,7 @@ pub(crate) fn environment(
 /// The state that every statement's is a copy of.
 ///
 /// # Errors
-/// Functions that cannot be registered: a bug.
+/// Functions that cannot be registered or made: a bug.
 pub(crate) fn template(
     environment: Arc<RuntimeEnv>,
     threads: usize,
@@ -110,17 +113,29 @@ pub(crate) fn template(
     let builder = SessionStateBuilder::new_with_default_features().with_config(config).with_runtime_env(environment);
     let mut state = functions::with_rules(builder).build();
     functions::register(&mut state)?;
-    Ok(state)
+    postgres::install(state)
 }
 
 /// The state for one statement.
-pub(crate) fn of_statement(template: &SessionState, catalog: Catalog, default_schema: &str) -> SessionState {
+pub(crate) fn of_statement(
+    template: &SessionState,
+    catalog: Catalog,
+    default_schema: &str,
+    session: Option<&ClientSession>,
+    statement: &DfStatement,
+) -> Result<SessionState, DataFusionError> {
     let mut state = template.clone();
     state.register_catalog_list(Arc::new(catalog));
     default_schema.clone_into(&mut state.config_mut().options_mut().catalog.default_schema);
     // Now is when the statement started, for all of it.
     state.mark_start_execution();
-    state
+    if let Some(session) = session {
+        postgres::enter(&mut state, session)?;
+        if matches!(statement, DfStatement::Statement(ast) if matches!(**ast, Ast::Query(_))) {
+            postgres::use_information_schema(&mut state);
+        }
+    }
+    Ok(state)
 }
 
 #[cfg(test)]

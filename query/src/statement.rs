@@ -16,6 +16,7 @@ use crate::error::{QueryError, tidy};
 use crate::functions::asof;
 use crate::nesting::{self, DEPTH_MAX};
 use crate::parameters;
+use crate::postgres;
 
 /// What runs here, for errors that refuse something else.
 const SUPPORTED: &str = "SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW TABLES, SHOW COLUMNS, SHOW <setting>, \
@@ -123,6 +124,10 @@ pub(crate) fn parse_tree(sql: &str) -> Result<Parsed, QueryError> {
         Some(token) if is_word(token, "TABLE") => select_all(&mut tokens, first),
         _ => {}
     }
+    if let Some(statement) = postgres::parse(sql, &tokens) {
+        return Ok(Parsed::Tree(statement));
+    }
+    let names_session = postgres::names_session(&tokens);
     let mut statements = DFParserBuilder::new(tokens)
         .with_dialect(&dialect)
         .build()
@@ -139,7 +144,7 @@ pub(crate) fn parse_tree(sql: &str) -> Result<Parsed, QueryError> {
         return Err(QueryError::Syntax { message: "the statement is empty".into(), line: 1, column: 1 });
     };
     asof::nest(&mut statement);
-    Ok(Parsed::Tree(statement))
+    Ok(Parsed::Tree(if names_session { postgres::rewritten(statement) } else { statement }))
 }
 
 /// Checks a statement.

@@ -287,7 +287,9 @@ impl Eden {
                 command.env_remove(name);
             }
         }
-        command.env("EDEN_HTTP_LISTEN", "127.0.0.1:0").env("EDEN_MQTT_LISTEN", "127.0.0.1:0");
+        for listen in ["EDEN_HTTP_LISTEN", "EDEN_MQTT_LISTEN", "EDEN_POSTGRES_LISTEN"] {
+            command.env(listen, "127.0.0.1:0");
+        }
         command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         command
     }

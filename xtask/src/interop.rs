@@ -11,6 +11,7 @@ mod expected;
 mod influx;
 mod mqtt;
 mod otlp;
+mod postgres;
 mod prometheus;
 mod s3;
 mod slt;
@@ -50,6 +51,7 @@ const PARTS: &[Part] = &[
     ("mqtt", mqtt::stock_clients_publish),
     ("brokers", |_| brokers::messages_of_a_broker_survive()),
     ("otlp", otlp::exporters_write),
+    ("postgres", |_| postgres::stock_clients_query()),
     ("prometheus", |_| prometheus::prometheus_writes()),
     ("sparkplug", |_| sparkplug::edge_nodes_are_understood()),
     ("s3", s3::tables_in_s3),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use settings::{ConfigError, Configuration, Others, Part, Section as _, Setting, Value, quoted, text};
 
-use super::{BrokerSection, Config, Http, Ingest, Mqtt, MqttRule, Process, Query, StorageSection};
+use super::{BrokerSection, Config, Http, Ingest, Mqtt, MqttRule, Postgres, Process, Query, StorageSection};
 use crate::mqtt::topic::{Topics, is_filter};
 
 /// MQTT topic filters.
@@ -83,6 +83,7 @@ impl Configuration for Config {
         Mqtt::NAME,
         MqttRule::NAME,
         BrokerSection::NAME,
+        Postgres::NAME,
         Ingest::NAME,
         StorageSection::NAME,
         Query::NAME,
@@ -95,6 +96,7 @@ impl Configuration for Config {
             Mqtt::NAME => Part::section(&mut self.mqtt),
             MqttRule::NAME => Part::checked_list(&mut self.mqtt_rules, MqttRule::check),
             BrokerSection::NAME => Part::list(&mut self.brokers),
+            Postgres::NAME => Part::section(&mut self.postgres),
             Ingest::NAME => Part::section(&mut self.ingest),
             StorageSection::NAME => Part::section(&mut self.storage),
             Query::NAME => Part::section(&mut self.query),

@@ -15,6 +15,7 @@ pub fn show(config: &Config) -> String {
     for broker in &config.brokers {
         show_list_item(&mut out, broker);
     }
+    show_section(&mut out, &config.postgres);
     show_section(&mut out, &config.ingest);
     show_section(&mut out, &config.storage);
     show_section(&mut out, &config.query);

@@ -24,6 +24,7 @@ fn bind() -> Setup {
     let mut config = Config::default();
     config.http.listen = "127.0.0.1:0".into();
     config.mqtt.listen = "127.0.0.1:0".into();
+    config.postgres.listen = "127.0.0.1:0".into();
     config.storage.data = dir.path().join("data");
     let mut surroundings = Surroundings::system();
     let (disk, faults) = FaultDisk::new(surroundings.disk);

@@ -14,6 +14,7 @@ mod life;
 mod mqtt;
 mod mqtt_command;
 mod otlp;
+mod postgres;
 mod process;
 mod prometheus;
 mod quarantine;

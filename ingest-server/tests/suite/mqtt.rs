@@ -93,6 +93,7 @@ impl Setup {
         let mut config = Config::default();
         config.http.listen = "127.0.0.1:0".into();
         config.mqtt.listen = "127.0.0.1:0".into();
+        config.postgres.listen = "127.0.0.1:0".into();
         config.storage.data = dir.path().join("data");
         set(&mut config);
         let mut surroundings = Surroundings::system();

@@ -91,7 +91,7 @@ async fn a_statement_is_described_without_being_run() {
             Some(vec![DataType::Int64]),
         ),
         ("SELECT n FROM env LIMIT $1", vec![], vec![DataType::Int64], Some(vec![DataType::Int64])),
-        ("SELECT $1", vec![], vec![DataType::Utf8], Some(vec![DataType::Utf8])),
+        ("SELECT $1", vec![], vec![DataType::Utf8], Some(vec![DataType::Utf8View])),
         ("SELECT $1", vec![ScalarValue::Int32(None)], vec![DataType::Int32], Some(vec![DataType::Int32])),
         ("SELECT 1 UNION ALL SELECT 1.5", vec![], vec![], Some(vec![DataType::Float64])),
         ("EXPLAIN SELECT n FROM env", vec![], vec![], Some(vec![DataType::Utf8, DataType::Utf8])),
