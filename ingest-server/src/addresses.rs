@@ -23,6 +23,9 @@ pub struct Addresses {
     /// Host and port of the listener of PostgreSQL's protocol; absent if it is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<String>,
+    /// Host and port of the gRPC listener; absent if it is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<String>,
 }
 
 /// The file's path in the data folder `data`.
@@ -32,9 +35,14 @@ pub fn path(data: &Path) -> PathBuf {
 
 impl Addresses {
     /// Of a server that listens there.
-    pub fn new(http: SocketAddr, mqtt: Option<SocketAddr>, postgres: Option<SocketAddr>) -> Self {
+    pub fn new(
+        http: SocketAddr,
+        mqtt: Option<SocketAddr>,
+        postgres: Option<SocketAddr>,
+        grpc: Option<SocketAddr>,
+    ) -> Self {
         let text = |address: SocketAddr| address.to_string();
-        Addresses { http: http.to_string(), mqtt: mqtt.map(text), postgres: postgres.map(text) }
+        Addresses { http: http.to_string(), mqtt: mqtt.map(text), postgres: postgres.map(text), grpc: grpc.map(text) }
     }
 
     /// Reads the file of `data` on this machine's disk; `None` if there is none or it is not one of ours.
@@ -109,7 +117,7 @@ mod tests {
     #[test]
     fn a_stale_file_is_gone_and_another_servers_file_comes_back() {
         let dir = tempfile::tempdir().unwrap();
-        let addresses = Addresses { http: "127.0.0.1:4200".into(), mqtt: None, postgres: None };
+        let addresses = Addresses { http: "127.0.0.1:4200".into(), mqtt: None, postgres: None, grpc: None };
         addresses.write(&LocalDisk, dir.path()).unwrap();
         assert_eq!(fs::read_to_string(path(dir.path())).unwrap(), "{\"http\":\"127.0.0.1:4200\"}\n");
 
@@ -125,10 +133,12 @@ mod tests {
         let all = Addresses {
             mqtt: Some("127.0.0.1:1883".into()),
             postgres: Some("127.0.0.1:5432".into()),
+            grpc: Some("127.0.0.1:4300".into()),
             ..Addresses::read(dir.path()).unwrap_or(Addresses {
                 http: "127.0.0.1:4200".into(),
                 mqtt: None,
                 postgres: None,
+                grpc: None,
             })
         };
         all.write(&LocalDisk, dir.path()).unwrap();

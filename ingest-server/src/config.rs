@@ -77,6 +77,16 @@ section! {
 }
 
 section! {
+    /// The gRPC listener: Arrow Flight SQL for ADBC, and for clients of InfluxDB 3.
+    "grpc" Grpc {
+        /// Address and port to listen on; an empty text switches it off. Port 0 takes a free one; it
+        /// is logged and written to `addresses.json`. There are no users and passwords yet: listen on
+        /// other addresses than this machine's own in a trusted network only.
+        listen: String = "127.0.0.1:4300".into(),
+    }
+}
+
+section! {
     /// The listener of PostgreSQL's protocol: SQL for psql, drivers and dashboards.
     "postgres" Postgres {
         /// Address and port to listen on; an empty text switches it off. Port 0 takes a free one; it
@@ -209,6 +219,8 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// `[postgres]`
     pub postgres: Postgres,
+    /// `[grpc]`
+    pub grpc: Grpc,
     /// `[[mqtt.broker]]`
     pub brokers: Vec<BrokerSection>,
     /// `[[mqtt.rule]]`

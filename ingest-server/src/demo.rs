@@ -126,6 +126,7 @@ fn take_free_ports(config: &mut Config) -> Vec<String> {
         (&mut config.http.listen, default.http.listen),
         (&mut config.mqtt.listen, default.mqtt.listen),
         (&mut config.postgres.listen, default.postgres.listen),
+        (&mut config.grpc.listen, default.grpc.listen),
     ];
     let take = |(listen, default): (&mut String, String)| match TcpListener::bind(listen.as_str()) {
         Err(e) if *listen == default && e.kind() == io::ErrorKind::AddrInUse => {

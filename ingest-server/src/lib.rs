@@ -15,6 +15,7 @@
 //! config.http.listen = "127.0.0.1:0".into();
 //! config.mqtt.listen = "127.0.0.1:0".into();
 //! config.postgres.listen = "127.0.0.1:0".into();
+//! config.grpc.listen = "127.0.0.1:0".into();
 //! let mut server = Server::bind(config).await?;
 //! server.open().await?;
 //! println!("http://{}", server.http_addr());
@@ -35,6 +36,7 @@ pub mod config;
 pub mod connections;
 pub mod demo;
 pub mod failure;
+mod flight;
 pub mod http;
 pub mod metrics;
 pub mod mqtt;

@@ -28,7 +28,7 @@ use crate::connections::ConnectionsTable;
 use crate::failure::Failure;
 use crate::mqtt::sessions::Sessions;
 use crate::sources::SourcesTable;
-use crate::{brokers, http, mqtt, postgres};
+use crate::{brokers, flight, http, mqtt, postgres};
 
 /// How long statements that nobody waits for any more may take to end.
 const QUERY_GRACE: Duration = Duration::from_secs(1);
@@ -69,11 +69,13 @@ pub struct Server {
     http_addr: SocketAddr,
     mqtt_addr: Option<SocketAddr>,
     postgres_addr: Option<SocketAddr>,
+    grpc_addr: Option<SocketAddr>,
     connections: TaskTracker,
     stop: CancellationToken,
     accepting: JoinHandle<()>,
     accepting_mqtt: Option<JoinHandle<()>>,
     accepting_postgres: Option<JoinHandle<()>>,
+    accepting_grpc: Option<JoinHandle<()>>,
     stale: Option<Stale>,
 }
 
@@ -112,6 +114,10 @@ impl Server {
             "" => None,
             address => Some(listen(address, "postgres", "5432").await?),
         };
+        let grpc = match &*config.grpc.listen {
+            "" => None,
+            address => Some(listen(address, "grpc", "4300").await?),
+        };
         let app = App::new(config, Arc::clone(&surroundings.clock), Arc::clone(&surroundings.panics));
         let app = app.map_err(Failure::usage)?;
         let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -125,17 +131,22 @@ impl Server {
         let accepting_postgres = postgres.map(|(listener, _)| {
             connections.spawn(postgres::accept(listener, Arc::clone(&app), connections.clone(), stop.clone()))
         });
+        let grpc_addr = grpc.as_ref().map(|(_, addr)| *addr);
+        let accepting_grpc =
+            grpc.map(|(listener, _)| connections.spawn(flight::accept(listener, Arc::clone(&app), stop.clone())));
         Ok(Server {
             app,
             surroundings,
             http_addr,
             mqtt_addr,
             postgres_addr,
+            grpc_addr,
             connections,
             stop,
             accepting,
             accepting_mqtt,
             accepting_postgres,
+            accepting_grpc,
             stale: Some(stale),
         })
     }
@@ -160,15 +171,15 @@ impl Server {
             stale.forget();
         }
         let data = &self.app.config.storage.data;
-        Addresses::new(self.http_addr, self.mqtt_addr, self.postgres_addr)
+        Addresses::new(self.http_addr, self.mqtt_addr, self.postgres_addr, self.grpc_addr)
             .write(&*self.surroundings.disk, data)
             .map_err(|e| unusable(data, &e))?;
         self.app.enter(Phase::Ready(parts));
         brokers::spawn(&self.app, &self.surroundings.rng, &self.connections, &self.stop);
         let version = env!("CARGO_PKG_VERSION");
         let shown = |addr: Option<SocketAddr>| addr.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
-        let (mqtt, postgres) = (shown(self.mqtt_addr), shown(self.postgres_addr));
-        tracing::info!(version, http = %self.http_addr, %mqtt, %postgres, data = %data.display(), "ready");
+        let (mqtt, postgres, grpc) = (shown(self.mqtt_addr), shown(self.postgres_addr), shown(self.grpc_addr));
+        tracing::info!(version, http = %self.http_addr, %mqtt, %postgres, %grpc, data = %data.display(), "ready");
         Ok(())
     }
 
@@ -187,6 +198,11 @@ impl Server {
         self.postgres_addr
     }
 
+    /// Where gRPC listens; `None` if it is off.
+    pub fn grpc_addr(&self) -> Option<SocketAddr> {
+        self.grpc_addr
+    }
+
     /// What the request handlers share.
     pub fn app(&self) -> &Arc<App> {
         &self.app
@@ -202,6 +218,7 @@ impl Server {
             _ = &mut self.accepting => {}
             () = died(&mut self.accepting_mqtt) => {}
             () = died(&mut self.accepting_postgres) => {}
+            () = died(&mut self.accepting_grpc) => {}
         }
     }
 
@@ -376,6 +393,7 @@ fn cannot_listen(listen: &str, section: &str, port: &str, error: &io::Error) -> 
     let off = match section {
         "mqtt" => ", an empty text switches MQTT off",
         "postgres" => ", an empty text switches PostgreSQL's protocol off",
+        "grpc" => ", an empty text switches Flight SQL off",
         _ => "",
     };
     Failure::usage(match error.kind() {

@@ -287,7 +287,7 @@ impl Eden {
                 command.env_remove(name);
             }
         }
-        for listen in ["EDEN_HTTP_LISTEN", "EDEN_MQTT_LISTEN", "EDEN_POSTGRES_LISTEN"] {
+        for listen in ["EDEN_HTTP_LISTEN", "EDEN_MQTT_LISTEN", "EDEN_POSTGRES_LISTEN", "EDEN_GRPC_LISTEN"] {
             command.env(listen, "127.0.0.1:0");
         }
         command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use settings::{ConfigError, Configuration, Others, Part, Section as _, Setting, Value, quoted, text};
 
-use super::{BrokerSection, Config, Http, Ingest, Mqtt, MqttRule, Postgres, Process, Query, StorageSection};
+use super::{BrokerSection, Config, Grpc, Http, Ingest, Mqtt, MqttRule, Postgres, Process, Query, StorageSection};
 use crate::mqtt::topic::{Topics, is_filter};
 
 /// MQTT topic filters.
@@ -84,6 +84,7 @@ impl Configuration for Config {
         MqttRule::NAME,
         BrokerSection::NAME,
         Postgres::NAME,
+        Grpc::NAME,
         Ingest::NAME,
         StorageSection::NAME,
         Query::NAME,
@@ -97,6 +98,7 @@ impl Configuration for Config {
             MqttRule::NAME => Part::checked_list(&mut self.mqtt_rules, MqttRule::check),
             BrokerSection::NAME => Part::list(&mut self.brokers),
             Postgres::NAME => Part::section(&mut self.postgres),
+            Grpc::NAME => Part::section(&mut self.grpc),
             Ingest::NAME => Part::section(&mut self.ingest),
             StorageSection::NAME => Part::section(&mut self.storage),
             Query::NAME => Part::section(&mut self.query),

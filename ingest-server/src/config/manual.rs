@@ -16,6 +16,7 @@ pub fn show(config: &Config) -> String {
         show_list_item(&mut out, broker);
     }
     show_section(&mut out, &config.postgres);
+    show_section(&mut out, &config.grpc);
     show_section(&mut out, &config.ingest);
     show_section(&mut out, &config.storage);
     show_section(&mut out, &config.query);

@@ -152,7 +152,10 @@ fn the_demo_stores_ten_sensors_and_continues_when_run_again() {
     let dir = TempDir::new().unwrap();
     let demo = || {
         let mut command = command(dir.path(), &["demo", "--for", "2s"]);
-        command.env("EDEN_HTTP_LISTEN", "127.0.0.1:0").env("EDEN_POSTGRES_LISTEN", "127.0.0.1:0");
+        command
+            .env("EDEN_HTTP_LISTEN", "127.0.0.1:0")
+            .env("EDEN_POSTGRES_LISTEN", "127.0.0.1:0")
+            .env("EDEN_GRPC_LISTEN", "127.0.0.1:0");
         run_with(command, "")
     };
     let first = demo();
@@ -211,7 +214,10 @@ fn a_place_for_tables_that_cannot_be_one_is_a_line_that_says_why_and_exit_code_2
     let check = |tables: &str, environment: &[(&str, &str)], why: &str| {
         for arguments in [&["serve", "--data", "data"][..], &["check", "--data", "data"]] {
             let mut command = command(dir.path(), arguments);
-            command.env("EDEN_HTTP_LISTEN", "127.0.0.1:0").env("EDEN_POSTGRES_LISTEN", "127.0.0.1:0");
+            command
+                .env("EDEN_HTTP_LISTEN", "127.0.0.1:0")
+                .env("EDEN_POSTGRES_LISTEN", "127.0.0.1:0")
+                .env("EDEN_GRPC_LISTEN", "127.0.0.1:0");
             command.env("EDEN_STORAGE_TABLES", tables);
             command.envs(environment.iter().copied());
             let ran = run_with(command, "");

@@ -25,6 +25,7 @@ fn bind() -> Setup {
     config.http.listen = "127.0.0.1:0".into();
     config.mqtt.listen = "127.0.0.1:0".into();
     config.postgres.listen = "127.0.0.1:0".into();
+    config.grpc.listen = "127.0.0.1:0".into();
     config.storage.data = dir.path().join("data");
     let mut surroundings = Surroundings::system();
     let (disk, faults) = FaultDisk::new(surroundings.disk);

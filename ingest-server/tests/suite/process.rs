@@ -30,7 +30,7 @@ pub(crate) fn command(dir: &Path, args: &[&str]) -> Command {
     }
     // The default port is one for a machine, and tests run side by side.
     command.env("EDEN_MQTT_LISTEN", "127.0.0.1:0");
-    command.env("EDEN_POSTGRES_LISTEN", "127.0.0.1:0");
+    command.env("EDEN_POSTGRES_LISTEN", "127.0.0.1:0").env("EDEN_GRPC_LISTEN", "127.0.0.1:0");
     command
 }
 

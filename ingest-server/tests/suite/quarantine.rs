@@ -27,6 +27,7 @@ impl Setup {
         config.http.listen = "127.0.0.1:0".into();
         config.mqtt.listen = "127.0.0.1:0".into();
         config.postgres.listen = "127.0.0.1:0".into();
+        config.grpc.listen = "127.0.0.1:0".into();
         config.storage.data = dir.path().join("data");
         let runtime = Runtime::new().unwrap();
         let mut server = runtime.block_on(Server::bind(config)).unwrap();

@@ -389,12 +389,13 @@ fn the_listener_can_be_off_and_topics_can_be_set() {
     config.http.listen = "127.0.0.1:0".into();
     config.mqtt.listen = String::new();
     config.postgres.listen = String::new();
+    config.grpc.listen = String::new();
     config.storage.data = dir.path().join("data");
     let mut server = setup.runtime.block_on(ingest_server::serve::Server::bind(config)).unwrap();
     assert_eq!(server.mqtt_addr(), None);
     setup.runtime.block_on(server.open()).unwrap();
     let addresses = ingest_server::addresses::Addresses::read(&dir.path().join("data")).unwrap();
-    assert_eq!((addresses.mqtt, addresses.postgres), (None, None));
+    assert_eq!((addresses.mqtt, addresses.postgres, addresses.grpc), (None, None, None));
     setup.runtime.block_on(server.stop()).unwrap();
 }
 
@@ -406,6 +407,7 @@ fn a_taken_port_is_refused_before_anything_is_opened() {
     config.http.listen = "127.0.0.1:0".into();
     config.mqtt.listen = setup.mqtt.to_string();
     config.postgres.listen = String::new();
+    config.grpc.listen = String::new();
     config.storage.data = dir.path().join("data");
     let failure = setup.runtime.block_on(ingest_server::serve::Server::bind(config)).err().unwrap();
     assert!(matches!(failure, ingest_server::failure::Failure::Usage(_)), "{failure}");
