@@ -53,8 +53,9 @@ pub(super) fn parse(function: &str, value: &ScalarValue, unit: TimeUnit) -> Resu
         ScalarValue::IntervalYearMonth(Some(months)) => IntervalMonthDayNanoType::make_value(*months, 0, 0),
         ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
             match parse_interval_month_day_nano(&spaced(text)) {
-                Ok(interval) => interval,
-                Err(_) => {
+                // A number alone would be months.
+                Ok(interval) if text.contains(char::is_alphabetic) => interval,
+                _ => {
                     return plan_err!("{function}: the first argument, '{text}', is no interval such as '5 minutes'");
                 }
             }
