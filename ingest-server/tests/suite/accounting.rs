@@ -15,7 +15,7 @@ use crate::mqtt::Setup;
 use crate::process::{Answer, get, post};
 use crate::{arrow as streams, prometheus};
 
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "write_lp",
     "write_v2",
     "write_v1",
@@ -26,6 +26,7 @@ const SOURCES: [&str; 10] = [
     "mqtt",
     "broker",
     "quarantine_replay",
+    "copy",
 ];
 const RESULTS: [&str; 4] = ["stored", "duplicate", "quarantined", "refused"];
 /// Beyond what any table takes, in milliseconds.

