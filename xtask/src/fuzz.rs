@@ -188,7 +188,7 @@ fn keep(name: &str, binary: &Path, work: &Path, corpus: &Path) -> Outcome {
     }
     fs::create_dir_all(&merged).map_err(failed)?;
     let merge = Command::new(binary)
-        .args(["-set_cover_merge=1"])
+        .args(["-merge=1"])
         .args([&merged, &corpus.to_path_buf(), &work.to_path_buf()])
         .output();
     let merge = merge.map_err(failed)?;
