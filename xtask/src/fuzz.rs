@@ -187,10 +187,8 @@ fn keep(name: &str, binary: &Path, work: &Path, corpus: &Path) -> Outcome {
         fs::remove_dir_all(&merged).map_err(failed)?;
     }
     fs::create_dir_all(&merged).map_err(failed)?;
-    let merge = Command::new(binary)
-        .args(["-merge=1"])
-        .args([&merged, &corpus.to_path_buf(), &work.to_path_buf()])
-        .output();
+    let merge =
+        Command::new(binary).args(["-merge=1"]).args([&merged, &corpus.to_path_buf(), &work.to_path_buf()]).output();
     let merge = merge.map_err(failed)?;
     if !merge.status.success() {
         return Err(format!("{name}: merge: {}\n{}", merge.status, String::from_utf8_lossy(&merge.stderr)));
