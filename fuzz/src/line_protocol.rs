@@ -1,8 +1,7 @@
 //! Lines against the crate `influxdb-line-protocol`, and what holds of every body.
 
 use compare::Outcome;
-use decode::line_protocol::{Precision, parse};
-use model::FieldValues;
+use decode::line_protocol::parse;
 
 use crate::memory::within;
 
@@ -23,19 +22,30 @@ pub fn check(body: &[u8]) {
         if line.starts_with('\u{feff}') || line.starts_with("# eden ") {
             continue;
         }
-        if has_decimals(line) {
-            assert_eq!(compare::theirs(line), Outcome::Refused, "{line:?}");
-        } else {
-            assert_eq!(compare::ours(line), compare::theirs(line), "{line:?}");
+        let (ours, theirs) = (compare::ours(line), compare::theirs(line));
+        if ours != theirs {
+            // A value that the crate does not know, also of a field that stands there once more and is no decimal then.
+            let plain = without_decimals(line);
+            let is_for_decimals = plain != line
+                && theirs == Outcome::Refused
+                && matches!((&ours, compare::theirs(&plain)), (Outcome::Reading(_), Outcome::Reading(_)));
+            assert!(is_for_decimals, "{line:?}: {ours:?}, and the crate {theirs:?}");
         }
     }
 }
 
-/// Whether a line has a value that the crate does not know.
-fn has_decimals(line: &str) -> bool {
-    let decoded = compare::parse_as(Precision::Microsecond, line.as_bytes());
-    let mut fields = decoded.batches.iter().flat_map(|batch| &batch.fields);
-    fields.any(|field| matches!(field.values, FieldValues::Decimal { .. }))
+/// The line with decimals as plain numbers: `1.5d` is `1.5`.
+fn without_decimals(line: &str) -> String {
+    let (mut plain, mut last) = (String::with_capacity(line.len()), ' ');
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        let ends = chars.peek().is_none_or(|next| matches!(next, ',' | ' ' | '\r'));
+        if c != 'd' || !ends || !last.is_ascii_digit() {
+            plain.push(c);
+        }
+        last = c;
+    }
+    plain
 }
 
 /// The body as a whole.

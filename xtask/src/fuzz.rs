@@ -30,6 +30,8 @@ const MEMORY_MB_MAX: &str = "1024";
 const INPUT_BYTES_MAX: &str = "8192";
 /// A target's corpus may have so many bytes in the repository.
 const CORPUS_BYTES_MAX: u64 = 200_000;
+/// And so many inputs beside those that have a name: the shortest ones.
+const CORPUS_INPUTS_MAX: usize = 150;
 /// What CI gives each target.
 const IN_CI: Duration = Duration::from_secs(10);
 const IN_SOAK: Duration = Duration::from_secs(15 * 60);
@@ -146,8 +148,12 @@ fn target(name: &str, binary: &Path, time: Duration, keeps: bool) -> Result<Sear
     let corpus = root().join("fuzz/corpus").join(name);
     let work = target_dir()?.join("found").join(name);
     let failed = |e: std::io::Error| format!("{}: {e}", work.display());
+    // Each search begins with the committed corpus; what another one found and nobody kept only takes time.
+    if work.exists() {
+        fs::remove_dir_all(&work).map_err(failed)?;
+    }
     fs::create_dir_all(&work).map_err(failed)?;
-    let findings = format!("{}/finding-", work.display());
+    let findings = format!("{}-finding-", work.display());
     let output = Command::new(binary)
         .arg(format!("-max_total_time={}", time.as_secs()))
         .arg(format!("-timeout={RUN_SECONDS_MAX}"))
@@ -193,6 +199,7 @@ fn keep(name: &str, binary: &Path, work: &Path, corpus: &Path) -> Outcome {
         inputs.push((fs::metadata(&path).map_err(failed)?.len(), path));
     }
     inputs.sort();
+    inputs.truncate(CORPUS_INPUTS_MAX);
     let mut bytes = 0;
     inputs.retain(|(len, _)| {
         bytes += len;
