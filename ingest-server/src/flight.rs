@@ -4,7 +4,8 @@
 //! Does not: plan or run anything (`query` does).
 //!
 //! Invariants
-//!  1. A statement runs when its rows are fetched, not when they are asked about; its rows come once.
+//!  1. A query runs when its rows are fetched. A statement without rows is carried out when a client asks what it will
+//!     answer: clients fetch late or not at all what they expect no rows of.
 //!  2. What clients may leave behind is bounded: prepared statements by number and age, requests by size.
 //!
 //! Sources: <https://arrow.apache.org/docs/format/FlightSql.html>; arrow-flight 59.3.

@@ -1,6 +1,7 @@
 //! `eden sql`: statements from the command line, a file or a prompt; rows as a table or for other programs.
 
 mod outcome;
+mod prompt;
 mod statements;
 mod table;
 
@@ -24,7 +25,7 @@ pub fn run(client: &Client, query: Option<&str>, format: Format) -> Result<(), F
             statements.extend(splitter.finish());
             statements.iter().try_for_each(|statement| show(client, statement, format, Input::Free))
         }
-        None if io::stdin().is_terminal() => prompt(client, format),
+        None if io::stdin().is_terminal() => prompt::run(client, format),
         None => script(client, format),
     }
 }
@@ -38,28 +39,6 @@ fn script(client: &Client, format: Format) -> Result<(), Failure> {
         }
     }
     splitter.finish().iter().try_for_each(|statement| show(client, statement, format, Input::Statements))
-}
-
-fn prompt(client: &Client, format: Format) -> Result<(), Failure> {
-    println!("connected to {}; end statements with ; and leave with \\q or Ctrl-D", client.url());
-    let mut splitter = Splitter::default();
-    let mut lines = io::stdin().lock().lines();
-    loop {
-        print!("{}", if splitter.is_empty() { "eden> " } else { " ...> " });
-        let _ = io::stdout().flush();
-        let Some(line) = lines.next() else { break };
-        let line = line.map_err(|e| Failure::work(format!("read standard input: {e}")))?;
-        if splitter.is_empty() && matches!(line.trim(), "\\q" | "quit" | "exit") {
-            return Ok(());
-        }
-        for statement in splitter.push(&(line + "\n")) {
-            if let Err(failure) = show(client, &statement, format, Input::Statements) {
-                eprintln!("error: {failure}");
-            }
-        }
-    }
-    println!();
-    Ok(())
 }
 
 fn show(client: &Client, statement: &str, format: Format, input: Input) -> Result<(), Failure> {

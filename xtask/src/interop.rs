@@ -8,6 +8,7 @@ pub(crate) mod brokers;
 mod changes;
 mod clients;
 mod expected;
+mod flight;
 mod influx;
 mod mqtt;
 mod otlp;
@@ -52,6 +53,7 @@ const PARTS: &[Part] = &[
     ("brokers", |_| brokers::messages_of_a_broker_survive()),
     ("otlp", otlp::exporters_write),
     ("postgres", |_| postgres::stock_clients_query()),
+    ("flight", |_| flight::stock_clients_query()),
     ("prometheus", |_| prometheus::prometheus_writes()),
     ("sparkplug", |_| sparkplug::edge_nodes_are_understood()),
     ("s3", s3::tables_in_s3),

@@ -43,7 +43,7 @@ const BOUND_ROWS_MAX: usize = 100_000;
 /// The rows of an answer.
 pub(super) type RowStream = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + Send>>;
 
-/// What a ticket of ours holds.
+/// What a ticket of ours holds. Without SQL, nothing is left to do or to fetch.
 #[derive(Debug, Serialize, Deserialize)]
 struct Statement {
     sql: String,
@@ -99,11 +99,11 @@ impl Flight {
         Ok(Response::new(Box::pin(data)))
     }
 
-    /// The columns of a statement's rows, as they will be sent, and the types of its parameters.
-    async fn describe(&self, request: QueryRequest) -> Result<(SchemaRef, Schema), Status> {
+    /// The columns of a statement's rows, as they will be sent, none if it has no rows; and the types of its parameters.
+    async fn describe(&self, request: QueryRequest) -> Result<(Option<SchemaRef>, Schema), Status> {
         let engine = self.app.for_queries().map_err(|reason| unavailable(&reason))?.engine;
         let described = engine.describe(request).await.map_err(|error| status(&error))?;
-        let columns = described.columns.map_or_else(|| Arc::new(Schema::empty()), |columns| plain::schema(&columns));
+        let columns = described.columns.map(|columns| plain::schema(&columns));
         let parameter = |(number, of_type): (usize, &DataType)| Field::new(format!("${number}"), of_type.clone(), true);
         let parameters: Vec<Field> = (1..).zip(&described.parameters).map(parameter).collect();
         Ok((columns, Schema::clone(&plain::schema(&Schema::new(parameters)))))
@@ -160,6 +160,16 @@ fn info_of<T: ProstMessageExt>(
     info(schema, command.as_any().encode_to_vec(), request.into_inner())
 }
 
+fn ticket(statement: &Statement) -> Result<Vec<u8>, Status> {
+    let statement_handle = serde_json::to_vec(statement).map_err(internal)?.into();
+    Ok(TicketStatementQuery { statement_handle }.as_any().encode_to_vec())
+}
+
+/// What a client gets of a statement that has no rows, and was carried out.
+fn done(request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+    info(&Schema::empty(), ticket(&Statement { sql: String::new(), database: None })?, request.into_inner())
+}
+
 fn one_batch(batch: RecordBatch) -> Response<RowStream> {
     let builder = FlightDataEncoderBuilder::new().with_schema(batch.schema());
     let data = builder.build(stream::iter([Ok(batch)])).map_err(Status::from);
@@ -209,10 +219,14 @@ impl FlightSqlService for Flight {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let statement = Statement { sql: query.query, database: database(request.metadata()) };
-        let (columns, _) = self.describe(self::request(statement.sql.clone(), statement.database.clone())).await?;
-        let statement_handle = serde_json::to_vec(&statement).map_err(internal)?.into();
-        let ticket = TicketStatementQuery { statement_handle }.as_any().encode_to_vec();
-        info(&columns, ticket, request.into_inner())
+        let base = self::request(statement.sql.clone(), statement.database.clone());
+        match self.describe(base.clone()).await? {
+            (Some(columns), _) => info(&columns, ticket(&statement)?, request.into_inner()),
+            (None, _) => {
+                self.update(base, Vec::new()).await?;
+                done(request)
+            }
+        }
     }
 
     async fn do_get_statement(
@@ -221,6 +235,9 @@ impl FlightSqlService for Flight {
         _request: Request<Ticket>,
     ) -> Result<Response<RowStream>, Status> {
         let Statement { sql, database } = serde_json::from_slice(&ticket.statement_handle).map_err(malformed)?;
+        if sql.is_empty() {
+            return Ok(one_batch(RecordBatch::new_empty(Arc::new(Schema::empty()))));
+        }
         self.rows_of(sql, database).await
     }
 
@@ -242,7 +259,7 @@ impl FlightSqlService for Flight {
         let (columns, parameters) = self.describe(base).await?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: self.prepared.add(query.query, self.now()).into(),
-            dataset_schema: ipc(&columns)?,
+            dataset_schema: columns.map_or_else(|| Ok(Bytes::new()), |columns| ipc(&columns))?,
             parameter_schema: ipc(&parameters)?,
         })
     }
@@ -287,10 +304,15 @@ impl FlightSqlService for Flight {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let Prepared { sql, rows } = self.prepared(&query.prepared_statement_handle)?;
-        let parameters = rows.into_iter().next().unwrap_or_default();
-        let base = QueryRequest { parameters, ..self::request(sql, database(request.metadata())) };
-        let (columns, _) = self.describe(base).await?;
-        info_of(&query, &columns, request)
+        let base = self::request(sql, database(request.metadata()));
+        let parameters = rows.first().cloned().unwrap_or_default();
+        match self.describe(QueryRequest { parameters, ..base.clone() }).await? {
+            (Some(columns), _) => info_of(&query, &columns, request),
+            (None, _) => {
+                self.update(base, rows).await?;
+                done(request)
+            }
+        }
     }
 
     async fn do_get_prepared_statement(

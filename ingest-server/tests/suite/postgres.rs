@@ -26,6 +26,7 @@ impl Setup {
         let mut config = Config::default();
         config.http.listen = "127.0.0.1:0".into();
         config.mqtt.listen = String::new();
+        config.grpc.listen = "127.0.0.1:0".into();
         config.postgres.listen = "127.0.0.1:0".into();
         config.postgres.max_message_bytes = ingest_server::config::ByteSize(1 << 20);
         config.storage.data = folder.path().join("data");
