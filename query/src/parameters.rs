@@ -156,7 +156,10 @@ fn unknown(name: &str) -> QueryError {
 pub(crate) fn constant(value: &ScalarValue) -> Result<Expr, QueryError> {
     use ScalarValue as S;
     let typed = |text: String| sql_type(&value.data_type()).map(|to| cast(quoted(text), to));
-    let whole = |digits: String| if digits.starts_with('-') { negative(&digits[1..]) } else { number_text(digits) };
+    let whole = |digits: String| match digits.strip_prefix('-') {
+        Some(digits) => negative(digits),
+        None => number_text(digits),
+    };
     Ok(match value {
         S::Null => Expr::value(Value::Null),
         _ if value.is_null() => cast(Expr::value(Value::Null), sql_type(&value.data_type())?),

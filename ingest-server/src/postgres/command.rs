@@ -331,8 +331,10 @@ impl Command {
         if !OURS.contains(&first.as_str()) {
             return Ok(Command::Query);
         }
-        let all = tokens(sql, PIECES_MAX);
-        let mut pieces = Pieces(all[1..].to_vec().into_iter().peekable());
+        let mut all = tokens(sql, PIECES_MAX).into_iter();
+        // The first, which is known.
+        all.next();
+        let mut pieces = Pieces(all.peekable());
         let command = match first.as_str() {
             "SET" => return set(&mut pieces),
             "SHOW" => {
@@ -549,7 +551,7 @@ mod tests {
 
     #[test]
     fn semicolons_end_statements_unless_quoted_or_commented() {
-        let texts = |sql| split(sql).into_iter().map(|(start, text)| (start, text)).collect::<Vec<_>>();
+        let texts = |sql| split(sql).into_iter().collect::<Vec<_>>();
         assert_eq!(texts("SET a = 1; SELECT 2;;"), [(0, "SET a = 1"), (11, "SELECT 2")]);
         for one in [
             "SELECT ';'",

@@ -420,7 +420,7 @@ mod tests {
             write_numeric(units, scale, &mut out);
             match numeric(&mut out.freeze()).unwrap() {
                 ScalarValue::Decimal128(Some(read), _, read_scale) => {
-                    assert_eq!((read, read_scale), (units, scale.cast_signed()))
+                    assert_eq!((read, read_scale), (units, scale.cast_signed()));
                 }
                 other => panic!("{units} {scale}: {other:?}"),
             }

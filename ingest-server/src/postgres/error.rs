@@ -16,9 +16,9 @@ use crate::app::Unavailable;
 pub struct Failed {
     severity: &'static str,
     code: &'static str,
-    message: String,
-    hint: Option<String>,
-    detail: Option<String>,
+    message: Box<str>,
+    hint: Option<Box<str>>,
+    detail: Option<Box<str>>,
     /// Line and column in the statement, from 1.
     place: Option<(u64, u64)>,
     /// Character of what was sent, from 1.
@@ -28,20 +28,20 @@ pub struct Failed {
 impl Failed {
     /// A statement that failed.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        let message = message.into();
+        let message = message.into().into_boxed_str();
         Failed { severity: "ERROR", code, message, hint: None, detail: None, place: None, position: None }
     }
 
     /// With what may help.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
-        Failed { hint: Some(hint.into()), ..self }
+        Failed { hint: Some(hint.into().into_boxed_str()), ..self }
     }
 
     /// With more about it.
     #[must_use]
     pub fn detail(self, detail: impl Into<String>) -> Self {
-        Failed { detail: Some(detail.into()), ..self }
+        Failed { detail: Some(detail.into().into_boxed_str()), ..self }
     }
 
     /// The connection ends with it.

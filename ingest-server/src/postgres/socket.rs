@@ -91,7 +91,7 @@ impl Reader {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
