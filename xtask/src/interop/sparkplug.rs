@@ -155,6 +155,8 @@ impl Scene {
             self.host_says(&said)?;
             self.eden.restart();
             said.push(true);
+            // Births are sent once (QoS 0): those that the broker gets before the server has subscribed are nobody's.
+            self.host_says(&said)?;
             // It knows nobody yet, and is to know whose death it hears.
             self.says_and_is_believed("rebirth")?;
         }
