@@ -31,10 +31,6 @@ pub(super) static SERVER: LazyLock<SqlInfoData> = LazyLock::new(|| {
     about.build().expect("constants are information")
 });
 
-fn tables(storage: &Storage) -> Vec<storage::TableInfo> {
-    storage.tables()
-}
-
 pub(super) fn catalogs(asked: CommandGetCatalogs) -> Result<RecordBatch, Status> {
     let mut found = asked.into_builder();
     found.append(CATALOG);
@@ -42,7 +38,7 @@ pub(super) fn catalogs(asked: CommandGetCatalogs) -> Result<RecordBatch, Status>
 }
 
 pub(super) fn schemas(asked: CommandGetDbSchemas, storage: &Storage) -> Result<RecordBatch, Status> {
-    let mut names: Vec<String> = tables(storage).iter().map(|table| table.name.schema.to_string()).collect();
+    let mut names: Vec<String> = storage.tables().iter().map(|table| table.name.schema.to_string()).collect();
     names.extend([model::name::PUBLIC.to_owned(), "information_schema".to_owned()]);
     names.sort();
     names.dedup();
@@ -53,7 +49,7 @@ pub(super) fn schemas(asked: CommandGetDbSchemas, storage: &Storage) -> Result<R
 
 pub(super) fn all_tables(asked: CommandGetTables, storage: &Storage) -> Result<RecordBatch, Status> {
     let mut found = asked.into_builder();
-    for table in tables(storage) {
+    for table in storage.tables() {
         let schema = plain::schema(table.schema.arrow());
         found.append(CATALOG, &*table.name.schema, &*table.name.table, TABLE, &schema).map_err(internal)?;
     }

@@ -26,7 +26,7 @@ use arrow_flight::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use prost::Message;
-use query::{Access, QueryRequest, QueryResult, ScalarValue};
+use query::{Access, QueryError, QueryRequest, QueryResult, ScalarValue};
 use serde::{Deserialize, Serialize};
 use storage::Storage;
 use tonic::metadata::MetadataMap;
@@ -111,12 +111,15 @@ impl Flight {
 
     /// Runs a statement for each row of values; the number of rows it changed in all.
     async fn update(&self, base: QueryRequest, rows: Vec<Vec<ScalarValue>>) -> Result<i64, Status> {
-        // An INSERT of one row of values takes them all at once, with one sync.
-        if rows.len() > 1
-            && let Ok(QueryResult::Done { rows: Some(changed), .. }) =
-                self.run(QueryRequest { rows: rows.clone(), ..base.clone() }).await
-        {
-            return Ok(changed as i64);
+        if rows.len() > 1 {
+            // An INSERT of one row of values takes them all at once, with one sync.
+            let engine = self.app.for_queries().map_err(|reason| unavailable(&reason))?.engine;
+            match engine.execute(QueryRequest { rows: rows.clone(), ..base.clone() }).await {
+                Ok(QueryResult::Done { rows, .. }) => return Ok(rows.map_or(0, |rows| rows as i64)),
+                // Other statements run once for each.
+                Ok(QueryResult::Rows(_)) | Err(QueryError::Unsupported(_)) => {}
+                Err(error) => return Err(status(&error)),
+            }
         }
         let rows = if rows.is_empty() { vec![Vec::new()] } else { rows };
         let mut changed = 0;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::{filter_record_batch, is_null};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName};
 use futures::StreamExt;
@@ -170,14 +171,8 @@ impl Run<'_> {
         let query = target.query(&tags, fields.as_deref().unwrap_or_default(), Vec::new());
         let mut batches = self.open(DfStatement::Statement(Box::new(query)), tables, schema).await?;
         let mut keys = Keys::new(name, tags, fields);
-        while let Some(batch) = batches.next().await {
-            let portions = match batch {
-                Ok(batch) => keys.add(&batch).map_err(|e| QueryError::Internal(e.to_string()))?,
-                Err(error) => {
-                    drop(batches);
-                    return Err(self.explain(error).await);
-                }
-            };
+        while let Some(batch) = self.next_rows(&mut batches).await? {
+            let portions = keys.add(&batch).map_err(|e| QueryError::Internal(e.to_string()))?;
             for portion in portions {
                 self.remove_portion(portion).await?;
             }
@@ -235,14 +230,7 @@ impl Run<'_> {
         let query = rows.query(&columns)?;
         let mut readings = Readings::new(name, columns, self.shared.storage.now_us());
         let mut batches = self.open(DfStatement::Statement(Box::new(query)), tables, schema).await?;
-        while let Some(batch) = batches.next().await {
-            let batch = match batch {
-                Ok(batch) => batch,
-                Err(error) => {
-                    drop(batches);
-                    return Err(self.explain(error).await);
-                }
-            };
+        while let Some(batch) = self.next_rows(&mut batches).await? {
             for portion in readings.add(&batch)? {
                 self.write_portion(portion).await?;
             }
@@ -251,6 +239,14 @@ impl Run<'_> {
             self.write_portion(portion).await?;
         }
         Ok(self.progress.rows_done())
+    }
+
+    /// The next rows of the query that a change is made of.
+    async fn next_rows(&self, batches: &mut SendableRecordBatchStream) -> Result<Option<RecordBatch>, QueryError> {
+        match batches.next().await.transpose() {
+            Ok(batch) => Ok(batch),
+            Err(error) => Err(self.explain(error).await),
+        }
     }
 
     async fn write_portion(&self, portion: TableBatch) -> Result<(), QueryError> {
@@ -284,14 +280,7 @@ impl Run<'_> {
         let mut readings = Readings::new(name.clone(), columns, self.shared.storage.now_us());
         let of_key: Vec<usize> = (0..key.len()).collect();
         let mut batches = self.open(DfStatement::Statement(Box::new(query)), tables, schema).await?;
-        while let Some(batch) = batches.next().await {
-            let batch = match batch {
-                Ok(batch) => batch,
-                Err(error) => {
-                    drop(batches);
-                    return Err(self.explain(error).await);
-                }
-            };
+        while let Some(batch) = self.next_rows(&mut batches).await? {
             let mut portions = readings.add(&batch)?;
             portions.extend(readings.take());
             for portion in portions {

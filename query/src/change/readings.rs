@@ -103,7 +103,7 @@ impl Readings {
                 (ColumnKind::Tag | ColumnKind::Field(_), _) => {}
             }
         }
-        // As line protocol has it: there are no empty tags.
+        // Empty ones are as if they were not there, as everywhere.
         let control = tags.iter().find(|(_, value)| value.chars().any(char::is_control));
         if let Some((tag, _)) = control {
             let tag = names::quoted(tag);

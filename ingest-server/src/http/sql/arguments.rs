@@ -6,7 +6,7 @@
 //! A number for a parameter that is a time is milliseconds, as in CrateDB's answers and ours; for a time in an INSERT as
 //! everywhere else, by its magnitude.
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::DataType;
 use query::{QueryEngine, QueryError, QueryRequest, QueryResult, ScalarValue};
 use serde_json::{Value, json};
 
@@ -100,9 +100,9 @@ pub(super) async fn with_times(engine: &QueryEngine, mut request: QueryRequest) 
                 ScalarValue::Float64(Some(ms)) => Some((*ms * 1_000.0).round() as i64),
                 _ => continue,
             };
-            let time = ScalarValue::TimestampMicrosecond(us, None);
-            debug_assert_eq!(time.data_type(), DataType::Timestamp(TimeUnit::Microsecond, None));
-            *value = time;
+            let out_of_range = || QueryError::Plan(format!("the argument {value} is out of the range of times"));
+            let us = us.ok_or_else(out_of_range)?;
+            *value = ScalarValue::TimestampMicrosecond(Some(us), None);
         }
     }
     Ok(request)
