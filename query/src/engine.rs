@@ -185,6 +185,7 @@ impl QueryEngine {
             template,
             postgres,
             shards,
+            newest: Arc::default(),
             limits: Limits { memory_bytes: config.memory_bytes_max, spill_bytes: session::SPILL_BYTES_MAX },
             timeout: config.timeout,
             concurrent_max,

@@ -6,6 +6,7 @@
 //! One file a family. A function says in its errors which argument is wrong, by the function's name.
 
 pub(crate) mod asof;
+mod calendar;
 mod gapfill;
 mod json;
 mod latest;
@@ -32,6 +33,9 @@ use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 
+use crate::newest::NewestOnly;
+use crate::runs::AggregateByRuns;
+
 /// Adds the rules and the operators.
 pub(crate) fn with_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
     let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Vec::new();
@@ -41,8 +45,10 @@ pub(crate) fn with_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
     rules.extend(Optimizer::new().rules);
     // Last, when only the columns are left that somebody wants.
     rules.push(Arc::new(latest::LatestRow));
+    rules.push(Arc::new(NewestOnly));
     builder
         .with_optimizer_rules(rules)
+        .with_physical_optimizer_rule(Arc::new(AggregateByRuns))
         .with_query_planner(Arc::new(Planner))
         .with_relation_planners(vec![Arc::new(asof::AsOfRelations)])
 }
@@ -65,6 +71,10 @@ pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     }
     state.register_udaf(Arc::new(AggregateUDF::from(percentile::ApproxPercentile::new())))?;
     state.register_udaf(Arc::new(AggregateUDF::from(top_k::TopK::new())))?;
+    for name in calendar::NAMES {
+        let plain = state.udf(name)?;
+        state.register_udf(Arc::new(ScalarUDF::from(calendar::InUtc(plain))))?;
+    }
     // Its name in InfluxDB 3 and in what Grafana sends.
     if let Ok(part) = state.udf("date_part") {
         state.register_udf(Arc::new(part.as_ref().clone().with_aliases(["datepart"])))?;
@@ -86,7 +96,7 @@ impl QueryPlanner for Planner {
 }
 
 /// A column without the bytes of texts that only other rows have.
-fn own(column: ArrayRef) -> ArrayRef {
+pub(crate) fn own(column: ArrayRef) -> ArrayRef {
     match column.data_type() {
         DataType::Utf8View => Arc::new(column.as_string_view().gc()),
         DataType::BinaryView => Arc::new(column.as_binary_view().gc()),

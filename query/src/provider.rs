@@ -29,8 +29,10 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use storage::{ShardView, TableInfo, TableSnapshot};
 
+use crate::newest::NewestRows;
 use crate::reader::{Expected, ShardReaders};
 use crate::session::SHARDS_URL;
+use crate::wanted::Wanted;
 use crate::{pruning, selection, statistics};
 
 /// Shards of fewer bytes together are read by one thread: to share them takes longer.
@@ -40,15 +42,27 @@ const SHARED_BYTES_MIN: u64 = 1 << 20;
 const SHARED_ROWS_MIN: usize = 1 << 17;
 
 /// A table with its snapshot.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ShardTable {
-    snapshot: TableSnapshot,
+    pub(crate) snapshot: TableSnapshot,
     readers: ShardReaders,
+    pub(crate) newest: Arc<NewestRows>,
 }
 
 impl ShardTable {
-    pub(crate) fn new(snapshot: TableSnapshot, readers: ShardReaders) -> Self {
-        ShardTable { snapshot, readers }
+    pub(crate) fn new(snapshot: TableSnapshot, readers: ShardReaders, newest: Arc<NewestRows>) -> Self {
+        ShardTable { snapshot, readers, newest }
+    }
+
+    /// The shards that a scan with these filters must read.
+    pub(crate) fn wanted(&self, session: &dyn Session, filters: &[Expr]) -> Result<Vec<&ShardView>> {
+        Ok(self.shards(self.predicate(session, filters)?, None))
+    }
+
+    fn predicate(&self, session: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+        let columns = DFSchema::try_from(Arc::clone(self.snapshot.schema.arrow()))?;
+        // What cannot be planned alone, a subquery perhaps, prunes nothing.
+        Ok(conjunction(filters.to_vec()).and_then(|expr| session.create_physical_expr(expr, &columns).ok()))
     }
 
     /// The shards that a scan must read.
@@ -67,7 +81,7 @@ impl ShardTable {
         kept
     }
 
-    fn shard_scan(
+    pub(crate) fn shard_scan(
         &self,
         session: &dyn Session,
         shards: &[&ShardView],
@@ -97,20 +111,28 @@ impl ShardTable {
         Ok(DataSourceExec::from_data_source(config))
     }
 
+    /// What memory has, if a filter lets any of it through.
     fn memory_scan(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
+        filters: &[Expr],
         limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let batches = &self.snapshot.rows;
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let rows = &self.snapshot.rows;
+        let schema = self.snapshot.schema.arrow();
+        let indices: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
+        let wanted = Wanted::new(session, &self.snapshot.schema, filters)?;
+        let batches = rows.columns(&indices, &wanted.rows());
+        if batches.is_empty() {
+            return Ok(None);
+        }
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let parts = if rows < SHARED_ROWS_MIN { 1 } else { session.config().target_partitions() };
         let partitions: Vec<_> =
             batches.chunks(batches.len().div_ceil(parts.max(1)).max(1)).map(<[_]>::to_vec).collect();
-        let source =
-            MemorySourceConfig::try_new(&partitions, Arc::clone(self.snapshot.schema.arrow()), projection.cloned())?;
-        Ok(DataSourceExec::from_data_source(source.with_limit(limit)))
+        let source = MemorySourceConfig::try_new(&partitions, Arc::new(schema.project(&indices)?), None)?;
+        Ok(Some(DataSourceExec::from_data_source(source.with_limit(limit))))
     }
 }
 
@@ -169,10 +191,7 @@ impl TableProvider for ShardTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = self.snapshot.schema.arrow();
-        let columns = DFSchema::try_from(Arc::clone(schema))?;
-        // What cannot be planned alone, a subquery perhaps, prunes nothing.
-        let predicate =
-            conjunction(filters.to_vec()).and_then(|expr| session.create_physical_expr(expr, &columns).ok());
+        let predicate = self.predicate(session, filters)?;
         // A filter takes rows away above, so more than the limit may be needed here.
         let limit = limit.filter(|_| filters.is_empty());
 
@@ -181,9 +200,7 @@ impl TableProvider for ShardTable {
         if !shards.is_empty() {
             parts.push(self.shard_scan(session, &shards, projection, limit)?);
         }
-        if self.snapshot.rows.iter().any(|batch| batch.num_rows() > 0) {
-            parts.push(self.memory_scan(session, projection, limit)?);
-        }
+        parts.extend(self.memory_scan(session, projection, filters, limit)?);
         if parts.is_empty() {
             let projected = match projection {
                 Some(projection) => Arc::new(schema.project(projection)?),

@@ -36,6 +36,7 @@ use crate::change::Progress;
 use crate::damage;
 use crate::engine::{Access, QueryRequest};
 use crate::error::{Limits, QueryError};
+use crate::newest::NewestRows;
 use crate::postgres::{self, ClientSession};
 use crate::provider::ShardTable;
 use crate::reader::{OpenShards, ShardReaders};
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     /// `pg_catalog`.
     pub(crate) postgres: Arc<dyn SchemaProvider>,
     pub(crate) shards: Arc<dyn ObjectStore>,
+    pub(crate) newest: Arc<NewestRows>,
     pub(crate) limits: Limits,
     pub(crate) timeout: Duration,
     pub(crate) concurrent_max: usize,
@@ -335,7 +337,8 @@ impl Run<'_> {
                 footers: self.shared.template.runtime_env().cache_manager.get_file_metadata_cache(),
                 open: Arc::clone(self.open),
             };
-            snapshots.insert(name, Arc::new(ShardTable::new(snapshot, readers)));
+            let newest = Arc::clone(&self.shared.newest);
+            snapshots.insert(name, Arc::new(ShardTable::new(snapshot, readers, newest)));
         }
         Ok((snapshots, left_out))
     }

@@ -68,7 +68,7 @@ pub use place::{Disks, Tables};
 pub use quarantine::{QuarantineId, Quarantined, SET_ASIDE_BYTES_MAX};
 pub use schema::{Column, ColumnKind, TableSchema};
 pub use shard::{Checksums, ColumnStats, Shard, ShardDamage};
-pub use snapshot::{ShardView, TableSnapshot};
+pub use snapshot::{MemoryRows, RowsWanted, ShardView, TableSnapshot};
 pub use wal::{Loss, WalStats};
 pub use write::PendingWrite;
 

@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 use model::{TableId, TableName};
 
 use crate::catalog::SYSTEM;
-use crate::{Storage, TableInfo, TableSchema, TableSnapshot};
+use crate::{MemoryRows, Storage, TableInfo, TableSchema, TableSnapshot};
 
 /// What is shown as a table.
 pub trait LiveTable: fmt::Debug + Send + Sync + 'static {
@@ -49,7 +49,9 @@ impl LiveTables {
     /// As a query sees one; `None` if it is another table.
     pub(crate) fn snapshot(&self, name: &TableName) -> Option<TableSnapshot> {
         let table = self.get(name)?;
-        Some(TableSnapshot { name: name.clone(), schema: table.schema(), shards: Vec::new(), rows: vec![table.rows()] })
+        let schema = table.schema();
+        let rows = MemoryRows::of_batch(Arc::clone(&schema), table.rows());
+        Some(TableSnapshot { name: name.clone(), schema, shards: Vec::new(), rows })
     }
 }
 

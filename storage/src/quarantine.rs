@@ -19,7 +19,7 @@ use wal::{RingConfig, RingLog, WalError};
 
 use crate::catalog::SYSTEM;
 use crate::context::Counter;
-use crate::{SetAside, Storage, StorageError, TableInfo, TableSchema, TableSnapshot};
+use crate::{MemoryRows, SetAside, Storage, StorageError, TableInfo, TableSchema, TableSnapshot};
 
 /// Bytes on disk of all that is set aside; beyond it the oldest goes.
 const BYTES_MAX: u64 = 64 << 20;
@@ -275,7 +275,8 @@ impl Storage {
             Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")),
         ];
         let rows = RecordBatch::try_new(Arc::clone(schema.arrow()), columns).expect("columns were made for the schema");
-        Ok(Some(TableSnapshot { name: name.clone(), schema, shards: Vec::new(), rows: vec![rows] }))
+        let rows = MemoryRows::of_batch(Arc::clone(&schema), rows);
+        Ok(Some(TableSnapshot { name: name.clone(), schema, shards: Vec::new(), rows }))
     }
 }
 

@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::UInt32Array;
-use arrow::array::builder::make_view;
-use arrow::array::{Array, ArrayRef, RecordBatch, StringViewArray, TimestampMicrosecondArray, new_null_array};
-use arrow::buffer::{Buffer, NullBuffer, ScalarBuffer};
+use arrow::array::{
+    Array, ArrayRef, RecordBatch, RecordBatchOptions, StringViewArray, TimestampMicrosecondArray, UInt32Array,
+    new_null_array,
+};
 use arrow::compute::{interleave, take};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::memtable::{Chunk, MemtableView};
 use crate::shard::write::SeriesRun;
-use crate::{ColumnKind, TableSchema};
+use crate::{Column, ColumnKind, RowsWanted, TableSchema};
 
 /// Rows of a batch that is handed to a shard's writer.
 const SORTED_BATCH_ROWS: usize = 1 << 16;
@@ -24,115 +24,181 @@ pub(crate) struct SortedRows {
     pub(crate) columns: Vec<ArrayRef>,
 }
 
-/// The tag columns of a view: for each tag of the schema one view per series, all in one buffer.
-struct Tags {
-    /// By tag in schema order, then by series id.
-    views: Vec<Vec<Option<u128>>>,
-    buffers: Vec<Buffer>,
-}
-
-impl Tags {
-    fn new(view: &MemtableView, schema: &TableSchema) -> Self {
-        let names = schema.columns().iter().filter(|column| column.kind == ColumnKind::Tag);
-        let (views, buffers) = names
-            .map(|tag| {
-                let mut bytes: Vec<u8> = Vec::new();
-                let views = view.series.iter().map(|key| {
-                    let value = key.get(&tag.name)?;
-                    let offset = u32::try_from(bytes.len()).expect("tags of a memtable take less than 4 GiB");
-                    let view = make_view(value.as_bytes(), 0, offset);
-                    // Texts of up to 12 bytes stand in the view itself.
-                    if value.len() > 12 {
-                        bytes.extend_from_slice(value.as_bytes());
-                    }
-                    Some(view)
-                });
-                (views.collect::<Vec<_>>(), Buffer::from(bytes))
-            })
-            .unzip();
-        Tags { views, buffers }
-    }
-
-    /// The column of tag number `tag` for rows of these series.
-    fn column(&self, tag: usize, series: impl ExactSizeIterator<Item = u32> + Clone) -> ArrayRef {
-        let of_series = &self.views[tag];
-        let nulls: Option<NullBuffer> = of_series
-            .iter()
-            .any(Option::is_none)
-            .then(|| series.clone().map(|id| of_series[id as usize].is_some()).collect::<Vec<bool>>().into());
-        let views: Vec<u128> = series.map(|id| of_series[id as usize].unwrap_or_default()).collect();
-        let buffers = vec![self.buffers[tag].clone()];
-        Arc::new(StringViewArray::try_new(ScalarBuffer::from(views), buffers, nulls).expect("views of whole texts"))
+/// Keeps the later of two rows.
+fn note_newer(newest: &mut Option<(i64, u32)>, time_us: i64, row: u32) {
+    if newest.is_none_or(|(known_us, _)| time_us > known_us) {
+        *newest = Some((time_us, row));
     }
 }
 
-impl MemtableView {
-    /// All rows, in no order, in the columns of `schema`.
-    pub(crate) fn batches(&self, schema: &TableSchema) -> Vec<RecordBatch> {
-        let tags = Tags::new(self, schema);
-        let mut batches = Vec::with_capacity(self.chunks.len());
-        for (i, chunk) in self.chunks.iter().enumerate() {
-            let first = MemtableView::first_row(i);
-            let rows = chunk.times_us.len() as u32;
-            let kept: Vec<u32> = (0..rows).filter(|row| !self.left_out.get(first + row)).collect();
-            if kept.is_empty() {
-                continue;
-            }
-            let all = kept.len() == chunk.times_us.len();
-            let kept = UInt32Array::from(kept);
-            let gather = |column: ArrayRef| -> ArrayRef {
-                if all { column } else { take(&column, &kept, None).expect("kept rows are rows of the chunk") }
-            };
-            let series = kept.values().iter().map(|row| chunk.series[*row as usize]);
-            let times = kept.values().iter().map(|row| chunk.times_us[*row as usize]).collect();
-            let field = |slot: Option<usize>, data_type: &DataType| match slot.and_then(|slot| chunk.columns.get(slot))
-            {
-                Some(column) => gather(Arc::clone(column)),
-                None => new_null_array(data_type, kept.len()),
-            };
-            batches.push(self.assemble(schema, &tags, series, times, field));
-        }
-        batches
+/// The columns that a batch is to have.
+struct Projected<'a> {
+    columns: Vec<&'a Column>,
+    schema: SchemaRef,
+    tags: Tags,
+}
+
+impl<'a> Projected<'a> {
+    fn new(view: &MemtableView, schema: &'a TableSchema, columns: &[usize]) -> Self {
+        let arrow = schema.arrow().project(columns).expect("a column of the schema");
+        let columns: Vec<&Column> = columns.iter().map(|index| &schema.columns()[*index]).collect();
+        let tags = Tags::new(view, &columns);
+        Projected { columns, schema: Arc::new(arrow), tags }
     }
 
     /// One record batch from series, times and a way to make each field's column.
     fn assemble(
         &self,
-        schema: &TableSchema,
-        tags: &Tags,
-        series: impl ExactSizeIterator<Item = u32> + Clone,
+        view: &MemtableView,
+        series: &UInt32Array,
         times: Vec<i64>,
         field: impl Fn(Option<usize>, &DataType) -> ArrayRef,
     ) -> RecordBatch {
         let mut tag = 0;
-        let columns = schema.columns().iter().map(|column| -> ArrayRef {
+        let rows = RecordBatchOptions::new().with_row_count(Some(times.len()));
+        let columns = self.columns.iter().map(|column| -> ArrayRef {
             match column.kind {
                 ColumnKind::Tag => {
                     tag += 1;
-                    tags.column(tag - 1, series.clone())
+                    self.tags.column(tag - 1, series)
                 }
                 ColumnKind::Field(_) => {
-                    field(self.slots.iter().position(|slot| slot.name == column.name), &column.data_type())
+                    field(view.slots.iter().position(|slot| slot.name == column.name), &column.data_type())
                 }
                 ColumnKind::Time => Arc::new(TimestampMicrosecondArray::from(times.clone()).with_timezone("UTC")),
             }
         });
         let columns = columns.collect();
-        RecordBatch::try_new(Arc::clone(schema.arrow()), columns).expect("columns were made for the schema")
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &rows)
+            .expect("columns were made for the schema")
+    }
+}
+
+/// Tag columns with a value for each series, in the order of the columns.
+struct Tags(Vec<StringViewArray>);
+
+impl Tags {
+    fn new(view: &MemtableView, columns: &[&Column]) -> Self {
+        let tags = columns.iter().filter(|column| column.kind == ColumnKind::Tag);
+        Tags(tags.map(|tag| view.series.iter().map(|key| key.get(&tag.name)).collect()).collect())
+    }
+
+    /// The column of tag number `tag` for rows of these series.
+    fn column(&self, tag: usize, series: &UInt32Array) -> ArrayRef {
+        take(&self.0[tag], series, None).expect("ids of series of the view")
+    }
+}
+
+impl MemtableView {
+    /// Rows that are not left out.
+    pub(crate) fn rows_left(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.times_us.len()).sum::<usize>() - self.left_out.count
+    }
+
+    /// Rows in no order, in these columns of `schema`: all that are wanted, and perhaps others.
+    pub(crate) fn batches(&self, schema: &TableSchema, columns: &[usize], wanted: &RowsWanted<'_>) -> Vec<RecordBatch> {
+        let series_wanted = wanted.series.and_then(|of| of(&self.series_tags(schema)));
+        let is_wanted = |series: u32, time_us: &i64| {
+            wanted.times_us.contains(time_us) && series_wanted.as_ref().is_none_or(|of| of.value(series as usize))
+        };
+        let wants_all = series_wanted.is_none() && wanted.times_us == RowsWanted::default().times_us;
+        let projected = Projected::new(self, schema, columns);
+        let mut batches = Vec::with_capacity(self.chunks.len());
+        for (i, chunk) in self.chunks.iter().enumerate() {
+            let first = MemtableView::first_row(i);
+            let rows = (0_u32..).zip(&chunk.series).zip(&chunk.times_us);
+            let kept: Option<UInt32Array> = (!wants_all || self.left_out.count > 0).then(|| {
+                let kept = rows
+                    .filter(|((row, series), time_us)| is_wanted(**series, time_us) && !self.left_out.get(first + row));
+                kept.map(|((row, _), _)| row).collect::<Vec<_>>().into()
+            });
+            let kept = kept.filter(|kept| kept.len() < chunk.times_us.len());
+            if kept.as_ref().is_some_and(UInt32Array::is_empty) {
+                continue;
+            }
+            let gather = |column: ArrayRef| -> ArrayRef {
+                match &kept {
+                    Some(kept) => take(&column, kept, None).expect("kept rows are rows of the chunk"),
+                    None => column,
+                }
+            };
+            let (series, times): (UInt32Array, Vec<i64>) = match &kept {
+                Some(kept) => {
+                    let rows = || kept.values().iter().map(|row| *row as usize);
+                    (rows().map(|row| chunk.series[row]).collect(), rows().map(|row| chunk.times_us[row]).collect())
+                }
+                None => (chunk.series.clone().into(), chunk.times_us.clone()),
+            };
+            let field = |slot: Option<usize>, data_type: &DataType| match slot.and_then(|slot| chunk.columns.get(slot))
+            {
+                Some(column) => gather(Arc::clone(column)),
+                None => new_null_array(data_type, series.len()),
+            };
+            batches.push(projected.assemble(self, &series, times, field));
+        }
+        batches
+    }
+
+    /// The tags of each series, a row each.
+    fn series_tags(&self, schema: &TableSchema) -> RecordBatch {
+        let tags: Vec<usize> =
+            (0..schema.columns().len()).filter(|index| schema.columns()[*index].kind == ColumnKind::Tag).collect();
+        let series: UInt32Array = (0..self.series.len() as u32).collect();
+        let no_field = |_: Option<usize>, data_type: &DataType| new_null_array(data_type, series.len());
+        Projected::new(self, schema, &tags).assemble(self, &series, vec![0; series.len()], no_field)
+    }
+
+    /// These columns of few rows: for each series the newest, and for each of the columns the newest that has a value.
+    pub(crate) fn newest(&self, schema: &TableSchema, columns: &[usize]) -> RecordBatch {
+        let mut newest: Vec<Option<(i64, u32)>> = vec![None; self.series.len()];
+        self.each_row(|row, series, time_us| note_newer(&mut newest[series], time_us, row));
+        let mut rows: Vec<u32> = newest.iter().flatten().map(|(_, row)| *row).collect();
+        for column in columns.iter().map(|index| &schema.columns()[*index]) {
+            let Some(slot) = self.slots.iter().position(|slot| slot.name == column.name) else { continue };
+            let is_there = |row: u32| {
+                let (chunk, row) = MemtableView::locate(row);
+                self.chunks[chunk].columns.get(slot).is_some_and(|column| column.is_valid(row))
+            };
+            let lacks: Vec<bool> = newest.iter().map(|newest| newest.is_some_and(|(_, row)| !is_there(row))).collect();
+            if !lacks.contains(&true) {
+                continue;
+            }
+            let mut valued: Vec<Option<(i64, u32)>> = vec![None; self.series.len()];
+            self.each_row(|row, series, time_us| {
+                if lacks[series] && is_there(row) {
+                    note_newer(&mut valued[series], time_us, row);
+                }
+            });
+            rows.extend(valued.iter().flatten().map(|(_, row)| *row));
+        }
+        rows.sort_unstable();
+        rows.dedup();
+        self.gather(&Projected::new(self, schema, columns), &rows)
+    }
+
+    /// Each row that is not left out, with its series and time.
+    fn each_row(&self, mut note: impl FnMut(u32, usize, i64)) {
+        for (i, chunk) in self.chunks.iter().enumerate() {
+            for ((row, series), time_us) in (MemtableView::first_row(i)..).zip(&chunk.series).zip(&chunk.times_us) {
+                if !self.left_out.get(row) {
+                    note(row, *series as usize, *time_us);
+                }
+            }
+        }
     }
 
     /// The columns of `schema` at `rows`, in that order.
     pub(crate) fn rows(&self, schema: &TableSchema, rows: &[u32]) -> RecordBatch {
-        let tags = Tags::new(self, schema);
-        self.gather(schema, &tags, rows)
+        let columns: Vec<usize> = (0..schema.columns().len()).collect();
+        self.gather(&Projected::new(self, schema, &columns), rows)
     }
 
-    fn gather(&self, schema: &TableSchema, tags: &Tags, rows: &[u32]) -> RecordBatch {
+    fn gather(&self, projected: &Projected<'_>, rows: &[u32]) -> RecordBatch {
         let places: Vec<(usize, usize)> = rows.iter().map(|row| MemtableView::locate(*row)).collect();
-        let series = places.iter().map(|(chunk, row)| self.chunks[*chunk].series[*row]);
+        let series: UInt32Array = places.iter().map(|(chunk, row)| self.chunks[*chunk].series[*row]).collect();
         let times = places.iter().map(|(chunk, row)| self.chunks[*chunk].times_us[*row]).collect();
         let field = |slot: Option<usize>, data_type: &DataType| self.field(slot, data_type, &places);
-        self.assemble(schema, tags, series, times, field)
+        projected.assemble(self, &series, times, field)
     }
 
     /// Rows in the order of a shard, (tags in schema order with nulls first, time), but for those of `without`,

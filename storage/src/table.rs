@@ -27,7 +27,7 @@ use crate::flush::Unconfirmed;
 use crate::memtable::{Below, Memtable};
 use crate::options::Properties;
 use crate::settle::Layers;
-use crate::snapshot::{ShardView, TableSnapshot};
+use crate::snapshot::{MemoryRows, ShardView, TableSnapshot};
 use crate::{ColumnKind, Shard, StorageError, TableInfo, TableSchema};
 
 /// Rounds in which a snapshot follows writers before it makes them wait.
@@ -414,7 +414,7 @@ impl Table {
             partition.view(&mut shards, &mut views);
         }
         drop(state);
-        let rows = views.iter().flat_map(|view| view.batches(&schema)).collect();
+        let rows = MemoryRows::of_views(Arc::clone(&schema), views);
         Ok(TableSnapshot { name: self.name.clone(), schema, shards, rows })
     }
 

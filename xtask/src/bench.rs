@@ -6,6 +6,7 @@ mod ingest;
 mod many_tables;
 mod mqtt;
 mod peer;
+mod queries;
 mod report;
 mod storage;
 mod year;
@@ -22,6 +23,7 @@ pub(crate) use hot_day::run as hot_day;
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     match arguments.first().map(String::as_str) {
         Some("ingest") => ingest::run(),
+        Some("queries") => queries::run(),
         Some("hot-day") => hot_day::run(),
         Some("storage") => storage::run(),
         Some("many-tables") => many_tables::run(),
@@ -31,6 +33,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         None => {
             for (name, about) in [
                 ("ingest", "10 M rows over HTTP, 5 000 a batch, 4 connections, durable, beside two peers"),
+                ("queries", "five queries on 10 M rows beside DuckDB: settled, from memory too, under ingest"),
                 ("storage", "10 M rows: bytes a value, CPU of flush and compaction, writes"),
                 ("hot-day", "8.64 M rows of a day in 200 flushes with retries and corrections"),
                 ("many-tables", "1 000 tables, each with a row a second, for 10 min, twice"),

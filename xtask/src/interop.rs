@@ -30,7 +30,7 @@ use serde_json::Value;
 use crate::command::{exists, run as run_command};
 use crate::{Failure, Outcome};
 use clients::Clients;
-pub(crate) use clients::cache;
+pub(crate) use clients::{cache, python};
 
 /// 2026-06-01T00:00:00Z.
 const START_US: i64 = 1_780_272_000_000_000;

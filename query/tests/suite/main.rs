@@ -10,6 +10,7 @@ mod decimals;
 mod insert;
 mod limits;
 mod names;
+mod newest;
 mod parameters;
 mod pruning;
 mod refused;

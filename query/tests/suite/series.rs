@@ -10,15 +10,22 @@ use crate::{DAY, Server};
 const SECOND: i64 = 1_000_000;
 
 /// By series and time, a value.
-type Rows = BTreeMap<(String, i64), i64>;
+pub(crate) type Rows = BTreeMap<(String, i64), i64>;
 
 /// A random number below `bound`.
-fn below(rng: &SplitMix64, bound: u64) -> i64 {
+pub(crate) fn below(rng: &SplitMix64, bound: u64) -> i64 {
     (rng.next_u64() % bound) as i64
 }
 
 /// Random rows, written in two halves: to shards, and to memory.
-async fn write(server: &Server, table: &str, rng: &SplitMix64, count: usize, series: u64, seconds: u64) -> Rows {
+pub(crate) async fn write(
+    server: &Server,
+    table: &str,
+    rng: &SplitMix64,
+    count: usize,
+    series: u64,
+    seconds: u64,
+) -> Rows {
     let mut rows = Rows::new();
     for round in 0..2 {
         let mut half = Rows::new();
@@ -40,14 +47,14 @@ async fn write(server: &Server, table: &str, rng: &SplitMix64, count: usize, ser
 
 /// The seed of a test, which it prints; `EDEN_SEED` gives another.
 #[expect(clippy::disallowed_methods, reason = "the seed of a test comes from whoever runs it")]
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let seed = std::env::var("EDEN_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
     println!("EDEN_SEED={seed}");
     seed
 }
 
 /// Seconds of the day.
-fn since_start(time: i64) -> i64 {
+pub(crate) fn since_start(time: i64) -> i64 {
     (time - DAY) / SECOND
 }
 

@@ -117,7 +117,7 @@ impl Run {
         assert!(flushed, "{}: a flush fails again and again", self.label);
         self.check("flushed");
         let snapshot = self.storage().snapshot(&table()).unwrap().unwrap();
-        assert!(snapshot.rows.is_empty() && snapshot.shards.iter().all(|view| view.masked.is_empty()));
+        assert!(snapshot.rows.count() == 0 && snapshot.shards.iter().all(|view| view.masked.is_empty()));
         assert_eq!(read_snapshot(self.storage(), &snapshot), self.oracle, "{}: shards alone", self.label);
         let info = self.storage().table(&table()).unwrap();
         assert_eq!((info.memory_rows, info.waiting_rows), (0, 0), "{}", self.label);

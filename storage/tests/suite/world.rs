@@ -174,7 +174,7 @@ pub(crate) fn try_read_snapshot(storage: &Storage, snapshot: &TableSnapshot) -> 
         }
         assert_eq!(u64::from(ordinal), view.shard.rows);
     }
-    for batch in &snapshot.rows {
+    for batch in &snapshot.rows.batches() {
         add_rows(&mut rows, batch, snapshot, |_| true);
     }
     Ok(rows)

@@ -178,9 +178,14 @@ impl Seen {
 
 /// Makes the virtual environment of that name if it is not there or not of these versions; returns its Python.
 pub(super) fn install_from_pypi(name: &str, requirements: &str) -> Result<PathBuf, Failure> {
+    python(name, &Path::new(FOLDER).join(requirements))
+}
+
+/// As [`install_from_pypi`], for a file of requirements by its path in the repository.
+pub(crate) fn python(name: &str, requirements: &Path) -> Result<PathBuf, Failure> {
     let venv = cache()?.join(name);
     let python = venv.join("bin/python");
-    let requirements = root().join(FOLDER).join(requirements);
+    let requirements = root().join(requirements);
     let wanted = read(&requirements)?;
     let installed = venv.join("requirements.txt");
     if std::fs::read_to_string(&installed).ok().as_ref() != Some(&wanted) {

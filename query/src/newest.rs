@@ -1,0 +1,254 @@
+//! The newest rows of every series, so that "the latest of everything" reads a shard once and not each time.
+//!
+//! Owns:     finding them in a shard, a bounded cache of them by shard, and the table that has no other rows.
+//! Does not: decide which queries need no other rows (`plan` does), or find them in memory (`storage` does).
+//!
+//! Invariants
+//!  1. What is kept of a shard has, for each series and column, the newest row with a value, and the newest row of all.
+//!     A row more does no harm: it loses, as it does among all rows.
+//!  2. A shard never changes, so neither does what is kept of it; but it is kept for the columns that it was read with.
+//!  3. Shards of which memory replaces or removes rows are read.
+
+mod plan;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::{Array, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, partition, take};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::datasource::memory::{DataSourceExec, MemorySourceConfig};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::union::UnionExec;
+use futures::{StreamExt, TryStreamExt};
+use storage::{ColumnKind, ShardView};
+
+use crate::functions::own;
+use crate::provider::ShardTable;
+
+pub(crate) use plan::NewestOnly;
+
+/// Bytes of rows that are kept, of all shards.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+
+/// A shard with more than one newest row for so many is read like any other: its series have few rows each.
+const ROWS_PER_NEWEST_MIN: usize = 4;
+
+/// What is known of shards, for all statements.
+#[derive(Debug, Default)]
+pub(crate) struct NewestRows {
+    kept: Mutex<Kept>,
+    /// Held while shards are read, so that two statements do not read the same ones.
+    reading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    shards: HashMap<String, Shard>,
+    bytes: usize,
+    /// Counts the times at which somebody asked.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Shard {
+    /// The columns that it was read with.
+    schema: SchemaRef,
+    newest: Newest,
+    asked: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Newest {
+    Rows(RecordBatch),
+    /// So many that the shard may as well be read.
+    Many,
+}
+
+impl Newest {
+    fn bytes(&self) -> usize {
+        match self {
+            Newest::Rows(rows) => rows.get_array_memory_size(),
+            Newest::Many => 0,
+        }
+    }
+}
+
+impl NewestRows {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, path: &str, schema: &SchemaRef) -> Option<Newest> {
+        let mut kept = self.lock();
+        kept.clock += 1;
+        let clock = kept.clock;
+        let shard = kept.shards.get_mut(path).filter(|shard| shard.schema == *schema)?;
+        shard.asked = clock;
+        Some(shard.newest.clone())
+    }
+
+    /// Keeps what was found, and forgets what nobody asked for the longest.
+    fn put(&self, path: &str, schema: &SchemaRef, newest: Newest) {
+        let mut kept = self.lock();
+        kept.clock += 1;
+        let shard = Shard { schema: Arc::clone(schema), asked: kept.clock, newest };
+        kept.bytes += shard.newest.bytes();
+        if let Some(before) = kept.shards.insert(path.to_owned(), shard) {
+            kept.bytes -= before.newest.bytes();
+        }
+        while kept.bytes > KEPT_BYTES_MAX {
+            let oldest = kept.shards.iter().min_by_key(|(_, shard)| shard.asked).map(|(path, _)| path.clone());
+            let Some(gone) = oldest.and_then(|path| kept.shards.remove(&path)) else { break };
+            kept.bytes -= gone.newest.bytes();
+        }
+    }
+}
+
+/// A table that has only rows which may be the newest of their series; all its columns.
+#[derive(Debug)]
+struct NewestTable(ShardTable);
+
+#[async_trait]
+impl TableProvider for NewestTable {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        self.0.supports_filters_pushdown(filters)
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let table = &self.0;
+        let (mut read, mut batches) = (Vec::new(), Vec::new());
+        let (whole, changed): (Vec<_>, Vec<_>) =
+            table.wanted(session, filters)?.into_iter().partition(|view| view.masked.is_empty());
+        read.extend(changed);
+        let newest = table.newest(session, &whole).await?;
+        let schema = table.schema();
+        let indices: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
+        for (view, newest) in whole.into_iter().zip(newest) {
+            match newest {
+                Newest::Rows(rows) => batches.push(rows.project(&indices)?),
+                Newest::Many => read.push(view),
+            }
+        }
+        batches.extend(table.snapshot.rows.newest(&indices));
+        let kept = MemorySourceConfig::try_new(&[batches], Arc::new(schema.project(&indices)?), None)?;
+        let kept = DataSourceExec::from_data_source(kept);
+        if read.is_empty() {
+            return Ok(kept);
+        }
+        UnionExec::try_new(vec![table.shard_scan(session, &read, projection, None)?, kept])
+    }
+}
+
+impl ShardTable {
+    /// The newest rows of shards, in their order: those that are known, and then known too, of the others.
+    async fn newest(&self, session: &dyn Session, views: &[&ShardView]) -> Result<Vec<Newest>> {
+        let schema = self.schema();
+        let known = |view: &&ShardView| self.newest.get(&view.shard.path, &schema);
+        if let Some(all) = views.iter().map(known).collect() {
+            return Ok(all);
+        }
+        let _reading = self.newest.reading.lock().await;
+        let read = views.iter().map(|view| {
+            let (cache, schema) = (Arc::clone(&self.newest), Arc::clone(&schema));
+            let path = view.shard.path.clone();
+            // Meanwhile another statement may have read it.
+            let found = cache.get(&path, &schema);
+            let rows = found.is_none().then(|| self.rows_of(session, view));
+            let rows_max = usize::try_from(view.shard.rows).unwrap_or(usize::MAX) / ROWS_PER_NEWEST_MIN;
+            let tags = self.tags();
+            async move {
+                let rows = match (found, rows) {
+                    (Some(found), _) => return Ok(found),
+                    (None, rows) => rows.transpose()?,
+                };
+                let Some(rows) = rows else { return Ok(Newest::Many) };
+                let newest = SpawnedTask::spawn(newest_of(rows, tags, rows_max)).join().await;
+                let newest = newest.map_err(|error| datafusion::common::exec_datafusion_err!("{error}"))??;
+                cache.put(&path, &schema, newest.clone());
+                Ok(newest)
+            }
+        });
+        let reads: Vec<_> = read.collect();
+        futures::stream::iter(reads).buffered(session.config().target_partitions()).try_collect().await
+    }
+
+    /// All rows of one shard, in their order.
+    fn rows_of(&self, session: &dyn Session, view: &ShardView) -> Result<SendableRecordBatchStream> {
+        self.shard_scan(session, &[view], None, None)?.execute(0, session.task_ctx())
+    }
+
+    /// Indices of the tags among the columns.
+    fn tags(&self) -> Vec<usize> {
+        let columns = self.snapshot.schema.columns().iter().enumerate();
+        columns.filter(|(_, column)| column.kind == ColumnKind::Tag).map(|(index, _)| index).collect()
+    }
+}
+
+/// The newest of rows that are sorted by tags and time; [`Newest::Many`] if they are more than `rows_max`.
+async fn newest_of(mut rows: SendableRecordBatchStream, tags: Vec<usize>, rows_max: usize) -> Result<Newest> {
+    let schema = rows.schema();
+    let (mut parts, mut count) = (Vec::new(), 0);
+    while let Some(batch) = rows.try_next().await? {
+        if batch.num_rows() == 0 {
+            continue;
+        }
+        let newest = newest_in(&batch, &tags)?;
+        count += newest.num_rows();
+        if count > rows_max {
+            return Ok(Newest::Many);
+        }
+        parts.push(newest);
+    }
+    let all = concat_batches(&schema, &parts)?;
+    // Without the bytes of texts that only other rows have.
+    let columns = all.columns().iter().cloned().map(own).collect();
+    Ok(Newest::Rows(RecordBatch::try_new(schema, columns)?))
+}
+
+/// The newest of each run of one series, and what lacks a value there, from earlier in the run.
+fn newest_in(batch: &RecordBatch, tags: &[usize]) -> Result<RecordBatch> {
+    let tags: Vec<_> = tags.iter().map(|index| Arc::clone(batch.column(*index))).collect();
+    let runs: Vec<Range<usize>> = match tags.as_slice() {
+        [] => std::iter::once(0..batch.num_rows()).collect(),
+        tags => partition(tags)?.ranges(),
+    };
+    let mut rows: Vec<u32> = Vec::with_capacity(runs.len());
+    for run in runs {
+        let last = run.end - 1;
+        rows.push(last as u32);
+        let lacking = batch.columns().iter().filter(|column| column.is_null(last));
+        rows.extend(lacking.filter_map(|column| valued(column, run.clone())).map(|row| row as u32));
+    }
+    rows.sort_unstable();
+    rows.dedup();
+    let rows = UInt32Array::from(rows);
+    let columns = batch.columns().iter().map(|column| take(column, &rows, None)).collect::<Result<_, _>>()?;
+    Ok(RecordBatch::try_new(batch.schema(), columns)?)
+}
+
+/// The last row of a run that has a value.
+fn valued(column: &dyn Array, mut run: Range<usize>) -> Option<usize> {
+    (column.null_count() < column.len()).then(|| run.rfind(|row| column.is_valid(*row))).flatten()
+}
