@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use datafusion::common::ScalarValue;
-use storage::{Storage, StorageError};
+use storage::{Storage, StorageError, Yielding};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::describe::{self, Description};
 use crate::error::{Limits, QueryError, tidy};
 use crate::postgres::{self, ClientSession};
+use crate::queries::{Origin, Queries, QueriesTable};
 use crate::rows::{Rows, Started};
 use crate::run::{Counters, Shared, panic_message, run};
 use crate::session;
@@ -29,6 +30,10 @@ const STACK_BYTES: usize = 16 << 20;
 /// Threads that wait for the disk, for each that computes, and at least.
 const BLOCKING_PER_THREAD: usize = 8;
 const BLOCKING_MIN: usize = 32;
+
+/// Statements that run beside those that may, if they only read tables of the server itself: whoever wants to see what
+/// keeps all others waiting must not wait for it.
+const RESERVE: usize = 2;
 
 /// How long cancelled statements get to notice, after the grace of a shutdown.
 const CANCEL_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -76,6 +81,8 @@ pub struct QueryRequest {
     pub access: Access,
     /// Go on without shards that are damaged, and say which ([`Rows::left_out`]). Only for statements that read.
     pub skip_damaged: bool,
+    /// Whom it comes from, for `system.queries`.
+    pub origin: Origin,
     /// The session of a client of PostgreSQL, for its functions; it sees `information_schema` as there.
     pub session: Option<Arc<ClientSession>>,
 }
@@ -99,6 +106,7 @@ impl QueryRequest {
             default_schema: None,
             access: Access::Read,
             skip_damaged: false,
+            origin: Origin::default(),
             session: None,
         }
     }
@@ -174,12 +182,16 @@ impl QueryEngine {
             .max_blocking_threads(BLOCKING_MIN.max(threads * BLOCKING_PER_THREAD))
             .thread_name("query")
             .thread_stack_size(STACK_BYTES)
+            // Those that take readings in go first.
+            .on_thread_start(|| Yielding::Query.apply())
             .enable_time()
             .build()
             .map_err(|error| QueryError::Internal(format!("start query threads: {error}")))?;
         let concurrent_max = config.concurrent_max.clamp(1, Semaphore::MAX_PERMITS);
         let template = session::template(environment, threads, config.memory_bytes_max).map_err(internal)?;
         let postgres = postgres::catalog(&storage).map_err(internal)?;
+        let queries = Arc::new(Queries::default());
+        storage.show(QueriesTable::NAME, Arc::new(QueriesTable::new(Arc::clone(&queries))));
         let shared = Shared {
             storage,
             template,
@@ -189,6 +201,8 @@ impl QueryEngine {
             timeout: config.timeout,
             concurrent_max,
             admission: Arc::new(Semaphore::new(concurrent_max)),
+            reserve: Arc::new(Semaphore::new(RESERVE)),
+            queries,
             tasks: TaskTracker::new(),
             counters: Counters::default(),
         };
@@ -206,8 +220,9 @@ impl QueryEngine {
         let Some(runtime) = &self.runtime else { return Err(QueryError::Cancelled) };
         let cancel = self.stop.child_token();
         let guard = cancel.clone().drop_guard();
+        let begun = self.shared.queries.begin(&request, cancel.clone(), self.shared.storage.now_us());
         let (start, started) = oneshot::channel();
-        self.shared.tasks.spawn_on(run(Arc::clone(&self.shared), request, cancel, start), runtime.handle());
+        self.shared.tasks.spawn_on(run(Arc::clone(&self.shared), request, begun, cancel, start), runtime.handle());
         match started.await {
             Ok(Ok(Started::Rows(incoming))) => Ok(QueryResult::Rows(incoming.into_rows(guard))),
             Ok(Ok(Started::Done { statement, rows })) => Ok(QueryResult::Done { statement, rows }),
@@ -265,6 +280,7 @@ impl QueryEngine {
         let Some(runtime) = &self.runtime else { return 0 };
         let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
         shared.admission.close();
+        shared.reserve.close();
         shared.tasks.close();
         let stopping = runtime.spawn(async move {
             if tokio::time::timeout(grace, shared.tasks.wait()).await.is_ok() {

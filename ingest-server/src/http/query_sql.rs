@@ -10,7 +10,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +18,7 @@ use query::{QueryError, QueryRequest, QueryResult};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Peer;
 use super::cells::{Cells, Times, csv_field};
 use super::left_out;
 use super::rows::{self, BatchFormat, ByRow, RowFormat};
@@ -70,30 +71,40 @@ impl Format {
 }
 
 /// The handler of GET.
-pub async fn get(State(app): State<Arc<App>>, query: Query<HashMap<String, String>>, headers: HeaderMap) -> Response {
+pub async fn get(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    query: Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
     let mut query = query.0;
     let request = match query.remove("q") {
         Some(q) => Ok(Request { db: query.remove("db"), q, format: query.remove("format"), params: Value::Null }),
         None => Err(SqlError::request("the parameter q is missing: /api/v3/query_sql?db=public&q=SELECT+1")),
     };
-    respond(&app, &headers, request).await
+    respond(&app, peer, &headers, request).await
 }
 
 /// The handler of POST.
-pub async fn post(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
+pub async fn post(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let request = read_json(&app, &headers, body).await;
-    respond(&app, &headers, request).await
+    respond(&app, peer, &headers, request).await
 }
 
-async fn respond(app: &App, headers: &HeaderMap, request: Result<Request, SqlError>) -> Response {
+async fn respond(app: &App, peer: Peer, headers: &HeaderMap, request: Result<Request, SqlError>) -> Response {
     let answered = match request {
-        Ok(request) => answer(app, headers, request).await,
+        Ok(request) => answer(app, peer, headers, request).await,
         Err(error) => Err(error),
     };
     answered.unwrap_or_else(|error| error.influx_answer())
 }
 
-async fn answer(app: &App, headers: &HeaderMap, request: Request) -> Result<Response, SqlError> {
+async fn answer(app: &App, peer: Peer, headers: &HeaderMap, request: Request) -> Result<Response, SqlError> {
     let engine = app.for_queries()?.engine;
     let has_params = match &request.params {
         Value::Null => false,
@@ -105,7 +116,8 @@ async fn answer(app: &App, headers: &HeaderMap, request: Request) -> Result<Resp
     }
     let format: Format = request.format.as_deref().unwrap_or("json").parse()?;
     let skip_damaged = left_out::is_wanted(headers)?;
-    let request = QueryRequest { default_schema: request.db, skip_damaged, ..QueryRequest::new(request.q) };
+    let origin = peer.origin("query_sql", headers);
+    let request = QueryRequest { default_schema: request.db, skip_damaged, origin, ..QueryRequest::new(request.q) };
     let mut missing = Vec::new();
     let body = match engine.execute(request).await? {
         QueryResult::Rows(mut found) => {

@@ -1,0 +1,36 @@
+//! Which threads go first when there are not enough cores.
+//!
+//! Owns:     the nice values of threads. Those that take readings in, sync, apply and flush have the one of the process.
+//! Does not: wait or pause: a thread that yields has all of a core that nobody else wants.
+
+/// Threads that yield to those which take readings in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Yielding {
+    /// Whoever asks waits for it.
+    Query,
+    /// Nobody waits for it: merging shards, retention, vacuum, the scrub.
+    Background,
+}
+
+impl Yielding {
+    /// What is added to the process's nice value. At 5 a thread gets a third of what one at 0 gets, at 10 a tenth (the
+    /// weights of Linux's scheduler, `sched_prio_to_weight` in kernel/sched/core.c).
+    fn nice(self) -> i32 {
+        match self {
+            Yielding::Query => 5,
+            Yielding::Background => 10,
+        }
+    }
+
+    /// Lowers the priority of the thread that calls. Only Linux has priorities of threads; elsewhere nothing happens.
+    pub fn apply(self) {
+        #[cfg(target_os = "linux")]
+        {
+            // On Linux 0, which is "this process" in POSIX, is the calling thread.
+            let now = rustix::process::getpriority_process(None).unwrap_or(0);
+            if let Err(error) = rustix::process::setpriority_process(None, now.saturating_add(self.nice()).min(19)) {
+                tracing::warn!(%error, "lower the priority of a thread");
+            }
+        }
+    }
+}
