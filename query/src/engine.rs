@@ -73,6 +73,8 @@ pub struct QueryRequest {
     pub sql: String,
     /// Values of its parameters, which are written `$1`, `$2` …, or each `?`.
     pub parameters: Vec<ScalarValue>,
+    /// Their names, if they are written `$room`; one for each value then.
+    pub names: Vec<String>,
     /// In their place, for an INSERT of one row of VALUES: values for as many rows as there are, stored together.
     pub rows: Vec<Vec<ScalarValue>>,
     /// Schema of unqualified tables; `None`, "", "doc" and "iox" mean `public`.
@@ -102,6 +104,7 @@ impl QueryRequest {
         QueryRequest {
             sql: sql.into(),
             parameters: Vec::new(),
+            names: Vec::new(),
             rows: Vec::new(),
             default_schema: None,
             access: Access::Read,

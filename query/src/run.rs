@@ -198,6 +198,9 @@ pub(crate) struct Run<'a> {
 impl Run<'_> {
     async fn run(&self, request: QueryRequest, reply: &mut Reply) -> Result<(), QueryError> {
         let statement = match request.rows.as_slice() {
+            [] if !request.names.is_empty() => {
+                statement::parse_named(&request.sql, &request.names, &request.parameters)?
+            }
             [] => statement::parse_bound(&request.sql, &request.parameters)?,
             rows => statement::parse_with_rows(&request.sql, rows)?,
         };

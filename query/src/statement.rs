@@ -85,6 +85,25 @@ pub(crate) fn parse_bound(sql: &str, values: &[ScalarValue]) -> Result<Statement
     }
 }
 
+/// As [`parse_bound`], where `names[0]` is the name of the parameter that `values[0]` is for.
+pub(crate) fn parse_named(sql: &str, names: &[String], values: &[ScalarValue]) -> Result<Statement, QueryError> {
+    let mut places = Vec::new();
+    let parsed = parse_tokens(sql, |tokens| {
+        places = parameters::number_named(tokens, names)?;
+        Ok(())
+    });
+    match parsed? {
+        Parsed::Done(statement) => Ok(statement),
+        Parsed::Tree(mut tree) => {
+            let used: Vec<ScalarValue> = places.iter().filter_map(|place| values.get(*place)).cloned().collect();
+            if let Some(ast) = ast(&mut tree) {
+                parameters::bind(ast, &used)?;
+            }
+            understand(tree)
+        }
+    }
+}
+
 /// As [`parse_bound`], an INSERT of one row of VALUES with as many rows as there are values for.
 pub(crate) fn parse_with_rows(sql: &str, rows: &[Vec<ScalarValue>]) -> Result<Statement, QueryError> {
     let unsupported = || QueryError::Unsupported("rows of values are for INSERT INTO t (a, b) VALUES (?, ?)".into());
@@ -112,6 +131,14 @@ pub(crate) enum Parsed {
 
 /// Parses `sql`, leaving its parameters.
 pub(crate) fn parse_tree(sql: &str) -> Result<Parsed, QueryError> {
+    parse_tokens(sql, |tokens| parameters::number(tokens))
+}
+
+/// As [`parse_tree`], with `number` to number the parameters.
+fn parse_tokens(
+    sql: &str,
+    number: impl FnOnce(&mut [TokenWithSpan]) -> Result<(), QueryError>,
+) -> Result<Parsed, QueryError> {
     if sql.len() > SQL_BYTES_MAX {
         return Err(QueryError::Unsupported(format!(
             "a statement of {} bytes is not supported; at most {SQL_BYTES_MAX} are",
@@ -129,7 +156,7 @@ pub(crate) fn parse_tree(sql: &str) -> Result<Parsed, QueryError> {
              for long lists of values there is IN"
         )));
     }
-    parameters::number(&mut tokens)?;
+    number(&mut tokens)?;
     let is_space = |token: &TokenWithSpan| matches!(token.token, Token::Whitespace(_) | Token::SemiColon);
     let first = tokens.iter().position(|token| !is_space(token)).unwrap_or(tokens.len());
     match tokens.get(first).map(|token| &token.token) {

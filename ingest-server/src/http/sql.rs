@@ -25,6 +25,7 @@ use super::rows::{self, ByRow, RowFormat};
 use super::sql_error::SqlError;
 use crate::app::App;
 use arguments::Arguments;
+pub(super) use arguments::scalar;
 
 #[derive(Debug, Deserialize)]
 struct Request {
