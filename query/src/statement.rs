@@ -131,7 +131,7 @@ pub(crate) enum Parsed {
 
 /// Parses `sql`, leaving its parameters.
 pub(crate) fn parse_tree(sql: &str) -> Result<Parsed, QueryError> {
-    parse_tokens(sql, |tokens| parameters::number(tokens))
+    parse_tokens(sql, parameters::number)
 }
 
 /// As [`parse_tree`], with `number` to number the parameters.
