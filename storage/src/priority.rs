@@ -26,9 +26,11 @@ impl Yielding {
     pub fn apply(self) {
         #[cfg(target_os = "linux")]
         {
-            // On Linux 0, which is "this process" in POSIX, is the calling thread.
-            let now = rustix::process::getpriority_process(None).unwrap_or(0);
-            if let Err(error) = rustix::process::setpriority_process(None, now.saturating_add(self.nice()).min(19)) {
+            use rustix::process::{getpid, getpriority_process, setpriority_process};
+            // That of the first thread: the one that calls may have one of these already, from the thread that made it.
+            let own = getpriority_process(Some(getpid())).unwrap_or(0);
+            // On Linux `None`, which is "this process" in POSIX, is the calling thread.
+            if let Err(error) = setpriority_process(None, own.saturating_add(self.nice()).min(19)) {
                 tracing::warn!(%error, "lower the priority of a thread");
             }
         }

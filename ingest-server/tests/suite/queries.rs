@@ -5,11 +5,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arrow_flight::Ticket;
 use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::{FlightData, Ticket};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
 use crate::postgres::{Client, LONG, field, message};
 use crate::process::{Eden, get, post};
@@ -55,6 +56,17 @@ async fn flight(address: SocketAddr) -> FlightServiceClient<Channel> {
     FlightServiceClient::new(Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap())
 }
 
+/// How an answer ends.
+async fn end_of(mut rows: Streaming<FlightData>) -> Option<Status> {
+    loop {
+        match rows.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return None,
+            Err(status) => return Some(status),
+        }
+    }
+}
+
 /// Runs `sql` over `protocol`; gives the error that it ends with, its code before it.
 fn run(eden: &Eden, protocol: &str, sql: String) -> JoinHandle<String> {
     let url = eden.url.clone();
@@ -81,7 +93,7 @@ fn run(eden: &Eden, protocol: &str, sql: String) -> JoinHandle<String> {
             let mut client = flight(address).await;
             let ticket = json!({ "sql_query": sql }).to_string();
             let status = match client.do_get(Ticket::new(ticket)).await {
-                Ok(answer) => answer.into_inner().message().await.err(),
+                Ok(answer) => end_of(answer.into_inner()).await,
                 Err(status) => Some(status),
             };
             let status = status.unwrap_or_else(|| panic!("{sql} began to answer"));
@@ -154,8 +166,8 @@ fn a_client_that_goes_away_takes_its_statement_with_it() {
                 let call = runtime.spawn(async move {
                     let mut client = flight(address).await;
                     let ticket = json!({ "sql_query": sql }).to_string();
-                    let mut rows = client.do_get(Ticket::new(ticket)).await.unwrap().into_inner();
-                    drop(rows.message().await);
+                    let rows = client.do_get(Ticket::new(ticket)).await.unwrap().into_inner();
+                    drop(end_of(rows).await);
                 });
                 Box::new(call)
             }
