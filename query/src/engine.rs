@@ -31,6 +31,9 @@ const STACK_BYTES: usize = 16 << 20;
 const BLOCKING_PER_THREAD: usize = 8;
 const BLOCKING_MIN: usize = 32;
 
+/// How long a statement whose time is over, or that was cancelled, gets to say so itself: it knows what it had done.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(3);
+
 /// Statements that run beside those that may, if they only read tables of the server itself: whoever wants to see what
 /// keeps all others waiting must not wait for it.
 const RESERVE: usize = 2;
@@ -212,7 +215,7 @@ impl QueryEngine {
         Ok(QueryEngine { shared: Arc::new(shared), stop: CancellationToken::new(), runtime: Some(runtime) })
     }
 
-    /// Plans and starts one statement; its rows come as they are computed. May be awaited on any runtime.
+    /// Plans and starts one statement; its rows come as they are computed. May be awaited on any runtime with a clock.
     ///
     /// # Errors
     /// All of [`QueryError`]; those that arise later come with the rows.
@@ -224,9 +227,27 @@ impl QueryEngine {
         let cancel = self.stop.child_token();
         let guard = cancel.clone().drop_guard();
         let begun = self.shared.queries.begin(&request, cancel.clone(), self.shared.storage.now_us());
+        let running = Arc::clone(begun.running());
         let (start, started) = oneshot::channel();
-        self.shared.tasks.spawn_on(run(Arc::clone(&self.shared), request, begun, cancel, start), runtime.handle());
-        match started.await {
+        self.shared
+            .tasks
+            .spawn_on(run(Arc::clone(&self.shared), request, begun, cancel.clone(), start), runtime.handle());
+        let limit = self.shared.timeout;
+        // Planning, or one call of a function, may not look up for long. Its task ends when that does.
+        let overdue = async {
+            let _ = tokio::time::timeout(limit, cancel.cancelled()).await;
+            let _ = tokio::time::timeout(ANSWER_WAIT_MAX, std::future::pending::<()>()).await;
+        };
+        let answered = tokio::select! {
+            answered = started => answered,
+            () = overdue => {
+                if !cancel.is_cancelled() {
+                    running.note_late();
+                }
+                return Err(running.why_cancelled(limit));
+            }
+        };
+        match answered {
             Ok(Ok(Started::Rows(incoming))) => Ok(QueryResult::Rows(incoming.into_rows(guard))),
             Ok(Ok(Started::Done { statement, rows })) => Ok(QueryResult::Done { statement, rows }),
             Ok(Err(error)) => Err(error),

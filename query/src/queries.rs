@@ -99,6 +99,8 @@ pub(crate) struct Running {
     plan: Mutex<Option<Weak<dyn ExecutionPlan>>>,
     spill_bytes: AtomicU64,
     cancel: CancellationToken,
+    /// Cancelled with `cancel`, and when the statement has ended.
+    over: CancellationToken,
     killed_by: OnceLock<String>,
     is_late: AtomicBool,
 }
@@ -124,9 +126,9 @@ impl Running {
         self.is_late.store(true, Ordering::Relaxed);
     }
 
-    /// Its token.
-    pub(crate) fn cancel(&self) -> &CancellationToken {
-        &self.cancel
+    /// Cancelled once nobody waits for the statement any more, however it ended.
+    pub(crate) fn over(&self) -> &CancellationToken {
+        &self.over
     }
 
     /// What ends the statement when its token is cancelled.
@@ -194,6 +196,7 @@ impl Queries {
             usage: Arc::default(),
             plan: Mutex::default(),
             spill_bytes: AtomicU64::new(0),
+            over: cancel.child_token(),
             cancel,
             killed_by: OnceLock::new(),
             is_late: AtomicBool::new(false),

@@ -152,7 +152,7 @@ pub(crate) async fn run(
         };
         late.abort();
         // However it ended: what goes on in other tasks ends by this.
-        cancel.cancel();
+        running.over().cancel();
         outcome
     };
     let outcome = outcome.map_err(|error| progress.explain(error));
@@ -373,7 +373,7 @@ impl Run<'_> {
             .with_allow_statements(false)
             .verify_plan(&plan)?;
         let plan = state.create_physical_plan(&plan).await?;
-        let plan = interrupt::interruptible(plan, self.running.cancel())?;
+        let plan = interrupt::interruptible(plan, self.running.over())?;
         let mut environment = RuntimeEnv::clone(state.runtime_env());
         let (all, usage) = (Arc::clone(&environment.memory_pool), Arc::clone(&self.running.usage));
         environment.memory_pool = Arc::new(CountedPool { all, usage });

@@ -7,7 +7,6 @@ mod mqtt_kills;
 mod mqtt_overload;
 mod one_server;
 mod overload;
-mod query_memory;
 mod read_your_writes;
 mod stop;
 mod transfer;
