@@ -20,7 +20,7 @@ use storage::StorageConfig;
 
 pub use broker::BrokerVersion;
 pub use load::{PartialWrites, TopicFilters};
-pub use manual::{manual, show};
+pub use manual::{Entry, entries, manual, show};
 pub use mqtt_rule::MqttRule;
 pub use settings::{ByteSize, ConfigError, Period};
 

@@ -33,13 +33,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::header::{HOST, ORIGIN};
-use axum::http::{Method, StatusCode};
+use axum::http::header::{HOST, ORIGIN, USER_AGENT};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures::FutureExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use query::Origin;
 use settings::close_names::closest;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -59,9 +60,21 @@ const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
 /// Pause after the system refused a connection (out of file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Characters of what a client calls itself that are kept.
+const APPLICATION_CHARS_MAX: usize = 100;
+
 /// Who sent a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
+
+impl Peer {
+    /// A statement that came from here over `protocol`.
+    pub fn origin(self, protocol: &'static str, headers: &HeaderMap) -> Origin {
+        let application = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        let application = application.chars().take(APPLICATION_CHARS_MAX).collect();
+        Origin { protocol, peer: self.0.to_string(), user: String::new(), application }
+    }
+}
 
 /// Every path, with the methods it takes and the name under which it is counted.
 pub const PATHS: &[(&str, &str, &str)] = &[

@@ -50,4 +50,5 @@ pub mod sql_shell;
 pub mod stop_flag;
 pub mod stream;
 pub mod transfer;
+pub mod views;
 pub mod write_command;

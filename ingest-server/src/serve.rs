@@ -28,7 +28,7 @@ use crate::connections::ConnectionsTable;
 use crate::failure::Failure;
 use crate::mqtt::sessions::Sessions;
 use crate::sources::SourcesTable;
-use crate::{brokers, flight, http, mqtt, postgres};
+use crate::{brokers, flight, http, mqtt, postgres, views};
 
 /// How long statements that nobody waits for any more may take to end.
 const QUERY_GRACE: Duration = Duration::from_secs(1);
@@ -316,6 +316,7 @@ fn open_parts(app: &Arc<App>, surroundings: Surroundings) -> Result<Parts, Failu
     storage.show(ConnectionsTable::NAME, Arc::new(connections));
     let sources = SourcesTable::new(Arc::clone(&app.metrics.sources), app.clock.now_us());
     storage.show(SourcesTable::NAME, Arc::new(sources));
+    views::show(&storage, config, &app.clock);
     Ok(Parts { storage, engine: Arc::new(engine), sessions })
 }
 

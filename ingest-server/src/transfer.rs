@@ -17,7 +17,7 @@ pub mod export;
 mod export_lines;
 pub mod import;
 mod import_lines;
-mod interrupt;
+pub(crate) mod interrupt;
 mod json_rows;
 mod parquet_rows;
 pub(crate) mod record;

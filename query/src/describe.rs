@@ -67,7 +67,7 @@ pub(crate) async fn describe(shared: &Shared, request: &QueryRequest) -> Result<
     let mut of_columns = HashMap::new();
     let (query, answers) = match statement::understand(tree)? {
         Statement::Read(query) => (query, true),
-        Statement::Refresh(_) => return Ok(Description { parameters: Vec::new(), columns: None }),
+        Statement::Refresh(_) | Statement::Kill(_) => return Ok(Description { parameters: Vec::new(), columns: None }),
         Statement::Change(change) => {
             of_columns = change.parameters(&tables, &schema)?;
             match change.query() {

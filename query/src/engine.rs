@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use datafusion::common::ScalarValue;
-use storage::{Storage, StorageError};
+use storage::{Storage, StorageError, Yielding};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::describe::{self, Description};
 use crate::error::{Limits, QueryError, tidy};
 use crate::postgres::{self, ClientSession};
+use crate::queries::{Origin, Queries, QueriesTable};
 use crate::rows::{Rows, Started};
 use crate::run::{Counters, Shared, panic_message, run};
 use crate::session;
@@ -29,6 +30,13 @@ const STACK_BYTES: usize = 16 << 20;
 /// Threads that wait for the disk, for each that computes, and at least.
 const BLOCKING_PER_THREAD: usize = 8;
 const BLOCKING_MIN: usize = 32;
+
+/// How long a statement whose time is over, or that was cancelled, gets to say so itself: it knows what it had done.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Statements that run beside those that may, if they only read tables of the server itself: whoever wants to see what
+/// keeps all others waiting must not wait for it.
+const RESERVE: usize = 2;
 
 /// How long cancelled statements get to notice, after the grace of a shutdown.
 const CANCEL_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -68,6 +76,8 @@ pub struct QueryRequest {
     pub sql: String,
     /// Values of its parameters, which are written `$1`, `$2` …, or each `?`.
     pub parameters: Vec<ScalarValue>,
+    /// Their names, if they are written `$room`; one for each value then.
+    pub names: Vec<String>,
     /// In their place, for an INSERT of one row of VALUES: values for as many rows as there are, stored together.
     pub rows: Vec<Vec<ScalarValue>>,
     /// Schema of unqualified tables; `None`, "", "doc" and "iox" mean `public`.
@@ -76,6 +86,8 @@ pub struct QueryRequest {
     pub access: Access,
     /// Go on without shards that are damaged, and say which ([`Rows::left_out`]). Only for statements that read.
     pub skip_damaged: bool,
+    /// Whom it comes from, for `system.queries`.
+    pub origin: Origin,
     /// The session of a client of PostgreSQL, for its functions; it sees `information_schema` as there.
     pub session: Option<Arc<ClientSession>>,
 }
@@ -95,10 +107,12 @@ impl QueryRequest {
         QueryRequest {
             sql: sql.into(),
             parameters: Vec::new(),
+            names: Vec::new(),
             rows: Vec::new(),
             default_schema: None,
             access: Access::Read,
             skip_damaged: false,
+            origin: Origin::default(),
             session: None,
         }
     }
@@ -174,12 +188,16 @@ impl QueryEngine {
             .max_blocking_threads(BLOCKING_MIN.max(threads * BLOCKING_PER_THREAD))
             .thread_name("query")
             .thread_stack_size(STACK_BYTES)
+            // Those that take readings in go first.
+            .on_thread_start(|| Yielding::Query.apply())
             .enable_time()
             .build()
             .map_err(|error| QueryError::Internal(format!("start query threads: {error}")))?;
         let concurrent_max = config.concurrent_max.clamp(1, Semaphore::MAX_PERMITS);
         let template = session::template(environment, threads, config.memory_bytes_max).map_err(internal)?;
         let postgres = postgres::catalog(&storage).map_err(internal)?;
+        let queries = Arc::new(Queries::default());
+        storage.show(QueriesTable::NAME, Arc::new(QueriesTable::new(Arc::clone(&queries))));
         let shared = Shared {
             storage,
             template,
@@ -190,13 +208,15 @@ impl QueryEngine {
             timeout: config.timeout,
             concurrent_max,
             admission: Arc::new(Semaphore::new(concurrent_max)),
+            reserve: Arc::new(Semaphore::new(RESERVE)),
+            queries,
             tasks: TaskTracker::new(),
             counters: Counters::default(),
         };
         Ok(QueryEngine { shared: Arc::new(shared), stop: CancellationToken::new(), runtime: Some(runtime) })
     }
 
-    /// Plans and starts one statement; its rows come as they are computed. May be awaited on any runtime.
+    /// Plans and starts one statement; its rows come as they are computed. May be awaited on any runtime with a clock.
     ///
     /// # Errors
     /// All of [`QueryError`]; those that arise later come with the rows.
@@ -207,9 +227,28 @@ impl QueryEngine {
         let Some(runtime) = &self.runtime else { return Err(QueryError::Cancelled) };
         let cancel = self.stop.child_token();
         let guard = cancel.clone().drop_guard();
+        let begun = self.shared.queries.begin(&request, cancel.clone(), self.shared.storage.now_us());
+        let running = Arc::clone(begun.running());
         let (start, started) = oneshot::channel();
-        self.shared.tasks.spawn_on(run(Arc::clone(&self.shared), request, cancel, start), runtime.handle());
-        match started.await {
+        self.shared
+            .tasks
+            .spawn_on(run(Arc::clone(&self.shared), request, begun, cancel.clone(), start), runtime.handle());
+        let limit = self.shared.timeout;
+        // Planning, or one call of a function, may not look up for long. Its task ends when that does.
+        let overdue = async {
+            let _ = tokio::time::timeout(limit, cancel.cancelled()).await;
+            let _ = tokio::time::timeout(ANSWER_WAIT_MAX, std::future::pending::<()>()).await;
+        };
+        let answered = tokio::select! {
+            answered = started => answered,
+            () = overdue => {
+                if !cancel.is_cancelled() {
+                    running.note_late();
+                }
+                return Err(running.why_cancelled(limit));
+            }
+        };
+        match answered {
             Ok(Ok(Started::Rows(incoming))) => Ok(QueryResult::Rows(incoming.into_rows(guard))),
             Ok(Ok(Started::Done { statement, rows })) => Ok(QueryResult::Done { statement, rows }),
             Ok(Err(error)) => Err(error),
@@ -266,6 +305,7 @@ impl QueryEngine {
         let Some(runtime) = &self.runtime else { return 0 };
         let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
         shared.admission.close();
+        shared.reserve.close();
         shared.tasks.close();
         let stopping = runtime.spawn(async move {
             if tokio::time::timeout(grace, shared.tasks.wait()).await.is_ok() {

@@ -58,7 +58,7 @@ pub enum QueryError {
         name: String,
     },
     /// The statement would change something, and who sent it may only read.
-    #[error("{statement} changes tables, and here they are only read; send it to POST /_sql or use `eden sql`")]
+    #[error("{statement} changes something, and here is only read; send it to POST /_sql or use `eden sql`")]
     ReadOnly {
         /// What would change something: `DELETE`.
         statement: &'static str,
@@ -107,6 +107,14 @@ pub enum QueryError {
     /// The caller went away, or the server is stopping.
     #[error("the statement was cancelled")]
     Cancelled,
+    /// Somebody ended it.
+    #[error("the statement was ended by KILL {id} from {by}")]
+    Killed {
+        /// Its number in `system.queries`.
+        id: u64,
+        /// Whom that came from.
+        by: String,
+    },
     /// A file of a table does not hold what was written to it (P11). An operator decides.
     #[error(
         "{} is corrupt: {reason}; `eden check` examines all files, `eden repair` sets it aside{}",

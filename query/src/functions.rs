@@ -6,6 +6,7 @@
 //! One file a family. A function says in its errors which argument is wrong, by the function's name.
 
 pub(crate) mod asof;
+mod bounded;
 mod calendar;
 mod gapfill;
 mod json;
@@ -59,6 +60,7 @@ pub(crate) fn with_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
 /// None that a statement could bring about.
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     json::register(state)?;
+    bounded::register(state)?;
     state.register_udf(Arc::new(ScalarUDF::from(time_bucket::TimeBucket::new())))?;
     for marker in gapfill::markers() {
         state.register_udf(Arc::new(ScalarUDF::from(marker)))?;

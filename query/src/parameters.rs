@@ -44,6 +44,30 @@ pub(crate) fn number(tokens: &mut [TokenWithSpan]) -> Result<(), QueryError> {
     Ok(())
 }
 
+/// Numbers parameters that have names, `$room`, in the order in which they first stand.
+///
+/// Gives for each number the place of its name in `names`. Names that no parameter has are no mistake.
+///
+/// # Errors
+/// [`QueryError::Plan`] for a parameter that is none of `names`.
+pub(crate) fn number_named(tokens: &mut [TokenWithSpan], names: &[String]) -> Result<Vec<usize>, QueryError> {
+    let mut places: Vec<usize> = Vec::new();
+    for token in tokens {
+        let Token::Placeholder(text) = &mut token.token else { continue };
+        let named = text.strip_prefix('$').and_then(|name| names.iter().position(|known| known == name));
+        let Some(place) = named else {
+            let known: Vec<String> = names.iter().map(|name| format!("${name}")).collect();
+            return Err(QueryError::Plan(format!("{text} has no value; those that came have {}", known.join(", "))));
+        };
+        let number = places.iter().position(|known| *known == place).unwrap_or_else(|| {
+            places.push(place);
+            places.len() - 1
+        });
+        *text = format!("${}", number + 1);
+    }
+    Ok(places)
+}
+
 /// The parameters of a statement.
 #[derive(Debug, Default)]
 pub(crate) struct Found {

@@ -18,9 +18,11 @@ use arrow::array::RecordBatch;
 use datafusion::catalog::SchemaProvider;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
-use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::object_store::ObjectStore;
 use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::{FutureExt, StreamExt};
@@ -36,15 +38,18 @@ use crate::change::Progress;
 use crate::damage;
 use crate::engine::{Access, QueryRequest};
 use crate::error::{Limits, QueryError};
+use crate::interrupt;
 use crate::newest::NewestRows;
 use crate::postgres::{self, ClientSession};
 use crate::provider::ShardTable;
+use crate::queries::{Begun, Queries, Running, Stage};
 use crate::reader::{OpenShards, ShardReaders};
 use crate::resolve;
 use crate::rows::{LeftOut, Reply, Started};
 use crate::session;
 use crate::statement::{self, Statement};
 use crate::statistics;
+use crate::usage::CountedPool;
 
 /// How long a statement waits for others to end before it is refused.
 const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -67,6 +72,9 @@ pub(crate) struct Shared {
     pub(crate) timeout: Duration,
     pub(crate) concurrent_max: usize,
     pub(crate) admission: Arc<Semaphore>,
+    /// For statements that look at the server itself, when there is no place among the others.
+    pub(crate) reserve: Arc<Semaphore>,
+    pub(crate) queries: Arc<Queries>,
     pub(crate) tasks: TaskTracker,
     pub(crate) counters: Counters,
 }
@@ -102,6 +110,7 @@ impl Drop for Gauge<'_> {
 pub(crate) async fn run(
     shared: Arc<Shared>,
     request: QueryRequest,
+    begun: Begun,
     cancel: CancellationToken,
     started: oneshot::Sender<Result<Started, QueryError>>,
 ) {
@@ -110,33 +119,59 @@ pub(crate) async fn run(
     let mut reply = Reply::new(started);
     let open = Arc::new(OpenShards::default());
     let progress = Progress::default();
+    // A task of its own: an operator may be long about one batch.
+    let late = {
+        let (running, cancel, limit) = (Arc::clone(begun.running()), cancel.clone(), shared.timeout);
+        shared.tasks.spawn(async move {
+            let _ = tokio::time::timeout(limit, std::future::pending::<()>()).await;
+            running.note_late();
+            cancel.cancel();
+        })
+    };
     let outcome = {
         let session = request.session.clone();
-        let statement = Run { shared: &shared, open: &open, progress: &progress, session };
+        let running = begun.running();
+        let statement = Run { shared: &shared, open: &open, progress: &progress, running, session };
         let work = async {
             match AssertUnwindSafe(statement.run(request, &mut reply)).catch_unwind().await {
                 Ok(outcome) => outcome,
                 Err(panic) => Err(damage::explain_panic(panic_message(&*panic), &shared.shards, &open).await),
             }
         };
-        tokio::select! {
+        // What was spilled is only known while the plan is there.
+        let cancelled = async {
+            cancel.cancelled().await;
+            running.note_spill();
+        };
+        let outcome = tokio::select! {
             biased;
-            () = cancel.cancelled() => Err(QueryError::Cancelled),
-            outcome = tokio::time::timeout(shared.timeout, work) => {
-                outcome.unwrap_or(Err(QueryError::Timeout { limit: shared.timeout }))
-            }
-        }
+            () = cancelled => Err(running.why_cancelled(shared.timeout)),
+            // Some operators are the first to see it.
+            outcome = work => outcome.map_err(|error| match cancel.is_cancelled() {
+                true => running.why_cancelled(shared.timeout),
+                false => error,
+            }),
+        };
+        late.abort();
+        // However it ended: what goes on in other tasks ends by this.
+        running.over().cancel();
+        outcome
     };
     let outcome = outcome.map_err(|error| progress.explain(error));
     let counters = &shared.counters;
     match outcome.as_ref().map_err(QueryError::root) {
         Ok(()) => {}
-        Err(QueryError::Cancelled) => drop(counters.cancelled.fetch_add(1, Ordering::Relaxed)),
-        Err(_) => drop(counters.failed.fetch_add(1, Ordering::Relaxed)),
+        Err(QueryError::Cancelled | QueryError::Killed { .. }) => {
+            counters.cancelled.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(_) => {
+            counters.failed.fetch_add(1, Ordering::Relaxed);
+        }
     }
     counters.ended.fetch_add(1, Ordering::Relaxed);
     let duration_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
     counters.duration_us.fetch_add(duration_us, Ordering::Relaxed);
+    begun.end(&outcome);
     reply.finish(outcome);
 }
 
@@ -158,34 +193,53 @@ pub(crate) struct Run<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     open: &'a Arc<OpenShards>,
     pub(crate) progress: &'a Progress,
+    running: &'a Running,
     session: Option<Arc<ClientSession>>,
 }
 
 impl Run<'_> {
     async fn run(&self, request: QueryRequest, reply: &mut Reply) -> Result<(), QueryError> {
         let statement = match request.rows.as_slice() {
+            [] if !request.names.is_empty() => {
+                statement::parse_named(&request.sql, &request.names, &request.parameters)?
+            }
             [] => statement::parse_bound(&request.sql, &request.parameters)?,
             rows => statement::parse_with_rows(&request.sql, rows)?,
         };
         if let (Statement::Change(change), Access::Read) = (&statement, request.access) {
             return Err(QueryError::ReadOnly { statement: change.tag() });
         }
-        let _permit = self.admit().await?;
+        if let Statement::Kill(target) = statement {
+            if request.access == Access::Read {
+                return Err(QueryError::ReadOnly { statement: "KILL" });
+            }
+            // It waits for nobody: who waits may be why it was sent.
+            reply.done("KILL", Some(self.shared.queries.kill(target, self.running)));
+            return Ok(());
+        }
+        let _permit = self.admit(&statement).await?;
         let tables = Tables::new(self.shared.storage.tables());
         let schema = resolve::default_schema(request.default_schema.as_deref(), &tables);
         match statement {
             Statement::Read(statement) => self.read(statement, tables, &schema, request.skip_damaged, reply).await,
             Statement::Refresh(names) => self.refresh(&names, &tables, &schema, reply).await,
             Statement::Change(change) => self.change(*change, tables, &schema, reply).await,
+            Statement::Kill(_) => Ok(()),
         }
     }
 
     /// Waits until one more statement may run.
-    async fn admit(&self) -> Result<OwnedSemaphorePermit, QueryError> {
+    async fn admit(&self, statement: &Statement) -> Result<OwnedSemaphorePermit, QueryError> {
         let admission = &self.shared.admission;
         if let Ok(permit) = Arc::clone(admission).try_acquire_owned() {
             return Ok(permit);
         }
+        if statement.only_looks_at_the_server()
+            && let Ok(permit) = Arc::clone(&self.shared.reserve).try_acquire_owned()
+        {
+            return Ok(permit);
+        }
+        self.running.enter(Stage::Waiting);
         let running = self.shared.concurrent_max;
         let (_waiting, before) = Gauge::enter(&self.shared.counters.waiting);
         let busy = QueryError::Busy { running, waiting: before, retry_after: RETRY_AFTER };
@@ -193,7 +247,10 @@ impl Run<'_> {
             return Err(busy);
         }
         match tokio::time::timeout(ADMISSION_WAIT_MAX, Arc::clone(admission).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
+            Ok(Ok(permit)) => {
+                self.running.enter(Stage::Planning);
+                Ok(permit)
+            }
             // Closed: the server is stopping.
             Ok(Err(_)) => Err(QueryError::Cancelled),
             Err(_) => Err(busy),
@@ -215,8 +272,10 @@ impl Run<'_> {
         };
         let sender = reply.rows(batches.rest.schema(), std::mem::take(&mut batches.left_out));
         while let Some(batch) = self.next(&mut batches).await? {
+            self.running.add_rows(batch.num_rows());
             sender.send(batch).await.map_err(|_| QueryError::Cancelled)?;
         }
+        self.running.note_spill();
         Ok(())
     }
 
@@ -250,7 +309,7 @@ impl Run<'_> {
         };
         let state = session::of_statement(&self.shared.template, catalog, schema, self.session.as_deref(), &statement);
         let rest = match state {
-            Ok(state) => start(&state, statement).await,
+            Ok(state) => self.start(&state, statement).await,
             Err(error) => Err(error),
         };
         match rest {
@@ -301,6 +360,35 @@ impl Run<'_> {
                 None => return Ok(None),
             }
         }
+    }
+
+    async fn start(
+        &self,
+        state: &SessionState,
+        statement: DfStatement,
+    ) -> Result<SendableRecordBatchStream, DataFusionError> {
+        let plan = state.statement_to_plan(statement).await?;
+        // What `statement` lets through by its first words must not write deeper inside.
+        SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false)
+            .verify_plan(&plan)?;
+        let plan = state.create_physical_plan(&plan).await?;
+        let plan = interrupt::interruptible(plan, self.running.over())?;
+        let mut environment = RuntimeEnv::clone(state.runtime_env());
+        let (all, usage) = (Arc::clone(&environment.memory_pool), Arc::clone(&self.running.usage));
+        environment.memory_pool = Arc::new(CountedPool { all, usage });
+        let context = TaskContext::from(state).with_runtime(Arc::new(environment));
+        let rows = execute_stream(Arc::clone(&plan), Arc::new(context))?;
+        self.running.runs(&plan);
+        self.running.enter(Stage::Running);
+        // The plan, and with it what it counts, goes with the rows.
+        let schema = rows.schema();
+        let rows = rows.inspect(move |_| {
+            let _ = &plan;
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
 
     pub(crate) async fn explain(&self, error: DataFusionError) -> QueryError {
@@ -383,12 +471,4 @@ fn needed(error: QueryError) -> QueryError {
         }
         error => error,
     }
-}
-
-async fn start(state: &SessionState, statement: DfStatement) -> Result<SendableRecordBatchStream, DataFusionError> {
-    let plan = state.statement_to_plan(statement).await?;
-    // What `statement` lets through by its first words must not write deeper inside.
-    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
-    let plan = state.create_physical_plan(&plan).await?;
-    execute_stream(plan, state.task_ctx())
 }

@@ -3,25 +3,29 @@
 //! Owns:     parsing, the list of statements that are allowed, `REFRESH TABLE` and `OPTIMIZE TABLE`.
 //! Does not: know tables or columns (`resolve` does), or what the statements that change tables may say (`change` does).
 
+use std::ops::ControlFlow;
+
 use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, ExplainStatement, Statement as DfStatement};
-use datafusion::sql::sqlparser::ast::{ObjectName, Query, SetExpr, Statement as Ast};
+use datafusion::sql::sqlparser::ast::{ObjectName, Query, SetExpr, Statement as Ast, visit_relations};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
+use crate::catalog::SYSTEM;
 use crate::change::{self, Change};
 use crate::error::{QueryError, tidy};
 use crate::functions::asof;
 use crate::nesting::{self, DEPTH_MAX};
 use crate::parameters;
 use crate::postgres;
+use crate::queries::Target;
 
 /// What runs here, for errors that refuse something else.
 const SUPPORTED: &str = "SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW TABLES, SHOW COLUMNS, SHOW <setting>, \
                          SHOW FUNCTIONS, DESCRIBE, CREATE TABLE, ALTER TABLE, DROP TABLE, INSERT INTO, \
-                         UPDATE, DELETE FROM, OPTIMIZE TABLE and REFRESH TABLE";
+                         UPDATE, DELETE FROM, OPTIMIZE TABLE, KILL and REFRESH TABLE";
 
 /// Longest statement.
 const SQL_BYTES_MAX: usize = 4 << 20;
@@ -35,6 +39,28 @@ pub(crate) enum Statement {
     Refresh(Vec<ObjectName>),
     /// Changes tables or rows.
     Change(Box<Change>),
+    /// Ends statements.
+    Kill(Target),
+}
+
+impl Statement {
+    /// Whether it reads tables of schema `system`, and no others.
+    pub(crate) fn only_looks_at_the_server(&self) -> bool {
+        let Statement::Read(DfStatement::Statement(ast)) = self else { return false };
+        let mut tables = 0;
+        let others = visit_relations(&**ast, |name| {
+            tables += 1;
+            match name.0.as_slice() {
+                [.., schema, _]
+                    if schema.as_ident().is_some_and(|schema| schema.value.eq_ignore_ascii_case(SYSTEM)) =>
+                {
+                    ControlFlow::Continue(())
+                }
+                _ => ControlFlow::Break(()),
+            }
+        });
+        tables > 0 && others.is_continue()
+    }
 }
 
 /// Parses and checks `sql`, which has no parameters.
@@ -53,6 +79,25 @@ pub(crate) fn parse_bound(sql: &str, values: &[ScalarValue]) -> Result<Statement
         Parsed::Tree(mut tree) => {
             if let Some(ast) = ast(&mut tree) {
                 parameters::bind(ast, values)?;
+            }
+            understand(tree)
+        }
+    }
+}
+
+/// As [`parse_bound`], where `names[0]` is the name of the parameter that `values[0]` is for.
+pub(crate) fn parse_named(sql: &str, names: &[String], values: &[ScalarValue]) -> Result<Statement, QueryError> {
+    let mut places = Vec::new();
+    let parsed = parse_tokens(sql, |tokens| {
+        places = parameters::number_named(tokens, names)?;
+        Ok(())
+    });
+    match parsed? {
+        Parsed::Done(statement) => Ok(statement),
+        Parsed::Tree(mut tree) => {
+            let used: Vec<ScalarValue> = places.iter().filter_map(|place| values.get(*place)).cloned().collect();
+            if let Some(ast) = ast(&mut tree) {
+                parameters::bind(ast, &used)?;
             }
             understand(tree)
         }
@@ -86,6 +131,14 @@ pub(crate) enum Parsed {
 
 /// Parses `sql`, leaving its parameters.
 pub(crate) fn parse_tree(sql: &str) -> Result<Parsed, QueryError> {
+    parse_tokens(sql, parameters::number)
+}
+
+/// As [`parse_tree`], with `number` to number the parameters.
+fn parse_tokens(
+    sql: &str,
+    number: impl FnOnce(&mut [TokenWithSpan]) -> Result<(), QueryError>,
+) -> Result<Parsed, QueryError> {
     if sql.len() > SQL_BYTES_MAX {
         return Err(QueryError::Unsupported(format!(
             "a statement of {} bytes is not supported; at most {SQL_BYTES_MAX} are",
@@ -103,7 +156,7 @@ pub(crate) fn parse_tree(sql: &str) -> Result<Parsed, QueryError> {
              for long lists of values there is IN"
         )));
     }
-    parameters::number(&mut tokens)?;
+    number(&mut tokens)?;
     let is_space = |token: &TokenWithSpan| matches!(token.token, Token::Whitespace(_) | Token::SemiColon);
     let first = tokens.iter().position(|token| !is_space(token)).unwrap_or(tokens.len());
     match tokens.get(first).map(|token| &token.token) {
@@ -114,6 +167,10 @@ pub(crate) fn parse_tree(sql: &str) -> Result<Parsed, QueryError> {
         Some(token) if is_word(token, "OPTIMIZE") => {
             let tables = parse_tables("OPTIMIZE", tokens.split_off(first)).map_err(|error| syntax(&error))?;
             return Ok(Parsed::Done(Statement::Change(Box::new(Change::Optimize(tables)))));
+        }
+        Some(token) if is_word(token, "KILL") => {
+            let target = parse_kill(tokens.split_off(first)).map_err(|error| syntax(&error))?;
+            return Ok(Parsed::Done(Statement::Kill(target)));
         }
         Some(token) if is_word(token, "ALTER") => {
             if let Some(reset) = parse_reset(tokens[first..].to_vec()).map_err(|error| syntax(&error))? {
@@ -193,6 +250,22 @@ fn parse_tables(verb: &str, tokens: Vec<TokenWithSpan>) -> Result<Vec<ObjectName
     let tables = parser.parse_comma_separated(|parser| parser.parse_object_name(false))?;
     expect_end(&mut parser)?;
     Ok(tables)
+}
+
+/// `KILL ALL`, or `KILL` and the number of a statement, as a number or as text.
+fn parse_kill(tokens: Vec<TokenWithSpan>) -> Result<Target, ParserError> {
+    let dialect = GenericDialect {};
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
+    parser.next_token();
+    let token = parser.next_token();
+    let target = match &token.token {
+        all if is_word(all, "ALL") => Some(Target::All),
+        Token::Number(id, _) | Token::SingleQuotedString(id) => id.parse().ok().map(Target::One),
+        _ => None,
+    };
+    let Some(target) = target else { return parser.expected("ALL or an id of system.queries", token) };
+    expect_end(&mut parser)?;
+    Ok(target)
 }
 
 /// `ALTER TABLE t RESET (retention)`; `None` for another `ALTER`.
@@ -376,6 +449,9 @@ mod tests {
             ("SELECT 'abc", (1, 8)),
             ("REFRESH t", (1, 9)),
             ("REFRESH TABLE t u", (1, 17)),
+            ("KILL", (1, 5)),
+            ("KILL 'a'", (1, 6)),
+            ("KILL 1 2", (1, 8)),
         ] {
             match parse(sql) {
                 Err(QueryError::Syntax { line, column, message }) => {
@@ -394,6 +470,29 @@ mod tests {
         assert!(matches!(parse(&format!("SELECT 1{}", " OR 1".repeat(100_000))), Err(QueryError::Unsupported(_))));
         assert!(matches!(parse(&" ".repeat(SQL_BYTES_MAX + 1)), Err(QueryError::Unsupported(_))));
         assert!(parse(&format!("SELECT a IN ({}-1)", "-1, ".repeat(100_000))).is_ok());
+    }
+
+    #[test]
+    fn kill_takes_one_or_all() {
+        for (sql, expected) in
+            [("KILL 17", Target::One(17)), ("kill '17';", Target::One(17)), ("KILL ALL", Target::All)]
+        {
+            assert!(matches!(parse(sql), Ok(Statement::Kill(target)) if target == expected), "{sql}: {:?}", parse(sql));
+        }
+    }
+
+    #[test]
+    fn who_looks_at_the_server_is_told_apart() {
+        for (sql, expected) in [
+            ("SELECT * FROM system.queries", true),
+            ("SELECT id FROM eden.System.queries q JOIN system.tables USING (id)", true),
+            ("SELECT * FROM system.queries, t", false),
+            ("SELECT * FROM system.queries WHERE id IN (SELECT id FROM t)", false),
+            ("SELECT * FROM system.queries, generate_series(1, 10)", false),
+            ("SELECT 1", false),
+        ] {
+            assert_eq!(parse(sql).unwrap().only_looks_at_the_server(), expected, "{sql}");
+        }
     }
 
     #[test]

@@ -42,8 +42,8 @@ use crate::space::DiskSpace;
 use crate::table::Table;
 use crate::write::{Ack, InFlight, Memory, PendingWrite, Subject, Token};
 use crate::{
-    RejectedRow, ReplayProgress, ShardDamage, StorageConfig, StorageError, StorageStats, TableInfo, TableOptions,
-    TableSchema, TableSnapshot, Unfit, identity, nodes, recovery,
+    RejectedRow, ReplayProgress, Shard, ShardDamage, StorageConfig, StorageError, StorageStats, TableInfo,
+    TableOptions, TableSchema, TableSnapshot, Unfit, identity, nodes, recovery,
 };
 
 /// Groups that may wait to be applied; more make the log wait, which makes writers wait.
@@ -65,6 +65,19 @@ pub struct Storage {
     losses: Vec<Loss>,
     threads: Mutex<Option<Threads>>,
     _lock: Box<dyn DiskLock>,
+}
+
+/// What a table has, beside what [`TableInfo`] counts.
+#[derive(Clone, Debug)]
+pub struct TableContents {
+    /// The table.
+    pub info: TableInfo,
+    /// What is set for it.
+    pub options: TableOptions,
+    /// The shards of its current version.
+    pub shards: Vec<Arc<Shard>>,
+    /// The first and the last UTC day that it has rows of, those in memory included; days since 1970-01-01.
+    pub days: Option<(i32, i32)>,
 }
 
 /// What the threads share.
@@ -360,6 +373,13 @@ impl Storage {
 
     fn stored_tables(&self) -> Vec<TableInfo> {
         self.shared.catalog.all().iter().map(|table| table.info()).collect()
+    }
+
+    /// What each table on disk has, in order of their names.
+    pub fn contents(&self) -> Vec<TableContents> {
+        let mut all: Vec<TableContents> = self.shared.catalog.all().iter().map(|table| table.contents()).collect();
+        all.sort_by(|a, b| a.info.name.cmp(&b.info.name));
+        all
     }
 
     /// Tables that cannot be used because their Delta log is damaged, as they were found at start. They are among

@@ -22,7 +22,7 @@ use model::{TableId, TableName};
 use crate::checkpoint;
 use crate::engine::Shared;
 use crate::table::Table;
-use crate::{Shard, Storage, StorageConfig, StorageError};
+use crate::{Shard, Storage, StorageConfig, StorageError, Yielding};
 use compact::{Compacted, Pace};
 use plan::When;
 pub(crate) use retention::first_kept_day;
@@ -109,7 +109,10 @@ impl Maintainer {
         let its = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("maintain".into())
-            .spawn(move || run(&its, &config))
+            .spawn(move || {
+                Yielding::Background.apply();
+                run(&its, &config);
+            })
             .expect("the operating system starts a thread");
         Maintainer { shared, thread }
     }

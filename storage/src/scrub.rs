@@ -12,7 +12,7 @@ use crate::engine::Shared;
 use crate::object_disk::is_away;
 use crate::shard::{ReadError, ShardDamage, ShardFile};
 use crate::table::Table;
-use crate::{Shard, StorageError};
+use crate::{Shard, StorageError, Yielding};
 
 /// How often damage that others met is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -47,7 +47,11 @@ impl Scrubber {
     pub(crate) fn start(shared: Arc<Shared>, bytes_per_second: u64) -> Result<Scrubber, StorageError> {
         let stop = Arc::new(Stop::default());
         let work = Work { shared, bytes_per_second, stop: Arc::clone(&stop) };
-        let thread = std::thread::Builder::new().name("scrub".into()).spawn(move || work.run());
+        let run = move || {
+            Yielding::Background.apply();
+            work.run();
+        };
+        let thread = std::thread::Builder::new().name("scrub".into()).spawn(run);
         let thread = thread.map_err(StorageError::io("start a thread for", std::path::Path::new("scrub")))?;
         Ok(Scrubber { stop, thread })
     }

@@ -28,7 +28,7 @@ use crate::memtable::{Below, Memtable};
 use crate::options::Properties;
 use crate::settle::Layers;
 use crate::snapshot::{MemoryRows, ShardView, TableSnapshot};
-use crate::{ColumnKind, Shard, StorageError, TableInfo, TableSchema};
+use crate::{ColumnKind, Shard, StorageError, TableContents, TableInfo, TableSchema};
 
 /// Rounds in which a snapshot follows writers before it makes them wait.
 const SETTLE_ROUNDS: usize = 4;
@@ -443,6 +443,23 @@ impl Table {
             memory_rows: memory_rows as u64,
             waiting_rows: state.waiting.rows as u64,
         }
+    }
+
+    /// What the table has.
+    pub(crate) fn contents(&self) -> TableContents {
+        let info = self.info();
+        let options = self.properties().options();
+        let state = self.state();
+        let shards = state.partitions.values().flat_map(|partition| &partition.shards).cloned().collect();
+        let has_rows = |partition: &Partition| {
+            !partition.shards.is_empty()
+                || partition.live.as_ref().is_some_and(|live| live.rows() > 0)
+                || partition.sealed.as_ref().is_some_and(|sealed| lock(sealed).rows() > 0)
+        };
+        let mut days = state.partitions.iter().filter(|(_, partition)| has_rows(partition)).map(|(day, _)| *day);
+        let first = days.next();
+        let days = first.map(|first| (first, days.next_back().unwrap_or(first)));
+        TableContents { info, options, shards, days }
     }
 
     /// How the rows that wait stand, and when something was last applied.

@@ -1,6 +1,6 @@
 //! The configuration as commented TOML, and the page `docs/config.md` made of it.
 
-use settings::{show_list_item, show_section};
+use settings::{Section, show_list_item, show_section};
 
 use super::{BrokerSection, Config, MqttRule};
 
@@ -22,6 +22,52 @@ pub fn show(config: &Config) -> String {
     show_section(&mut out, &config.query);
     show_section(&mut out, &config.server);
     out
+}
+
+/// One key, its value and its manual entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The section; of a list, with the number of the item: `mqtt.rule.1`.
+    pub section: String,
+    /// The key.
+    pub key: &'static str,
+    /// What is in force, as TOML.
+    pub value: String,
+    /// What is in force where nobody said anything.
+    pub default: String,
+    /// Its manual entry.
+    pub about: String,
+}
+
+/// All keys of `config`.
+pub fn entries(config: &Config) -> Vec<Entry> {
+    let mut all = Vec::new();
+    add(&mut all, &config.http, None);
+    add(&mut all, &config.mqtt, None);
+    for (rule, number) in config.mqtt_rules.iter().zip(1..) {
+        add(&mut all, rule, Some(number));
+    }
+    for (broker, number) in config.brokers.iter().zip(1..) {
+        add(&mut all, broker, Some(number));
+    }
+    add(&mut all, &config.postgres, None);
+    add(&mut all, &config.grpc, None);
+    add(&mut all, &config.ingest, None);
+    add(&mut all, &config.storage, None);
+    add(&mut all, &config.query, None);
+    add(&mut all, &config.server, None);
+    all
+}
+
+fn add<S: Section>(all: &mut Vec<Entry>, section: &S, number: Option<usize>) {
+    let name = number.map_or_else(|| S::NAME.to_owned(), |number| format!("{}.{number}", S::NAME));
+    all.extend(section.entries().into_iter().zip(S::default().entries()).map(|(entry, default)| Entry {
+        section: name.clone(),
+        key: entry.key,
+        value: entry.value,
+        default: default.value,
+        about: entry.docs.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" "),
+    }));
 }
 
 /// The page `docs/config.md`.
@@ -86,6 +132,19 @@ mod tests {
         let path = dir.path().join("eden.toml");
         std::fs::write(&path, show(&config)).unwrap();
         assert_eq!(Config::load(Some(&path), []).unwrap(), config);
+    }
+
+    #[test]
+    fn every_key_is_among_the_entries_once() {
+        let config = Config { mqtt_rules: vec![MqttRule::default(); 2], ..Config::default() };
+        let entries = entries(&config);
+        let shown = show(&config);
+        let keys = shown.lines().filter(|line| !line.starts_with('#') && line.contains(" = ")).count();
+        assert_eq!(entries.len(), keys);
+        let names: std::collections::BTreeSet<_> = entries.iter().map(|entry| (&entry.section, entry.key)).collect();
+        assert_eq!(names.len(), keys);
+        assert!(entries.iter().all(|entry| entry.value == entry.default && !entry.about.is_empty()));
+        assert!(entries.iter().any(|entry| entry.section == "mqtt.rule.2"));
     }
 
     #[test]

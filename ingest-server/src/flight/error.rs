@@ -20,7 +20,7 @@ pub(super) fn status(error: &QueryError) -> Status {
             Code::ResourceExhausted
         }
         QueryError::Timeout { .. } => Code::DeadlineExceeded,
-        QueryError::Cancelled => Code::Cancelled,
+        QueryError::Cancelled | QueryError::Killed { .. } => Code::Cancelled,
         QueryError::Corrupt { .. } => Code::DataLoss,
         QueryError::Storage(StorageError::Closed | StorageError::Busy { .. }) => Code::Unavailable,
         QueryError::Storage(_)

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::error::malformed;
-use super::service::{Flight, RowStream};
+use super::service::{Flight, RowStream, origin};
 
 /// A ticket that a client of InfluxDB 3 made.
 #[derive(Debug, Deserialize)]
@@ -44,6 +44,7 @@ impl FlightService for Front {
     type DoExchangeStream = <Flight as FlightService>::DoExchangeStream;
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<RowStream>, Status> {
+        let origin = origin(&request);
         let ticket = &request.get_ref().ticket;
         // Protocol Buffers' messages never begin so.
         if !ticket.starts_with(b"{") {
@@ -54,7 +55,7 @@ impl FlightService for Front {
             let said: String = ticket.query_type.chars().take(20).collect();
             return Err(Status::unimplemented(format!("queries of type {said:?} are not supported; send SQL")));
         }
-        self.0.rows_of(ticket.sql_query, Some(ticket.database)).await
+        self.0.rows_of(ticket.sql_query, Some(ticket.database), origin).await
     }
 
     async fn handshake(

@@ -26,7 +26,7 @@ use arrow_flight::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use prost::Message;
-use query::{Access, QueryError, QueryRequest, QueryResult, ScalarValue};
+use query::{Access, Origin, QueryError, QueryRequest, QueryResult, ScalarValue};
 use serde::{Deserialize, Serialize};
 use storage::Storage;
 use tonic::metadata::MetadataMap;
@@ -36,6 +36,9 @@ use super::error::{in_stream, internal, malformed, status, unavailable};
 use super::prepared::{Prepared, PreparedStatements};
 use super::{catalog, plain};
 use crate::app::App;
+
+/// Characters of what a client calls itself that are kept.
+const APPLICATION_CHARS_MAX: usize = 100;
 
 /// Values that a client may bind to one statement, in rows.
 const BOUND_ROWS_MAX: usize = 100_000;
@@ -81,8 +84,13 @@ impl Flight {
     }
 
     /// Runs a statement; its rows, none if it has none.
-    pub(super) async fn rows_of(&self, sql: String, database: Option<String>) -> Result<Response<RowStream>, Status> {
-        self.rows(request(sql, database)).await
+    pub(super) async fn rows_of(
+        &self,
+        sql: String,
+        database: Option<String>,
+        origin: Origin,
+    ) -> Result<Response<RowStream>, Status> {
+        self.rows(request(sql, database, origin)).await
     }
 
     async fn rows(&self, request: QueryRequest) -> Result<Response<RowStream>, Status> {
@@ -137,8 +145,16 @@ impl Flight {
     }
 }
 
-fn request(sql: String, database: Option<String>) -> QueryRequest {
-    QueryRequest { default_schema: database, access: Access::Change, ..QueryRequest::new(sql) }
+fn request(sql: String, database: Option<String>, origin: Origin) -> QueryRequest {
+    QueryRequest { default_schema: database, access: Access::Change, origin, ..QueryRequest::new(sql) }
+}
+
+/// Whom a call comes from.
+pub(super) fn origin<T>(call: &Request<T>) -> Origin {
+    let peer = call.remote_addr().map_or_else(String::new, |peer| peer.to_string());
+    let application = call.metadata().get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let application = application.chars().take(APPLICATION_CHARS_MAX).collect();
+    Origin { protocol: "flight", peer, user: String::new(), application }
 }
 
 /// The schema that a call is for, as clients of InfluxDB 3 and Grafana name it.
@@ -222,7 +238,7 @@ impl FlightSqlService for Flight {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let statement = Statement { sql: query.query, database: database(request.metadata()) };
-        let base = self::request(statement.sql.clone(), statement.database.clone());
+        let base = self::request(statement.sql.clone(), statement.database.clone(), origin(&request));
         match self.describe(base.clone()).await? {
             (Some(columns), _) => info(&columns, ticket(&statement)?, request.into_inner()),
             (None, _) => {
@@ -235,13 +251,13 @@ impl FlightSqlService for Flight {
     async fn do_get_statement(
         &self,
         ticket: TicketStatementQuery,
-        _request: Request<Ticket>,
+        request: Request<Ticket>,
     ) -> Result<Response<RowStream>, Status> {
         let Statement { sql, database } = serde_json::from_slice(&ticket.statement_handle).map_err(malformed)?;
         if sql.is_empty() {
             return Ok(one_batch(RecordBatch::new_empty(Arc::new(Schema::empty()))));
         }
-        self.rows_of(sql, database).await
+        self.rows_of(sql, database, origin(&request)).await
     }
 
     async fn do_put_statement_update(
@@ -249,7 +265,7 @@ impl FlightSqlService for Flight {
         update: CommandStatementUpdate,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        let base = self::request(update.query, database(request.metadata()));
+        let base = self::request(update.query, database(request.metadata()), origin(&request));
         self.update(base, Vec::new()).await
     }
 
@@ -258,7 +274,7 @@ impl FlightSqlService for Flight {
         query: ActionCreatePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let base = self::request(query.query.clone(), database(request.metadata()));
+        let base = self::request(query.query.clone(), database(request.metadata()), origin(&request));
         let (columns, parameters) = self.describe(base).await?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: self.prepared.add(query.query, self.now()).into(),
@@ -295,10 +311,10 @@ impl FlightSqlService for Flight {
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
         let Prepared { sql, rows } = self.prepared(&query.prepared_statement_handle)?;
-        let database = database(request.metadata());
+        let base = self::request(sql, database(request.metadata()), origin(&request));
         let sent = bound(request.into_inner()).await?;
         let rows = if sent.is_empty() { rows } else { sent };
-        self.update(self::request(sql, database), rows).await
+        self.update(base, rows).await
     }
 
     async fn get_flight_info_prepared_statement(
@@ -307,7 +323,7 @@ impl FlightSqlService for Flight {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let Prepared { sql, rows } = self.prepared(&query.prepared_statement_handle)?;
-        let base = self::request(sql, database(request.metadata()));
+        let base = self::request(sql, database(request.metadata()), origin(&request));
         let parameters = rows.first().cloned().unwrap_or_default();
         match self.describe(QueryRequest { parameters, ..base.clone() }).await? {
             (Some(columns), _) => info_of(&query, &columns, request),
@@ -329,7 +345,8 @@ impl FlightSqlService for Flight {
         if rows.next().is_some() {
             return Err(Status::invalid_argument("a query takes one row of values; several are for INSERT"));
         }
-        self.rows(QueryRequest { parameters, ..self::request(sql, database(request.metadata())) }).await
+        let base = self::request(sql, database(request.metadata()), origin(&request));
+        self.rows(QueryRequest { parameters, ..base }).await
     }
 
     async fn get_flight_info_catalogs(

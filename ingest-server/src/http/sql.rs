@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -16,6 +16,7 @@ use query::{Access, QueryRequest, QueryResult};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::Peer;
 use super::answer;
 use super::body;
 use super::cells::{Cells, Times, type_id};
@@ -24,6 +25,7 @@ use super::rows::{self, ByRow, RowFormat};
 use super::sql_error::SqlError;
 use crate::app::App;
 use arguments::Arguments;
+pub(super) use arguments::scalar;
 
 #[derive(Debug, Deserialize)]
 struct Request {
@@ -37,12 +39,13 @@ struct Request {
 /// The handler.
 pub async fn sql(
     State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
     query: Query<HashMap<String, String>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     let with_trace = flag(&query, "error_trace");
-    match answer(&app, flag(&query, "types"), &headers, body).await {
+    match answer(&app, peer, flag(&query, "types"), &headers, body).await {
         Ok(response) => response,
         Err(error) => error.crate_answer(with_trace),
     }
@@ -53,15 +56,27 @@ fn flag(query: &HashMap<String, String>, name: &str) -> bool {
     query.get(name).is_some_and(|value| value.is_empty() || value.eq_ignore_ascii_case("true"))
 }
 
-async fn answer(app: &Arc<App>, types: bool, headers: &HeaderMap, body: Body) -> Result<Response, SqlError> {
+async fn answer(
+    app: &Arc<App>,
+    peer: Peer,
+    types: bool,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, SqlError> {
     let started = app.clock.monotonic();
     let engine = app.for_queries()?.engine;
     let request: Request = read_json(app, headers, body).await?;
     let arguments = Arguments::read(request.args, request.bulk_args)?;
     let default_schema = headers.get("default-schema").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let skip_damaged = left_out::is_wanted(headers)?;
-    let request =
-        QueryRequest { default_schema, access: Access::Change, skip_damaged, ..QueryRequest::new(request.stmt) };
+    let origin = peer.origin("sql", headers);
+    let request = QueryRequest {
+        default_schema,
+        access: Access::Change,
+        skip_damaged,
+        origin,
+        ..QueryRequest::new(request.stmt)
+    };
     let clock = Arc::clone(&app.clock);
     let took = move || clock.monotonic().saturating_sub(started);
     let request = match arguments {

@@ -92,7 +92,7 @@ impl From<QueryError> for SqlError {
                 ("CircuitBreakingException", 5003, S::INTERNAL_SERVER_ERROR)
             }
             QueryError::Timeout { .. } => ("QueryTimeout", 5003, S::INTERNAL_SERVER_ERROR),
-            QueryError::Cancelled => ("JobKilledException", 5005, S::INTERNAL_SERVER_ERROR),
+            QueryError::Cancelled | QueryError::Killed { .. } => ("JobKilledException", 5005, S::INTERNAL_SERVER_ERROR),
             QueryError::Corrupt { .. } => ("ShardCorrupt", 5002, S::INTERNAL_SERVER_ERROR),
             QueryError::Storage(StorageError::Closed | StorageError::Busy { .. }) => {
                 ("ServiceUnavailable", 5030, S::SERVICE_UNAVAILABLE)
@@ -189,6 +189,12 @@ mod tests {
                 "SchemaUnknownException[schema foo unknown]",
             ),
             (QueryError::Cancelled, 5005, 500, "JobKilledException[the statement was cancelled]"),
+            (
+                QueryError::Killed { id: 7, by: "[::1]:9 over sql".into() },
+                5005,
+                500,
+                "JobKilledException[the statement was ended by KILL 7 from [::1]:9 over sql]",
+            ),
         ] {
             let error = SqlError::from(error);
             assert_eq!((error.code, error.status.as_u16()), (code, status));

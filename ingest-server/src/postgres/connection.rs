@@ -8,6 +8,7 @@
 //!  2. After an error in the extended protocol nothing is done until Sync.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use pgwire::messages::PgWireBackendMessage as Say;
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::ParameterStatus;
-use query::{Access, QueryRequest};
+use query::{Access, Origin, QueryRequest};
 use tokio::time::Instant;
 
 use super::command::Command;
@@ -47,6 +48,7 @@ pub(super) struct Transaction {
 pub(super) struct Connection {
     pub(super) postgres: Arc<Postgres>,
     slot: Arc<Slot>,
+    peer: SocketAddr,
     pub(super) reader: Reader,
     pub(super) writer: Writer,
     pub(super) user: String,
@@ -64,6 +66,7 @@ impl Connection {
     pub(super) fn new(
         postgres: Arc<Postgres>,
         slot: Arc<Slot>,
+        peer: SocketAddr,
         reader: Reader,
         writer: Writer,
         user: String,
@@ -72,6 +75,7 @@ impl Connection {
         Connection {
             postgres,
             slot,
+            peer,
             reader,
             writer,
             user,
@@ -199,7 +203,11 @@ impl Connection {
             process: self.slot.process,
             settings: self.settings.all().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         };
+        let application =
+            self.settings.show("application_name").map_or_else(|_| String::new(), |(_, name)| name.to_owned());
+        let origin = Origin { protocol: "postgres", peer: self.peer.to_string(), user: self.user.clone(), application };
         QueryRequest {
+            origin,
             default_schema: Some(self.settings.schema()),
             access,
             session: Some(Arc::new(session)),

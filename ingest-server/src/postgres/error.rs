@@ -162,7 +162,7 @@ impl From<QueryError> for Failed {
             QueryError::Busy { .. } => "53000",
             QueryError::MemoryLimit { .. } => "53200",
             QueryError::SpillLimit { .. } => "53400",
-            QueryError::Timeout { .. } | QueryError::Cancelled => "57014",
+            QueryError::Timeout { .. } | QueryError::Cancelled | QueryError::Killed { .. } => "57014",
             QueryError::Corrupt { .. } => "XX001",
             QueryError::Storage(error) => of_storage(error),
             // The last two are no roots.

@@ -58,7 +58,8 @@ pub(super) async fn serve(postgres: Arc<Postgres>, stream: TcpStream, peer: Sock
             };
             let _ = shown.facts.set(facts);
             let showing = postgres.app.connections.show(&shown);
-            let connection = Connection::new(Arc::clone(&postgres), Arc::clone(&slot), reader, writer, user, settings);
+            let connection =
+                Connection::new(Arc::clone(&postgres), Arc::clone(&slot), peer, reader, writer, user, settings);
             Box::pin(connection.serve(shown)).await;
             postgres.leave(&slot);
             drop(showing);

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-/// Whether `statement` changes tables or their rows, by its first word.
+/// Whether `statement` changes tables or their rows or ends other statements, by its first word.
 pub(super) fn changes_something(statement: &str) -> bool {
     let verb = words(statement).next().unwrap_or_default();
-    ["CREATE", "ALTER", "DROP", "INSERT", "DELETE", "UPDATE", "OPTIMIZE"].contains(&verb.as_str())
+    ["CREATE", "ALTER", "DROP", "INSERT", "DELETE", "UPDATE", "OPTIMIZE", "KILL"].contains(&verb.as_str())
 }
 
 /// The line for an answer of `/_sql` without columns.
@@ -14,7 +14,7 @@ pub(super) fn render(statement: &str, answer: &Value) -> String {
     let count = answer["rowcount"].as_i64().unwrap_or_default();
     let mut words = words(statement);
     let done = match words.next().unwrap_or_default().as_str() {
-        verb @ ("INSERT" | "DELETE" | "UPDATE") => format!("{verb} {count}"),
+        verb @ ("INSERT" | "DELETE" | "UPDATE" | "KILL") => format!("{verb} {count}"),
         verb @ ("CREATE" | "ALTER" | "DROP" | "OPTIMIZE" | "REFRESH") => {
             let object = words.next().unwrap_or_default();
             let note = if count == 0 { ", nothing to do" } else { "" };

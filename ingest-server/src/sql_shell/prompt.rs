@@ -16,11 +16,13 @@ use crate::cli::Format;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::transfer::copy::Input;
+use crate::transfer::interrupt;
 
 const HELP: &str = "\
 \\d          the tables
 \\d TABLE    the columns of a table
 \\timing     says how long each statement took, or stops saying it
+\\watch N    runs the last statement again every N seconds, 2 if none are given, until Ctrl-C
 \\q, Ctrl-D  leaves
 Ctrl-C      forgets what was typed
 A statement may go over several lines; it ends with a semicolon.";
@@ -28,12 +30,18 @@ A statement may go over several lines; it ends with a semicolon.";
 const TABLES: &str = "SELECT table_schema AS schema, table_name AS table FROM information_schema.tables \
                       WHERE table_schema <> 'information_schema' ORDER BY 1, 2";
 
+/// How often a statement is run again, in seconds.
+const SECONDS_MIN: f64 = 0.1;
+const SECONDS_MAX: f64 = 86_400.0;
+
 /// A line that is no SQL.
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Quit,
     Help,
     Timing,
+    /// The last statement again and again, each time after so long.
+    Watch(Duration),
     /// Answered by a statement.
     Statement(String),
     Unknown,
@@ -47,6 +55,7 @@ impl Command {
             ("\\q" | "quit" | "exit", None, None) => Command::Quit,
             ("\\?" | "\\h" | "help", None, None) => Command::Help,
             ("\\timing", None, None) => Command::Timing,
+            ("\\watch", seconds, None) => period(seconds.unwrap_or("2")).map_or(Command::Unknown, Command::Watch),
             ("\\d" | "\\dt", None, None) => Command::Statement(TABLES.into()),
             ("\\d", Some(table), None) => Command::Statement(format!("SHOW COLUMNS FROM {table}")),
             (word, ..) if word.starts_with('\\') => Command::Unknown,
@@ -69,15 +78,18 @@ pub(super) fn run(client: &Client, format: Format) -> Result<(), Failure> {
     }
     println!("connected to {}; end statements with ;, \\? shows more commands, \\q leaves", client.url());
     let clock = SystemClock::new();
-    let (mut splitter, mut is_timed) = (Splitter::default(), false);
+    let (mut splitter, mut is_timed, mut last) = (Splitter::default(), false, None);
+    // Whether it went well.
     let run = |statement: &str, is_timed: bool| {
         let started = clock.monotonic();
-        if let Err(failure) = show(client, statement, format, Input::Statements) {
+        let shown = show(client, statement, format, Input::Statements);
+        if let Err(failure) = &shown {
             eprintln!("error: {failure}");
         }
         if is_timed {
             eprintln!("{}", took(clock.monotonic().saturating_sub(started)));
         }
+        shown.is_ok()
     };
     loop {
         let line = match editor.readline(if splitter.is_empty() { "eden> " } else { " ...> " }) {
@@ -99,9 +111,24 @@ pub(super) fn run(client: &Client, format: Format) -> Result<(), Failure> {
                 is_timed = !is_timed;
                 println!("timing is {}", if is_timed { "on" } else { "off" });
             }
-            Some(Command::Statement(statement)) => run(&statement, is_timed),
+            Some(Command::Watch(period)) => match &last {
+                Some(statement) => {
+                    println!("every {} s, until Ctrl-C", period.as_secs_f64());
+                    interrupt::during(|stop| while run(statement, is_timed) && !stop.wait(period) {});
+                }
+                None => eprintln!("error: there is no statement yet that could be watched"),
+            },
+            Some(Command::Statement(statement)) => {
+                run(&statement, is_timed);
+                last = Some(statement);
+            }
             Some(Command::Unknown) => eprintln!("error: there is no command {}; \\? shows them", line.trim()),
-            None => splitter.push(&(line + "\n")).iter().for_each(|statement| run(statement, is_timed)),
+            None => {
+                for statement in splitter.push(&(line + "\n")) {
+                    run(&statement, is_timed);
+                    last = Some(statement);
+                }
+            }
         }
     }
     if let Some(history) = history {
@@ -111,6 +138,12 @@ pub(super) fn run(client: &Client, format: Format) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Seconds as they are typed.
+fn period(seconds: &str) -> Option<Duration> {
+    let seconds: f64 = seconds.trim_end_matches('s').parse().ok()?;
+    (SECONDS_MIN..=SECONDS_MAX).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }
 
 fn history() -> Option<PathBuf> {
@@ -137,6 +170,12 @@ mod tests {
             ("\\d", Some(Command::Statement(TABLES.into()))),
             ("\\d plant.press;", Some(Command::Statement("SHOW COLUMNS FROM plant.press".into()))),
             ("\\copy", Some(Command::Unknown)),
+            ("\\watch", Some(Command::Watch(Duration::from_secs(2)))),
+            ("\\watch 0.5;", Some(Command::Watch(Duration::from_millis(500)))),
+            ("\\watch 10s", Some(Command::Watch(Duration::from_secs(10)))),
+            ("\\watch 0", Some(Command::Unknown)),
+            ("\\watch NaN", Some(Command::Unknown)),
+            ("\\watch 1 2", Some(Command::Unknown)),
             ("SELECT 1;", None),
             ("", None),
         ] {

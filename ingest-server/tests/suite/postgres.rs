@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// Takes minutes unless something ends it.
-const LONG: &str = "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b \
+pub(crate) const LONG: &str = "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b \
                     WHERE a.value % 7 = b.value % 3";
 
 struct Setup {
@@ -63,13 +63,13 @@ impl Drop for Setup {
     }
 }
 
-struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     process: u32,
     secret: Vec<u8>,
 }
 
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
 }
 
@@ -89,7 +89,7 @@ impl Client {
         stream
     }
 
-    fn connect(address: SocketAddr, parameters: &[(&str, &str)]) -> Self {
+    pub(crate) fn connect(address: SocketAddr, parameters: &[(&str, &str)]) -> Self {
         let mut client = Client { stream: Client::open(address), process: 0, secret: Vec::new() };
         client.stream.write_all(&startup(parameters)).unwrap();
         loop {
@@ -106,11 +106,11 @@ impl Client {
         }
     }
 
-    fn send(&mut self, messages: &[Vec<u8>]) {
+    pub(crate) fn send(&mut self, messages: &[Vec<u8>]) {
         self.stream.write_all(&messages.concat()).unwrap();
     }
 
-    fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub(crate) fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut head = [0; 5];
         self.stream.read_exact(&mut head).ok()?;
         let mut body = vec![0; u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4];
@@ -155,7 +155,7 @@ fn without_columns(mut answers: Vec<String>) -> Vec<String> {
     answers
 }
 
-fn field(body: &[u8], wanted: u8) -> String {
+pub(crate) fn field(body: &[u8], wanted: u8) -> String {
     let found = body.split(|byte| *byte == 0).find(|field| field.first() == Some(&wanted));
     String::from_utf8_lossy(&found.unwrap_or_default()[1..]).into_owned()
 }

@@ -1,6 +1,7 @@
 //! Runs the real binary and talks to it.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -106,6 +107,17 @@ impl Eden {
         let addresses: Value = serde_json::from_str(&addresses).unwrap();
         let url = format!("http://{}", addresses["http"].as_str().unwrap());
         Eden { dir, child, log: Some(log), url }
+    }
+
+    /// Where it listens for a protocol, by its name in `addresses.json`.
+    pub(crate) fn address(&self, protocol: &str) -> SocketAddr {
+        let addresses = std::fs::read_to_string(self.data().join("addresses.json")).unwrap();
+        let addresses: Value = serde_json::from_str(&addresses).unwrap();
+        addresses[protocol].as_str().unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn data(&self) -> PathBuf {

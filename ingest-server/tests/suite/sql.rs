@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use arrow::datatypes::{DataType, TimeUnit};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
 use crate::process::{Eden, get};
@@ -158,6 +160,68 @@ fn influxdbs_endpoint_answers_json_lines_and_csv() {
     assert_eq!((unknown.status, unknown.json()["error"].as_str().unwrap().contains("bmp180")), (404, true));
     assert_eq!(eden.get("/api/v3/query_sql?q=SELECT+1&format=pdf").status, 400);
     assert_eq!(eden.get("/api/v3/query_sql").status, 400);
+}
+
+#[test]
+fn parameters_of_influxdbs_endpoint_have_names_and_are_values_wherever_they_stand() {
+    let eden = filled();
+    let ask = |q: &str, params: Value| {
+        let body = json!({ "db": "public", "q": q, "format": "csv", "params": params });
+        eden.post("/api/v3/query_sql", &[], body.to_string().as_bytes())
+    };
+    for (q, params, found) in [
+        (
+            "SELECT sensor FROM bmp180 WHERE sensor = $s AND temperature > $t",
+            json!({ "t": 0, "s": "s1" }),
+            "sensor\ns1\n",
+        ),
+        (
+            "SELECT $a AS a, $b AS b, $a + 1 AS c",
+            json!({ "b": true, "a": 1.5, "unused": null }),
+            "a,b,c\n1.5,true,2.5\n",
+        ),
+        ("SELECT sensor FROM bmp180 WHERE sensor = $s", json!({ "s": "x' OR true --" }), "sensor\n"),
+        ("SELECT sensor FROM bmp180 WHERE time > $at", json!({ "at": "2026-06-01T00:00:00.5Z" }), "sensor\ns2\n"),
+        ("SELECT '$s' AS s", json!({ "s": "t" }), "s\n$s\n"),
+    ] {
+        let answer = ask(q, params);
+        assert_eq!((answer.status, &*answer.body), (200, found), "{q}");
+    }
+    let answer = ask("SELECT $room", json!({ "rom": 1 }));
+    assert!(
+        answer.status == 400 && answer.body.contains("$room has no value; those that came have $rom"),
+        "{answer:?}"
+    );
+    for params in [json!([1]), json!({ "a": { "b": 1 } }), json!("a")] {
+        assert_eq!(ask("SELECT $a", params).status, 400);
+    }
+    let answer = eden.get("/api/v3/query_sql?format=csv&q=SELECT%20$a%20AS%20a&params=%7B%22a%22:7%7D");
+    assert_eq!((answer.status, &*answer.body), (200, "a\n7\n"));
+    assert_eq!(eden.get("/api/v3/query_sql?q=SELECT+1&params=a").status, 400);
+}
+
+#[test]
+fn rows_as_parquet_are_a_whole_file_with_their_types() {
+    let eden = filled();
+    let fetch = |q: &str| {
+        let url = format!("{}/api/v3/query_sql?format=parquet&q={}", eden.url, q.replace(' ', "%20"));
+        let mut answer = ureq::get(url).call().unwrap();
+        assert_eq!(answer.headers()["content-type"], "application/vnd.apache.parquet");
+        let bytes = bytes::Bytes::from(answer.body_mut().with_config().limit(1 << 30).read_to_vec().unwrap());
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+        let types: Vec<DataType> = reader.schema().fields().iter().map(|field| field.data_type().clone()).collect();
+        let groups = reader.metadata().num_row_groups();
+        let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+        (types, groups, batches)
+    };
+    let (types, _, batches) = fetch("SELECT sensor, temperature, time FROM bmp180 ORDER BY sensor");
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    assert_eq!(types, [DataType::Utf8View, DataType::Float64, time]);
+    assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 2);
+    let (_, groups, batches) = fetch("SELECT value FROM generate_series(1, 300000)");
+    assert_eq!((groups, batches.iter().map(|batch| batch.num_rows()).sum::<usize>()), (3, 300_000));
+    let (types, _, batches) = fetch("SELECT sensor FROM bmp180 WHERE false");
+    assert_eq!((types.len(), batches.len()), (1, 0));
 }
 
 #[test]

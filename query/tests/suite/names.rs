@@ -60,7 +60,10 @@ async fn tables_and_columns_can_be_listed() {
     let server = server().await;
     let tables = "SELECT table_schema, table_name FROM information_schema.tables \
                   WHERE table_schema <> 'information_schema' ORDER BY 1, 2";
-    assert_eq!(server.query(tables).await, ["plant bmp180", "public Weather", "public bmp180", "system quarantine"]);
+    assert_eq!(
+        server.query(tables).await,
+        ["plant bmp180", "public Weather", "public bmp180", "system quarantine", "system queries"]
+    );
     let shown = server.query("SHOW TABLES").await;
     assert!(shown.contains(&"eden public Weather BASE TABLE".to_owned()), "{shown:?}");
     let columns = [

@@ -54,7 +54,11 @@ fn list(name: &str, value: Value) -> Result<Vec<Value>, SqlError> {
     }
 }
 
-fn scalar(value: Value) -> Result<ScalarValue, SqlError> {
+/// A value of JSON as a parameter.
+///
+/// # Errors
+/// If it is an object, or has one in it.
+pub(in crate::http) fn scalar(value: Value) -> Result<ScalarValue, SqlError> {
     Ok(match value {
         Value::Null => ScalarValue::Null,
         Value::Bool(truth) => truth.into(),
