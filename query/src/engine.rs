@@ -10,17 +10,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use datafusion::common::ScalarValue;
+use model::name::PUBLIC;
 use storage::{Storage, StorageError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::crate_db::{NodeSource, Sys};
 use crate::describe::{self, Description};
 use crate::error::{Limits, QueryError, tidy};
 use crate::postgres::{self, ClientSession};
 use crate::rows::{Rows, Started};
 use crate::run::{Counters, Shared, panic_message, run};
+use crate::running::Running;
 use crate::session;
 
 /// Stack of a query thread: twice what the deepest tree needs that `nesting` lets through.
@@ -46,6 +49,8 @@ pub struct QueryConfig {
     pub spill_dir: PathBuf,
     /// Statements that run at once; others wait, and are refused when too many do. Default 16.
     pub concurrent_max: usize,
+    /// Who knows the process and its machine, for `sys.nodes`. Default: nobody.
+    pub node: NodeSource,
 }
 
 impl QueryConfig {
@@ -57,6 +62,7 @@ impl QueryConfig {
             timeout: Duration::from_secs(300),
             spill_dir,
             concurrent_max: 16,
+            node: NodeSource::default(),
         }
     }
 }
@@ -76,7 +82,7 @@ pub struct QueryRequest {
     pub access: Access,
     /// Go on without shards that are damaged, and say which ([`Rows::left_out`]). Only for statements that read.
     pub skip_damaged: bool,
-    /// The session of a client of PostgreSQL, for its functions; it sees `information_schema` as there.
+    /// The session of a client of PostgreSQL or CrateDB, for its functions; it sees `information_schema` as there.
     pub session: Option<Arc<ClientSession>>,
 }
 
@@ -180,10 +186,15 @@ impl QueryEngine {
         let concurrent_max = config.concurrent_max.clamp(1, Semaphore::MAX_PERMITS);
         let template = session::template(environment, threads, config.memory_bytes_max).map_err(internal)?;
         let postgres = postgres::catalog(&storage).map_err(internal)?;
+        let running = Arc::new(Running::default());
+        let sys =
+            Sys { storage: Arc::clone(&storage), node: config.node, running: Arc::clone(&running), public: PUBLIC };
         let shared = Shared {
             storage,
             template,
             postgres,
+            sys,
+            running,
             shards,
             limits: Limits { memory_bytes: config.memory_bytes_max, spill_bytes: session::SPILL_BYTES_MAX },
             timeout: config.timeout,

@@ -6,9 +6,11 @@
 //! One file a family. A function says in its errors which argument is wrong, by the function's name.
 
 pub(crate) mod asof;
+mod format;
 mod gapfill;
 mod json;
 mod latest;
+pub(crate) mod like;
 mod percentile;
 mod points;
 mod stride;
@@ -54,6 +56,8 @@ pub(crate) fn with_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     json::register(state)?;
     state.register_udf(Arc::new(ScalarUDF::from(time_bucket::TimeBucket::new())))?;
+    state.register_udf(Arc::new(ScalarUDF::from(format::Format::new())))?;
+    state.register_udf(Arc::new(ScalarUDF::from(like::LikeEscape::new())))?;
     for marker in gapfill::markers() {
         state.register_udf(Arc::new(ScalarUDF::from(marker)))?;
     }

@@ -23,6 +23,7 @@
 
 mod catalog;
 mod change;
+mod crate_db;
 mod damage;
 mod describe;
 mod engine;
@@ -38,14 +39,16 @@ mod reader;
 mod resolve;
 mod rows;
 mod run;
+mod running;
 mod selection;
 mod session;
 mod statement;
 mod statistics;
 
+pub use crate_db::{CRATEDB_VERSION, NodeFacts, NodeSource};
 pub use datafusion::common::ScalarValue;
 pub use describe::Description;
 pub use engine::{Access, QueryConfig, QueryEngine, QueryRequest, QueryResult, QueryStats};
 pub use error::QueryError;
-pub use postgres::ClientSession;
+pub use postgres::{ClientSession, Manner};
 pub use rows::{LeftOut, Rows};

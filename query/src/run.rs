@@ -33,16 +33,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Catalog, Tables};
 use crate::change::Progress;
+use crate::crate_db::Sys;
 use crate::damage;
 use crate::engine::{Access, QueryRequest};
 use crate::error::{Limits, QueryError};
-use crate::postgres::{self, ClientSession};
+use crate::postgres::{self, ClientSession, Manner};
 use crate::provider::ShardTable;
 use crate::reader::{OpenShards, ShardReaders};
 use crate::resolve;
 use crate::rows::{LeftOut, Reply, Started};
+use crate::running::Running;
 use crate::session;
-use crate::statement::{self, Statement};
+use crate::statement::{self, Statement, Surplus};
 use crate::statistics;
 
 /// How long a statement waits for others to end before it is refused.
@@ -60,6 +62,9 @@ pub(crate) struct Shared {
     pub(crate) template: SessionState,
     /// `pg_catalog`.
     pub(crate) postgres: Arc<dyn SchemaProvider>,
+    /// CrateDB's own tables.
+    pub(crate) sys: Sys,
+    pub(crate) running: Arc<Running>,
     pub(crate) shards: Arc<dyn ObjectStore>,
     pub(crate) limits: Limits,
     pub(crate) timeout: Duration,
@@ -105,6 +110,8 @@ pub(crate) async fn run(
 ) {
     let since = Instant::now();
     let _present = Gauge::enter(&shared.counters.present);
+    let user = request.session.as_ref().map(|session| session.user.as_str()).filter(|user| !user.is_empty());
+    let _shown = shared.running.show(&request.sql, user, shared.storage.now_us());
     let mut reply = Reply::new(started);
     let open = Arc::new(OpenShards::default());
     let progress = Progress::default();
@@ -162,7 +169,11 @@ pub(crate) struct Run<'a> {
 impl Run<'_> {
     async fn run(&self, request: QueryRequest, reply: &mut Reply) -> Result<(), QueryError> {
         let statement = match request.rows.as_slice() {
-            [] => statement::parse_bound(&request.sql, &request.parameters)?,
+            [] => {
+                let is_crate_db = self.session.as_ref().is_some_and(|session| session.manner != Manner::PostgreSql);
+                let surplus = if is_crate_db { Surplus::Ignored } else { Surplus::Refused };
+                statement::parse_bound(&request.sql, &request.parameters, surplus)?
+            }
             rows => statement::parse_with_rows(&request.sql, rows)?,
         };
         if let (Statement::Change(change), Access::Read) = (&statement, request.access) {
@@ -236,16 +247,12 @@ impl Run<'_> {
         schema: &str,
         damaged: Option<&[ShardDamage]>,
     ) -> Result<Batches, QueryError> {
-        if self.session.is_some() {
-            postgres::name_columns(&mut statement);
+        if let Some(session) = &self.session {
+            postgres::name_columns(session, &mut statement);
         }
         let names = resolve::resolve(&mut statement, tables, schema)?;
         let (snapshots, left_out) = self.snapshots(names, tables, damaged).await?;
-        let catalog = Catalog {
-            tables: Arc::clone(tables),
-            snapshots: Arc::new(snapshots),
-            postgres: Arc::clone(&self.shared.postgres),
-        };
+        let catalog = Catalog::new(self.shared, tables, snapshots, self.session.as_ref());
         let state = session::of_statement(&self.shared.template, catalog, schema, self.session.as_deref(), &statement);
         let rest = match state {
             Ok(state) => start(&state, statement).await,

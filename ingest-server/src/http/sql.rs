@@ -1,6 +1,7 @@
 //! `POST /_sql`: SQL as clients of CrateDB send it and read it.
 
 mod arguments;
+mod session;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -60,8 +61,14 @@ async fn answer(app: &Arc<App>, types: bool, headers: &HeaderMap, body: Body) ->
     let arguments = Arguments::read(request.args, request.bulk_args)?;
     let default_schema = headers.get("default-schema").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let skip_damaged = left_out::is_wanted(headers)?;
-    let request =
-        QueryRequest { default_schema, access: Access::Change, skip_damaged, ..QueryRequest::new(request.stmt) };
+    let session = Some(Arc::new(session::of(headers, default_schema.as_deref())));
+    let request = QueryRequest {
+        default_schema,
+        access: Access::Change,
+        skip_damaged,
+        session,
+        ..QueryRequest::new(request.stmt)
+    };
     let clock = Arc::clone(&app.clock);
     let took = move || clock.monotonic().saturating_sub(started);
     let request = match arguments {

@@ -11,6 +11,7 @@ mod insert;
 mod limits;
 mod names;
 mod parameters;
+mod postgres;
 mod pruning;
 mod refused;
 mod series;
