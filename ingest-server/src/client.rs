@@ -142,7 +142,14 @@ impl Client {
     /// # Errors
     /// If the server cannot be reached or goes away while answering.
     pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Result<Answer, ureq::Error> {
-        let mut request = self.agent.post(format!("{}{path}", self.url)).header("content-type", content_type);
+        self.send(path, &[("content-type", content_type)], body)
+    }
+
+    fn send(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer, ureq::Error> {
+        let mut request = self.agent.post(format!("{}{path}", self.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if self.skip_damaged {
             request = request.header(SKIP_DAMAGED_HEADER, "true");
         }
@@ -163,7 +170,8 @@ impl Client {
     /// What the server says is wrong, or that it went away.
     pub fn sql(&self, statement: &str) -> Result<Value, Failure> {
         let body = serde_json::json!({ "stmt": statement }).to_string();
-        let answer = self.post("/_sql?types=true", "application/json", body.as_bytes()).map_err(|e| self.lost(&e))?;
+        let headers = [("content-type", "application/json"), ("default-schema", "public")];
+        let answer = self.send("/_sql?types=true", &headers, body.as_bytes()).map_err(|e| self.lost(&e))?;
         warn(answer.left_out.as_deref());
         if answer.status == 200 { Ok(answer.json()) } else { Err(Failure::work(answer.error())) }
     }

@@ -41,6 +41,7 @@ pub mod http;
 pub mod metrics;
 pub mod mqtt;
 pub mod mqtt_command;
+mod node_facts;
 pub mod postgres;
 pub mod progress;
 pub mod quarantine_command;

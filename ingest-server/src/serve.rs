@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use model::{Clock, Rng, SplitMix64, SystemClock};
-use query::{QueryConfig, QueryEngine};
+use query::{NodeFacts, NodeSource, QueryConfig, QueryEngine};
 use storage::{Disks, ReplayProgress, Storage, StorageError, Tables};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -28,7 +28,7 @@ use crate::connections::ConnectionsTable;
 use crate::failure::Failure;
 use crate::mqtt::sessions::Sessions;
 use crate::sources::SourcesTable;
-use crate::{brokers, flight, http, mqtt, postgres, views};
+use crate::{brokers, flight, http, mqtt, node_facts, postgres, views};
 
 /// How long statements that nobody waits for any more may take to end.
 const QUERY_GRACE: Duration = Duration::from_secs(1);
@@ -157,7 +157,8 @@ impl Server {
     /// If another server has the folder, or it cannot be read or written.
     pub async fn open(&mut self) -> Result<(), Failure> {
         let (app, surroundings) = (Arc::clone(&self.app), self.surroundings.clone());
-        let opening = tokio::task::spawn_blocking(move || open_parts(&app, surroundings));
+        let node = self.node();
+        let opening = tokio::task::spawn_blocking(move || open_parts(&app, surroundings, node));
         let opened = opening.await.unwrap_or_else(|e| Err(Failure::work(format!("open the data folder: {e}"))));
         let parts = match opened {
             Ok(parts) => parts,
@@ -181,6 +182,14 @@ impl Server {
         let (mqtt, postgres, grpc) = (shown(self.mqtt_addr), shown(self.postgres_addr), shown(self.grpc_addr));
         tracing::info!(version, http = %self.http_addr, %mqtt, %postgres, %grpc, data = %data.display(), "ready");
         Ok(())
+    }
+
+    /// Who tells the engine what the process and its machine are like.
+    fn node(&self) -> NodeSource {
+        let memory_max_bytes = Some(node_facts::memory_max_bytes(&self.app.config));
+        let http_port = Some(self.http_addr.port());
+        let postgres_port = self.postgres_addr.map(|address| address.port());
+        NodeSource::new(move || NodeFacts { http_port, postgres_port, memory_max_bytes, ..node_facts::now() })
     }
 
     /// Where HTTP listens.
@@ -283,7 +292,7 @@ impl Server {
 }
 
 /// The part of the start that blocks.
-fn open_parts(app: &Arc<App>, surroundings: Surroundings) -> Result<Parts, Failure> {
+fn open_parts(app: &Arc<App>, surroundings: Surroundings, node: NodeSource) -> Result<Parts, Failure> {
     let config = &app.config;
     let Surroundings { disk, clock, rng, .. } = surroundings;
     let log = ReplayLog { app: Arc::clone(app), next: AtomicU64::new(1) };
@@ -303,7 +312,7 @@ fn open_parts(app: &Arc<App>, surroundings: Surroundings) -> Result<Parts, Failu
         &|progress| log.note(progress),
     )
     .map_err(|e| cannot_open(&config.storage.data, e))?;
-    let engine = QueryEngine::new(query_config(config), Arc::clone(&storage))
+    let engine = QueryEngine::new(QueryConfig { node, ..query_config(config) }, Arc::clone(&storage))
         .map_err(|e| Failure::work(format!("start the query engine: {e}")))?;
     let life = (storage.node(), storage.epoch());
     let (memory, expiry) = (config.mqtt.sessions_memory.bytes(), config.mqtt.session_expiry_max.0);

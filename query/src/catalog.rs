@@ -17,9 +17,11 @@ use model::TableName;
 use model::name::PUBLIC;
 use storage::TableInfo;
 
+use crate::crate_db::{SYS, Sys};
 use crate::names;
-use crate::postgres::{InformationSchema, PG_CATALOG};
+use crate::postgres::{ClientSession, InformationSchema, Manner, PG_CATALOG, PgCatalog};
 use crate::provider::{Described, ShardTable};
+use crate::run::Shared;
 
 /// The one catalog.
 pub(crate) const CATALOG: &str = "eden";
@@ -83,6 +85,11 @@ impl Tables {
         SCHEMAS.contains(&schema) || !self.in_schema(schema).is_empty()
     }
 
+    /// Whether `sys` is CrateDB's, and not a schema of somebody's own.
+    pub(crate) fn has_sys(&self) -> bool {
+        self.in_schema(SYS).is_empty()
+    }
+
     /// Tables that `name` may have been meant for, as SQL spells them.
     pub(crate) fn close_to(&self, name: &TableName) -> Vec<String> {
         let here = names::close(&name.table, self.in_schema(&name.schema).iter().map(|info| &*info.name.table));
@@ -107,7 +114,38 @@ pub(crate) struct Catalog {
     /// Of the tables that the statement names.
     pub(crate) snapshots: Arc<HashMap<TableName, Arc<ShardTable>>>,
     /// `pg_catalog`.
-    pub(crate) postgres: Arc<dyn SchemaProvider>,
+    postgres: PgCatalog,
+    /// CrateDB's own tables.
+    sys: Sys,
+    /// Whose `information_schema` there is.
+    manner: Manner,
+}
+
+impl Catalog {
+    /// For a statement of `session` that reads `snapshots`.
+    pub(crate) fn new(
+        shared: &Shared,
+        tables: &Arc<Tables>,
+        snapshots: HashMap<TableName, Arc<ShardTable>>,
+        session: Option<&Arc<ClientSession>>,
+    ) -> Self {
+        let manner = session.map(|session| session.manner).unwrap_or_default();
+        let public = match manner {
+            Manner::PostgreSql => PUBLIC,
+            Manner::CrateDb { public } => public,
+        };
+        Catalog {
+            tables: Arc::clone(tables),
+            snapshots: Arc::new(snapshots),
+            postgres: PgCatalog {
+                inner: Arc::clone(&shared.postgres),
+                storage: Arc::clone(&shared.storage),
+                session: session.cloned(),
+            },
+            sys: Sys { public, ..shared.sys.clone() },
+            manner,
+        }
+    }
 }
 
 impl CatalogProviderList for Catalog {
@@ -131,9 +169,13 @@ impl CatalogProvider for Catalog {
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         match name {
-            PG_CATALOG => return Some(Arc::clone(&self.postgres)),
+            PG_CATALOG => return Some(Arc::new(self.postgres.clone())),
             // Only asked for where DataFusion does not make it itself: for clients of PostgreSQL.
-            INFORMATION_SCHEMA => return Some(Arc::new(InformationSchema { tables: Arc::clone(&self.tables) })),
+            INFORMATION_SCHEMA => {
+                let (tables, manner) = (Arc::clone(&self.tables), self.manner);
+                return Some(Arc::new(InformationSchema { tables, manner }));
+            }
+            SYS if self.tables.has_sys() => return Some(Arc::new(self.sys.clone())),
             _ => {}
         }
         let schema = || Schema { catalog: self.clone(), name: name.into() };

@@ -10,7 +10,8 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::parser::{DFParser, Statement as DfStatement};
+use datafusion::sql::sqlparser::ast::DataType as SqlType;
 
 use crate::catalog::{Catalog, Tables};
 use crate::engine::QueryRequest;
@@ -39,7 +40,7 @@ pub(crate) async fn describe(shared: &Shared, request: &QueryRequest) -> Result<
     let Parsed::Tree(mut tree) = statement::parse_tree(&request.sql)? else {
         return Ok(Description { parameters: Vec::new(), columns: None });
     };
-    let Found { count, limits } = match statement::ast(&mut tree) {
+    let Found { count, limits, casts } = match statement::ast(&mut tree) {
         Some(ast) => parameters::find(ast)?,
         None => Found::default(),
     };
@@ -59,8 +60,8 @@ pub(crate) async fn describe(shared: &Shared, request: &QueryRequest) -> Result<
     if let Some(ast) = statement::ast(&mut tree) {
         parameters::bind_known(ast, &declared)?;
     }
-    if request.session.is_some() {
-        postgres::name_columns(&mut tree);
+    if let Some(session) = &request.session {
+        postgres::name_columns(session, &mut tree);
     }
     let tables = Arc::new(Tables::new(shared.storage.tables()));
     let schema = resolve::default_schema(request.default_schema.as_deref(), &tables);
@@ -76,11 +77,17 @@ pub(crate) async fn describe(shared: &Shared, request: &QueryRequest) -> Result<
             }
         }
     };
-    let catalog =
-        Catalog { tables: Arc::clone(&tables), snapshots: Arc::default(), postgres: Arc::clone(&shared.postgres) };
+    let catalog = Catalog::new(shared, &tables, HashMap::new(), request.session.as_ref());
     let state = session::of_statement(&shared.template, catalog, &schema, request.session.as_deref(), &query);
     let state = state.map_err(|error| plan_error(shared, &error))?;
     let planning = Planning { shared, state: &state, tables: &tables, schema: &schema };
+    // What a parameter is cast to it is: `$1::int[]`.
+    let mut given = HashMap::new();
+    for (number, sql_type) in casts.into_iter().filter(|(number, _)| declared[number - 1].is_none()) {
+        if let Some(data_type) = planning.type_of(&sql_type).await {
+            given.insert(format!("${number}"), Some(data_type));
+        }
+    }
     let (mut plan, guess) = planning.with_guesses(&query, count).await?;
     // One that has two types in two places is text, which can become both.
     let mut found = plan.get_parameter_types().unwrap_or_default();
@@ -89,6 +96,7 @@ pub(crate) async fn describe(shared: &Shared, request: &QueryRequest) -> Result<
             found.entry(format!("${number}")).or_insert_with(|| Some(guess.clone()));
         }
     }
+    found.extend(given);
     found.extend(of_columns.into_iter().map(|(name, data_type)| (name, Some(data_type))));
     // What nothing is known of is text, in the columns too.
     let is_unknown =
@@ -138,6 +146,14 @@ impl Planning<'_> {
             }
         }
         Err(error)
+    }
+
+    /// The type that a name of a type stands for.
+    async fn type_of(&self, sql_type: &SqlType) -> Option<DataType> {
+        let sql = format!("SELECT CAST(NULL AS {sql_type})");
+        let statement = DFParser::parse_sql(&sql).ok()?.pop_front()?;
+        let plan = self.state.statement_to_plan(statement).await.ok()?;
+        Some(plan.schema().field(0).data_type().clone())
     }
 
     async fn plan(&self, mut query: DfStatement) -> Result<LogicalPlan, QueryError> {

@@ -10,12 +10,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use datafusion::common::ScalarValue;
+use model::name::PUBLIC;
 use storage::{Storage, StorageError, Yielding};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::crate_db::{NodeSource, Sys};
 use crate::describe::{self, Description};
 use crate::error::{Limits, QueryError, tidy};
 use crate::postgres::{self, ClientSession};
@@ -54,6 +56,8 @@ pub struct QueryConfig {
     pub spill_dir: PathBuf,
     /// Statements that run at once; others wait, and are refused when too many do. Default 16.
     pub concurrent_max: usize,
+    /// Who knows the process and its machine, for `sys.nodes`. Default: nobody.
+    pub node: NodeSource,
 }
 
 impl QueryConfig {
@@ -65,6 +69,7 @@ impl QueryConfig {
             timeout: Duration::from_secs(300),
             spill_dir,
             concurrent_max: 16,
+            node: NodeSource::default(),
         }
     }
 }
@@ -88,7 +93,7 @@ pub struct QueryRequest {
     pub skip_damaged: bool,
     /// Whom it comes from, for `system.queries`.
     pub origin: Origin,
-    /// The session of a client of PostgreSQL, for its functions; it sees `information_schema` as there.
+    /// The session of a client of PostgreSQL or CrateDB, for its functions; it sees `information_schema` as there.
     pub session: Option<Arc<ClientSession>>,
 }
 
@@ -198,10 +203,13 @@ impl QueryEngine {
         let postgres = postgres::catalog(&storage).map_err(internal)?;
         let queries = Arc::new(Queries::default());
         storage.show(QueriesTable::NAME, Arc::new(QueriesTable::new(Arc::clone(&queries))));
+        let sys =
+            Sys { storage: Arc::clone(&storage), node: config.node, queries: Arc::clone(&queries), public: PUBLIC };
         let shared = Shared {
             storage,
             template,
             postgres,
+            sys,
             shards,
             newest: Arc::default(),
             limits: Limits { memory_bytes: config.memory_bytes_max, spill_bytes: session::SPILL_BYTES_MAX },

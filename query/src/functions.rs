@@ -8,9 +8,11 @@
 pub(crate) mod asof;
 mod bounded;
 mod calendar;
+mod format;
 mod gapfill;
 mod json;
 mod latest;
+pub(crate) mod like;
 mod percentile;
 mod points;
 mod stride;
@@ -62,6 +64,8 @@ pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     json::register(state)?;
     bounded::register(state)?;
     state.register_udf(Arc::new(ScalarUDF::from(time_bucket::TimeBucket::new())))?;
+    state.register_udf(Arc::new(ScalarUDF::from(format::Format::new())))?;
+    state.register_udf(Arc::new(ScalarUDF::from(like::LikeEscape::new())))?;
     for marker in gapfill::markers() {
         state.register_udf(Arc::new(ScalarUDF::from(marker)))?;
     }

@@ -23,6 +23,7 @@
 
 mod catalog;
 mod change;
+mod crate_db;
 mod damage;
 mod describe;
 mod engine;
@@ -49,10 +50,11 @@ mod statistics;
 mod usage;
 mod wanted;
 
+pub use crate_db::{CRATEDB_VERSION, NodeFacts, NodeSource};
 pub use datafusion::common::ScalarValue;
 pub use describe::Description;
 pub use engine::{Access, QueryConfig, QueryEngine, QueryRequest, QueryResult, QueryStats};
 pub use error::QueryError;
-pub use postgres::ClientSession;
+pub use postgres::{ClientSession, Manner};
 pub use queries::Origin;
 pub use rows::{LeftOut, Rows};

@@ -6,7 +6,7 @@
 //! A value takes the place of its parameter in the tree of the statement, never in its text. So it means what a constant
 //! of its type would mean there, in a query and in a change alike, and cannot be taken for SQL.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use arrow::datatypes::DataType;
@@ -75,6 +75,8 @@ pub(crate) struct Found {
     pub(crate) count: usize,
     /// Those that are the number of rows in LIMIT or OFFSET.
     pub(crate) limits: BTreeSet<usize>,
+    /// What is cast where it stands, and to which type: the first of each.
+    pub(crate) casts: BTreeMap<usize, SqlType>,
 }
 
 /// Looks for parameters.
@@ -101,6 +103,11 @@ impl VisitorMut for Found {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {
+        if let Expr::Cast { expr, data_type, .. } = expr
+            && let Some(number) = parameter(expr).and_then(number_of)
+        {
+            self.casts.entry(number).or_insert_with(|| data_type.clone());
+        }
         let Some(name) = parameter(expr) else { return ControlFlow::Continue(()) };
         match number_of(name) {
             Some(number) => self.count = self.count.max(number),

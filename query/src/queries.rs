@@ -87,10 +87,12 @@ impl Stage {
 /// A statement that runs.
 #[derive(Debug)]
 pub(crate) struct Running {
-    id: u64,
-    origin: Origin,
-    statement: Box<str>,
-    since_us: i64,
+    pub(crate) id: u64,
+    pub(crate) origin: Origin,
+    /// Its text, or the beginning of it.
+    pub(crate) statement: Box<str>,
+    /// When it came in, in µs since 1970.
+    pub(crate) since_us: i64,
     since: Instant,
     /// A [`Stage`].
     stage: AtomicU8,
@@ -221,6 +223,11 @@ impl Queries {
             victim.cancel.cancel();
         }
         victims.len() as u64
+    }
+
+    /// Those that run, in the order in which they came.
+    pub(crate) fn running(&self) -> Vec<Arc<Running>> {
+        self.inner().running.values().cloned().collect()
     }
 
     /// Those that run, and those that ended lately, each in the order in which they came or ended.

@@ -25,6 +25,7 @@ use model::name::check_name;
 use storage::{Column, TableInfo};
 
 use crate::catalog::{CATALOG, INFORMATION_SCHEMA, SYSTEM, Tables, unaliased};
+use crate::crate_db::SYS;
 use crate::error::{QueryError, tidy};
 use crate::names;
 use crate::postgres::PG_CATALOG;
@@ -81,7 +82,7 @@ pub(crate) fn changeable<'a>(
     default_schema: &str,
 ) -> Result<&'a TableInfo, QueryError> {
     let reference = meant(name, tables, default_schema)?;
-    check_schema(reference.schema().unwrap_or(default_schema))?;
+    check_schema(reference.schema().unwrap_or(default_schema), tables)?;
     let name = table_of(&reference, tables, default_schema)?;
     tables.get(&name.schema, &name.table).ok_or_else(|| unknown_table(&name, tables))
 }
@@ -96,7 +97,7 @@ pub(crate) fn new_table(name: &ObjectName, tables: &Tables, default_schema: &str
         return Err(QueryError::Plan(format!("there is one database, {CATALOG}; leave it away: schema.table")));
     }
     let schema = reference.schema().unwrap_or(default_schema);
-    check_schema(schema)?;
+    check_schema(schema, tables)?;
     for (what, part) in [("schema", schema), ("table", reference.table())] {
         check_name(what, part).map_err(|e| QueryError::Plan(e.to_string()))?;
     }
@@ -119,8 +120,8 @@ pub(crate) fn column<'a>(column: &Ident, table: &'a TableInfo) -> Result<&'a Col
 }
 
 /// Schemas whose tables statements only read.
-fn check_schema(schema: &str) -> Result<(), QueryError> {
-    if [SYSTEM, INFORMATION_SCHEMA, PG_CATALOG].contains(&schema) {
+fn check_schema(schema: &str, tables: &Tables) -> Result<(), QueryError> {
+    if schema == SYSTEM || is_servers_own(schema, tables) {
         return Err(QueryError::Plan(format!("tables of schema {schema} are the server's own and can only be read")));
     }
     Ok(())
@@ -288,10 +289,15 @@ fn read(
         resolve_table_references(statement, true).map_err(|error| QueryError::Plan(tidy(&error.strip_backtrace())))?;
     references
         .iter()
-        .filter(|reference| ![INFORMATION_SCHEMA, PG_CATALOG].contains(&reference.schema().unwrap_or(default_schema)))
+        .filter(|reference| !is_servers_own(reference.schema().unwrap_or(default_schema), tables))
         .filter(|reference| !defined.functions.contains(reference.table()))
         .map(|reference| table_of(reference, tables, default_schema))
         .collect()
+}
+
+/// Whether a schema's tables are made for each statement that reads them.
+fn is_servers_own(schema: &str, tables: &Tables) -> bool {
+    [INFORMATION_SCHEMA, PG_CATALOG].contains(&schema) || (schema == SYS && tables.has_sys())
 }
 
 fn table_of(reference: &TableReference, tables: &Tables, default_schema: &str) -> Result<TableName, QueryError> {

@@ -35,19 +35,20 @@ use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Catalog, Tables};
 use crate::change::Progress;
+use crate::crate_db::Sys;
 use crate::damage;
 use crate::engine::{Access, QueryRequest};
 use crate::error::{Limits, QueryError};
 use crate::interrupt;
 use crate::newest::NewestRows;
-use crate::postgres::{self, ClientSession};
+use crate::postgres::{self, ClientSession, Manner};
 use crate::provider::ShardTable;
 use crate::queries::{Begun, Queries, Running, Stage};
 use crate::reader::{OpenShards, ShardReaders};
 use crate::resolve;
 use crate::rows::{LeftOut, Reply, Started};
 use crate::session;
-use crate::statement::{self, Statement};
+use crate::statement::{self, Statement, Surplus};
 use crate::statistics;
 use crate::usage::CountedPool;
 
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) template: SessionState,
     /// `pg_catalog`.
     pub(crate) postgres: Arc<dyn SchemaProvider>,
+    /// CrateDB's own tables.
+    pub(crate) sys: Sys,
     pub(crate) shards: Arc<dyn ObjectStore>,
     pub(crate) newest: Arc<NewestRows>,
     pub(crate) limits: Limits,
@@ -203,7 +206,11 @@ impl Run<'_> {
             [] if !request.names.is_empty() => {
                 statement::parse_named(&request.sql, &request.names, &request.parameters)?
             }
-            [] => statement::parse_bound(&request.sql, &request.parameters)?,
+            [] => {
+                let is_crate_db = self.session.as_ref().is_some_and(|session| session.manner != Manner::PostgreSql);
+                let surplus = if is_crate_db { Surplus::Ignored } else { Surplus::Refused };
+                statement::parse_bound(&request.sql, &request.parameters, surplus)?
+            }
             rows => statement::parse_with_rows(&request.sql, rows)?,
         };
         if let (Statement::Change(change), Access::Read) = (&statement, request.access) {
@@ -297,16 +304,12 @@ impl Run<'_> {
         schema: &str,
         damaged: Option<&[ShardDamage]>,
     ) -> Result<Batches, QueryError> {
-        if self.session.is_some() {
-            postgres::name_columns(&mut statement);
+        if let Some(session) = &self.session {
+            postgres::name_columns(session, &mut statement);
         }
         let names = resolve::resolve(&mut statement, tables, schema)?;
         let (snapshots, left_out) = self.snapshots(names, tables, damaged).await?;
-        let catalog = Catalog {
-            tables: Arc::clone(tables),
-            snapshots: Arc::new(snapshots),
-            postgres: Arc::clone(&self.shared.postgres),
-        };
+        let catalog = Catalog::new(self.shared, tables, snapshots, self.session.as_ref());
         let state = session::of_statement(&self.shared.template, catalog, schema, self.session.as_deref(), &statement);
         let rest = match state {
             Ok(state) => self.start(&state, statement).await,

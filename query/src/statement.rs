@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use crate::catalog::SYSTEM;
 use crate::change::{self, Change};
 use crate::error::{QueryError, tidy};
-use crate::functions::asof;
+use crate::functions::{asof, like};
 use crate::nesting::{self, DEPTH_MAX};
 use crate::parameters;
 use crate::postgres;
@@ -66,11 +66,19 @@ impl Statement {
 /// Parses and checks `sql`, which has no parameters.
 #[cfg(test)]
 pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
-    parse_bound(sql, &[])
+    parse_bound(sql, &[], Surplus::Refused)
+}
+
+/// What becomes of values that no parameter is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Surplus {
+    Refused,
+    /// By queries, as CrateDB does; SQLAlchemy's dialect for it sends such. A change is refused all the same.
+    Ignored,
 }
 
 /// Parses and checks `sql`, with a value for each of its parameters.
-pub(crate) fn parse_bound(sql: &str, values: &[ScalarValue]) -> Result<Statement, QueryError> {
+pub(crate) fn parse_bound(sql: &str, values: &[ScalarValue], surplus: Surplus) -> Result<Statement, QueryError> {
     match parse_tree(sql)? {
         Parsed::Done(statement) if values.is_empty() => Ok(statement),
         Parsed::Done(_) => {
@@ -78,7 +86,9 @@ pub(crate) fn parse_bound(sql: &str, values: &[ScalarValue]) -> Result<Statement
         }
         Parsed::Tree(mut tree) => {
             if let Some(ast) = ast(&mut tree) {
-                parameters::bind(ast, values)?;
+                let ignores = surplus == Surplus::Ignored && matches!(ast, Ast::Query(_));
+                let used = if ignores { parameters::find(ast)?.count.min(values.len()) } else { values.len() };
+                parameters::bind(ast, &values[..used])?;
             }
             understand(tree)
         }
@@ -181,7 +191,8 @@ fn parse_tokens(
         Some(token) if is_word(token, "TABLE") => select_all(&mut tokens, first),
         _ => {}
     }
-    if let Some(statement) = postgres::parse(sql, &tokens) {
+    if let Some(mut statement) = postgres::parse(sql, &tokens) {
+        ast(&mut statement).into_iter().for_each(like::rewrite);
         return Ok(Parsed::Tree(statement));
     }
     let names_session = postgres::names_session(&tokens);
@@ -201,6 +212,7 @@ fn parse_tokens(
         return Err(QueryError::Syntax { message: "the statement is empty".into(), line: 1, column: 1 });
     };
     asof::nest(&mut statement);
+    ast(&mut statement).into_iter().for_each(like::rewrite);
     Ok(Parsed::Tree(if names_session { postgres::rewritten(statement) } else { statement }))
 }
 

@@ -7,6 +7,7 @@ mod any_order;
 pub(crate) mod brokers;
 mod changes;
 mod clients;
+mod crate_db;
 mod expected;
 mod flight;
 mod influx;
@@ -52,6 +53,7 @@ const PARTS: &[Part] = &[
     ("mqtt", mqtt::stock_clients_publish),
     ("brokers", |_| brokers::messages_of_a_broker_survive()),
     ("otlp", otlp::exporters_write),
+    ("crate", |_| crate_db::stock_clients_query()),
     ("postgres", |_| postgres::stock_clients_query()),
     ("flight", |_| flight::stock_clients_query()),
     ("prometheus", |_| prometheus::prometheus_writes()),

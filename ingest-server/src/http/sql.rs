@@ -1,6 +1,7 @@
 //! `POST /_sql`: SQL as clients of CrateDB send it and read it.
 
 mod arguments;
+mod session;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use axum::extract::{Extension, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use query::{Access, QueryRequest, QueryResult};
+use query::{Access, Origin, QueryRequest, QueryResult};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -69,12 +70,14 @@ async fn answer(
     let arguments = Arguments::read(request.args, request.bulk_args)?;
     let default_schema = headers.get("default-schema").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let skip_damaged = left_out::is_wanted(headers)?;
-    let origin = peer.origin("sql", headers);
+    let session = session::of(headers, default_schema.as_deref());
+    let origin = Origin { user: session.user.clone(), ..peer.origin("sql", headers) };
     let request = QueryRequest {
         default_schema,
         access: Access::Change,
         skip_damaged,
         origin,
+        session: Some(Arc::new(session)),
         ..QueryRequest::new(request.stmt)
     };
     let clock = Arc::clone(&app.clock);

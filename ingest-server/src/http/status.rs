@@ -6,13 +6,12 @@ use axum::extract::{Query, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
+use query::CRATEDB_VERSION;
 use serde_json::json;
 
 use super::{PATHS, answer};
 use crate::app::{App, Phase, Unavailable, share};
 
-/// The version that clients of CrateDB read to know which SQL they may send.
-const CRATEDB_VERSION: &str = "6.4.0";
 /// Our version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 

@@ -199,6 +199,7 @@ impl Connection {
     pub(super) fn request(&self, sql: impl Into<String>) -> QueryRequest {
         let access = if self.is_read_only() { Access::Read } else { Access::Change };
         let session = query::ClientSession {
+            manner: query::Manner::PostgreSql,
             user: self.user.clone(),
             process: self.slot.process,
             settings: self.settings.all().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),

@@ -6,6 +6,7 @@ mod accounting;
 mod arrow;
 mod changes;
 mod commands;
+mod crate_db;
 mod damaged;
 mod failing_disk;
 mod hostile_sql;

@@ -56,12 +56,13 @@ pub(super) fn of_field(data_type: &DataType) -> Result<FieldType, QueryError> {
     Ok(field_type)
 }
 
-/// Names that are no keywords of SQL: those of InfluxDB and of Arrow.
+/// Names that are no keywords of SQL: those of InfluxDB, of Arrow and of CrateDB.
 fn named(data_type: &DataType, name: &ObjectName) -> Result<FieldType, QueryError> {
     let [part] = name.0.as_slice() else { return Err(unknown(data_type)) };
     match part.as_ident().map(folded).as_deref() {
         Some("utf8") => Ok(FieldType::Text),
         Some("uinteger" | "uint") => Ok(FieldType::U64),
+        Some("long" | "short" | "byte") => Ok(FieldType::I64),
         _ => Err(unknown(data_type)),
     }
 }

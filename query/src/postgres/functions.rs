@@ -19,7 +19,7 @@ use super::ClientSession;
 const VERSION: &str = concat!("PostgreSQL 16.6 (Eden ", env!("CARGO_PKG_VERSION"), ")");
 
 /// A function that always gives the same.
-fn constant(name: &str, value: ScalarValue) -> ScalarUDF {
+pub(crate) fn constant(name: &str, value: ScalarValue) -> ScalarUDF {
     let data_type = value.data_type();
     let give = move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(value.clone()));
     create_udf(name, vec![], data_type, Volatility::Stable, Arc::new(give))
@@ -28,6 +28,12 @@ fn constant(name: &str, value: ScalarValue) -> ScalarUDF {
 /// A function of any arguments that gives the same for all of them.
 fn same_for_all(name: &'static str, arguments: usize, value: ScalarValue) -> ScalarUDF {
     ScalarUDF::from(SameForAll { name, value, signature: Signature::any(arguments, Volatility::Stable) })
+}
+
+/// As [`same_for_all`], of any of these numbers of arguments.
+fn any_of(name: &'static str, arguments: &[usize], value: ScalarValue) -> ScalarUDF {
+    let forms = arguments.iter().map(|count| TypeSignature::Any(*count)).collect();
+    ScalarUDF::from(SameForAll { name, value, signature: Signature::one_of(forms, Volatility::Stable) })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -72,8 +78,8 @@ pub(super) fn of_server() -> Vec<ScalarUDF> {
         same_for_all("shobj_description", 2, text(None)),
         same_for_all("col_description", 2, text(None)),
         // No table has an index, a rule, a trigger or a sequence.
-        same_for_all("pg_get_indexdef", 1, text(None)),
-        same_for_all("pg_get_viewdef", 1, text(None)),
+        any_of("pg_get_indexdef", &[1, 3], text(None)),
+        any_of("pg_get_viewdef", &[1, 2], text(None)),
         same_for_all("pg_get_triggerdef", 1, text(None)),
         same_for_all("pg_get_ruledef", 1, text(None)),
         same_for_all("pg_get_serial_sequence", 2, text(None)),
@@ -82,6 +88,11 @@ pub(super) fn of_server() -> Vec<ScalarUDF> {
         same_for_all("pg_get_function_identity_arguments", 1, text(None)),
         same_for_all("pg_function_is_visible", 1, ScalarValue::Boolean(Some(true))),
         same_for_all("pg_type_is_visible", 1, ScalarValue::Boolean(Some(true))),
+        same_for_all("pg_collation_is_visible", 1, ScalarValue::Boolean(Some(true))),
+        same_for_all("pg_operator_is_visible", 1, ScalarValue::Boolean(Some(true))),
+        same_for_all("pg_opclass_is_visible", 1, ScalarValue::Boolean(Some(true))),
+        same_for_all("pg_conversion_is_visible", 1, ScalarValue::Boolean(Some(true))),
+        same_for_all("pg_ts_config_is_visible", 1, ScalarValue::Boolean(Some(true))),
         same_for_all("pg_tablespace_location", 1, text(Some(""))),
         same_for_all("pg_database_size", 1, ScalarValue::Int64(None)),
         same_for_all("pg_size_pretty", 1, text(None)),
@@ -95,14 +106,16 @@ pub(super) fn of_server() -> Vec<ScalarUDF> {
 }
 
 /// Those that tell of the session.
-pub(super) fn of_session(session: &ClientSession) -> Vec<ScalarUDF> {
+pub(super) fn of_session(session: &ClientSession, default_schema: &str) -> Vec<ScalarUDF> {
     let user = || ScalarValue::Utf8(Some(session.user.clone()));
-    let settings = session.settings.iter().map(|(name, value)| (name.to_lowercase(), value.clone())).collect();
+    let settings: Vec<_> = session.settings.iter().map(|(name, value)| (name.to_lowercase(), value.clone())).collect();
     vec![
         constant("session_user", user()),
         constant("user", user()),
+        constant("current_schema", ScalarValue::Utf8(Some(default_schema.to_owned()))),
         constant("pg_backend_pid", ScalarValue::Int32(Some(session.process))),
         same_for_all_users(&session.user),
+        ScalarUDF::from(SetConfig::new(Clone::clone(&settings))),
         ScalarUDF::from(CurrentSetting::new(settings)),
     ]
 }
@@ -169,5 +182,47 @@ impl ScalarUDFImpl for CurrentSetting {
                 Ok(ColumnarValue::Array(Arc::new(StringArray::from(values)) as ArrayRef))
             }
         }
+    }
+}
+
+/// `set_config(name, value, is_local)`, for the value that a parameter has: drivers turn off what is off. A function cannot
+/// change a session; `SET` does.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct SetConfig {
+    current: CurrentSetting,
+    signature: Signature,
+}
+
+impl SetConfig {
+    fn new(settings: Vec<(String, String)>) -> Self {
+        let form = TypeSignature::Exact(vec![DataType::Utf8, DataType::Utf8, DataType::Boolean]);
+        SetConfig { current: CurrentSetting::new(settings), signature: Signature::new(form, Volatility::Volatile) }
+    }
+}
+
+impl ScalarUDFImpl for SetConfig {
+    fn name(&self) -> &str {
+        "set_config"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [ColumnarValue::Scalar(name), ColumnarValue::Scalar(value), _] = args.args.as_slice() else {
+            return exec_err!("set_config takes constants here; use SET");
+        };
+        let (name, value) = (name.try_as_str().flatten(), value.try_as_str().flatten());
+        let current = self.current.of(name, false)?;
+        if current.as_deref() != value {
+            let name = name.unwrap_or("null");
+            return exec_err!("set_config cannot change {name}; use SET {name} = '{}'", value.unwrap_or_default());
+        }
+        Ok(ColumnarValue::Scalar(ScalarValue::Utf8(current)))
     }
 }

@@ -1,19 +1,26 @@
-//! `information_schema` as PostgreSQL has it: its columns, and its names of types.
+//! `information_schema` as PostgreSQL and CrateDB have it: their columns, and their names of types, which are the same.
 //!
-//! Owns:     the views that clients of PostgreSQL read.
+//! Owns:     the views that their clients read.
 //! Does not: serve other clients: for those it is DataFusion's, with Arrow's types.
+//!
+//! CrateDB's clients see the key of a table, its tags and `time`, as a primary key. PostgreSQL's do not, who would take it for
+//! a promise that no tag is missing.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use async_trait::async_trait;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::Result;
 
-use crate::catalog::{CATALOG, INFORMATION_SCHEMA, Tables};
+use model::name::PUBLIC;
+use storage::{ColumnKind, TableInfo};
 
-use super::PG_CATALOG;
+use crate::catalog::{CATALOG, INFORMATION_SCHEMA, Tables};
+use crate::crate_db::SYS;
+
+use super::{Manner, PG_CATALOG};
 
 /// The views that have rows here.
 const FILLED: [&str; 3] = ["tables", "columns", "schemata"];
@@ -100,6 +107,8 @@ const EMPTY: [(&str, &[&str]); 8] = [
 #[derive(Debug)]
 pub(crate) struct InformationSchema {
     pub(crate) tables: Arc<Tables>,
+    /// Whose it is.
+    pub(crate) manner: Manner,
 }
 
 /// How PostgreSQL calls a type: for people, and in its own catalog.
@@ -153,6 +162,11 @@ impl View {
         self.columns.push(Arc::new(values.collect::<Int32Array>()));
     }
 
+    fn truth(&mut self, name: &str, values: impl Iterator<Item = Option<bool>>) {
+        self.fields.push(Field::new(name, DataType::Boolean, true));
+        self.columns.push(Arc::new(values.collect::<BooleanArray>()));
+    }
+
     fn finish(self) -> Result<Arc<dyn TableProvider>> {
         let schema = Arc::new(Schema::new(self.fields));
         let batch = RecordBatch::try_new(Arc::clone(&schema), self.columns)?;
@@ -160,15 +174,39 @@ impl View {
     }
 }
 
+/// The columns of a table's key, in order.
+fn key(info: &TableInfo) -> impl Iterator<Item = &str> {
+    let columns = info.schema.columns().iter();
+    columns.filter(|column| matches!(column.kind, ColumnKind::Tag | ColumnKind::Time)).map(|column| &*column.name)
+}
+
+fn key_name(info: &TableInfo) -> String {
+    format!("{}_pkey", info.name.table)
+}
+
 impl InformationSchema {
-    fn view(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+    /// What a schema is called.
+    fn called<'a>(&self, schema: &'a str) -> &'a str {
+        match self.manner {
+            Manner::CrateDb { public } if schema == PUBLIC => public,
+            _ => schema,
+        }
+    }
+
+    fn is_crate_db(&self) -> bool {
+        matches!(self.manner, Manner::CrateDb { .. })
+    }
+
+    fn view<'a>(&'a self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let mut view = View::default();
         let infos = self.tables.schemas().into_iter().flat_map(|schema| self.tables.in_schema(schema));
         let infos: Vec<_> = infos.collect();
         match name {
             "schemata" => {
+                let own = [INFORMATION_SCHEMA, PG_CATALOG].into_iter();
+                let own = own.chain((self.is_crate_db() && self.tables.has_sys()).then_some(SYS));
                 let schemas: Vec<&str> =
-                    self.tables.schemas().into_iter().chain([INFORMATION_SCHEMA, PG_CATALOG]).collect();
+                    self.tables.schemas().into_iter().map(|schema| self.called(schema)).chain(own).collect();
                 view.text("catalog_name", schemas.iter().map(|_| Some(CATALOG)));
                 view.text("schema_name", schemas.iter().map(|schema| Some(*schema)));
                 view.text("schema_owner", schemas.iter().map(|_| Some("eden")));
@@ -183,7 +221,7 @@ impl InformationSchema {
             }
             "tables" => {
                 view.text("table_catalog", infos.iter().map(|_| Some(CATALOG)));
-                view.text("table_schema", infos.iter().map(|info| Some(&*info.name.schema)));
+                view.text("table_schema", infos.iter().map(|info| Some(self.called(&info.name.schema))));
                 view.text("table_name", infos.iter().map(|info| Some(&*info.name.table)));
                 view.text("table_type", infos.iter().map(|_| Some("BASE TABLE")));
                 for name in [
@@ -198,6 +236,41 @@ impl InformationSchema {
                 view.text("is_insertable_into", infos.iter().map(|_| Some("YES")));
                 view.text("is_typed", infos.iter().map(|_| Some("NO")));
                 view.text("commit_action", infos.iter().map(|_| None));
+                if self.is_crate_db() {
+                    let shards = |info: &TableInfo| i32::try_from(info.shards).ok();
+                    view.number("number_of_shards", infos.iter().map(|info| shards(info)));
+                    view.text("number_of_replicas", infos.iter().map(|_| Some("0")));
+                    // A reading with a new field makes its column.
+                    view.text("column_policy", infos.iter().map(|_| Some("dynamic")));
+                    view.truth("closed", infos.iter().map(|_| Some(false)));
+                    view.text("clustered_by", infos.iter().map(|_| None));
+                    view.text("blobs_path", infos.iter().map(|_| None));
+                }
+            }
+            "key_column_usage" if self.is_crate_db() => {
+                let of = |info: &'a TableInfo| key(info).zip(1..).map(move |(column, at)| (info, column, at));
+                let all: Vec<_> = infos.iter().copied().flat_map(of).collect();
+                let names: Vec<String> = all.iter().map(|(info, ..)| key_name(info)).collect();
+                view.text("constraint_catalog", all.iter().map(|_| Some(CATALOG)));
+                view.text("constraint_schema", all.iter().map(|(info, ..)| Some(self.called(&info.name.schema))));
+                view.text("constraint_name", names.iter().map(|name| Some(name.as_str())));
+                view.text("table_catalog", all.iter().map(|_| Some(CATALOG)));
+                view.text("table_schema", all.iter().map(|(info, ..)| Some(self.called(&info.name.schema))));
+                view.text("table_name", all.iter().map(|(info, ..)| Some(&*info.name.table)));
+                view.text("column_name", all.iter().map(|(_, column, _)| Some(*column)));
+                view.number("ordinal_position", all.iter().map(|(.., at)| Some(*at)));
+            }
+            "table_constraints" if self.is_crate_db() => {
+                let names: Vec<String> = infos.iter().map(|info| key_name(info)).collect();
+                view.text("constraint_catalog", infos.iter().map(|_| Some(CATALOG)));
+                view.text("constraint_schema", infos.iter().map(|info| Some(self.called(&info.name.schema))));
+                view.text("constraint_name", names.iter().map(|name| Some(name.as_str())));
+                view.text("table_catalog", infos.iter().map(|_| Some(CATALOG)));
+                view.text("table_schema", infos.iter().map(|info| Some(self.called(&info.name.schema))));
+                view.text("table_name", infos.iter().map(|info| Some(&*info.name.table)));
+                view.text("constraint_type", infos.iter().map(|_| Some("PRIMARY KEY")));
+                view.text("is_deferrable", infos.iter().map(|_| Some("NO")));
+                view.text("initially_deferred", infos.iter().map(|_| Some("NO")));
             }
             "columns" => {
                 let all: Vec<_> = infos
@@ -207,7 +280,7 @@ impl InformationSchema {
                     })
                     .collect();
                 view.text("table_catalog", all.iter().map(|_| Some(CATALOG)));
-                view.text("table_schema", all.iter().map(|(info, ..)| Some(&*info.name.schema)));
+                view.text("table_schema", all.iter().map(|(info, ..)| Some(self.called(&info.name.schema))));
                 view.text("table_name", all.iter().map(|(info, ..)| Some(&*info.name.table)));
                 view.text("column_name", all.iter().map(|(_, field, _)| Some(field.name().as_str())));
                 view.number("ordinal_position", all.iter().map(|(.., at)| Some(*at)));

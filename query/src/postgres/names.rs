@@ -9,7 +9,9 @@
 use std::collections::HashSet;
 
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{DataType, Expr, Ident, Query, SelectItem, SetExpr, Statement as Ast, Value};
+use datafusion::sql::sqlparser::ast::{
+    DataType, Expr, FunctionArguments, Ident, Query, SelectItem, SetExpr, Statement as Ast, Value,
+};
 
 use crate::resolve::folded;
 
@@ -17,7 +19,7 @@ use crate::resolve::folded;
 const NAMELESS: &str = "?column?";
 
 /// Names the columns of a query.
-pub(crate) fn name_columns(statement: &mut DfStatement) {
+pub(super) fn name_columns(statement: &mut DfStatement) {
     if let DfStatement::Statement(ast) = statement
         && let Ast::Query(query) = &mut **ast
         && let Some(items) = items(query)
@@ -36,6 +38,21 @@ pub(crate) fn name_columns(statement: &mut DfStatement) {
                 *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) };
             }
         }
+    }
+}
+
+/// Keeps the names of columns such as `current_user`, which run under the names of other functions.
+pub(super) fn keep_names(ast: &mut Ast) {
+    let Ast::Query(query) = ast else { return };
+    for item in items(query).into_iter().flatten() {
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        let name = match expr {
+            Expr::Function(function) if function.args == FunctionArguments::None => function.name.to_string(),
+            Expr::Identifier(ident) if folded(ident) == "current_schema" => folded(ident),
+            _ => continue,
+        };
+        let alias = Ident::with_quote('"', name.to_lowercase());
+        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
     }
 }
 
@@ -110,6 +127,21 @@ mod tests {
     use datafusion::sql::parser::DFParser;
 
     use super::*;
+
+    #[test]
+    fn columns_without_parentheses_keep_their_names() {
+        for (sql, expected) in [
+            ("SELECT CURRENT_USER, name FROM t", "SELECT CURRENT_USER AS \"current_user\", name FROM t"),
+            ("SELECT current_schema, count(*)", "SELECT current_schema AS \"current_schema\", count(*)"),
+            ("SELECT current_user AS me", "SELECT current_user AS me"),
+        ] {
+            let Some(DfStatement::Statement(mut ast)) = DFParser::parse_sql(sql).unwrap().pop_front() else {
+                panic!("{sql}")
+            };
+            keep_names(&mut ast);
+            assert_eq!(ast.to_string(), expected);
+        }
+    }
 
     #[test]
     fn columns_are_called_as_in_postgresql() {

@@ -12,6 +12,7 @@ mod limits;
 mod names;
 mod newest;
 mod parameters;
+mod postgres;
 mod pruning;
 mod refused;
 mod series;

@@ -1,6 +1,7 @@
-//! Stock clients of PostgreSQL's protocol: psql, psycopg 3, asyncpg, SQLAlchemy and node-postgres connect, look around, query
-//! with parameters, get errors, cancel and copy.
+//! Stock clients of PostgreSQL's protocol: psql, psycopg 3, asyncpg, SQLAlchemy, node-postgres and pgJDBC connect, look around,
+//! query with parameters, get errors, cancel and copy.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use harness::Eden;
@@ -12,6 +13,8 @@ use crate::{Failure, Outcome};
 
 const SCRIPT: &str = "tests/interop/query_postgres.py";
 const NODE_SCRIPT: &str = "tests/interop/query_postgres.js";
+const JAVA_PROGRAM: &str = "tests/interop/QueryPostgres.java";
+const JDBC: &str = "42.7.7";
 /// What psql's own commands must show.
 const COMMANDS: [(&str, &str); 8] = [
     ("\\d", "psy"),
@@ -43,8 +46,26 @@ pub(super) fn stock_clients_query() -> Outcome {
     println!("psql: {} commands show what is there", COMMANDS.len());
     let mut script = in_root(std::path::Path::new("node"));
     print!("{}", output(script.arg(NODE_SCRIPT).arg(port.to_string()).env("NODE_PATH", node.join("node_modules")))?);
+    let classes = jdbc()?;
+    print!("{}", output(in_root("java").arg("-cp").arg(classes).arg(JAVA_PROGRAM).arg(&address))?);
     eden.stop();
     Ok(())
+}
+
+/// PostgreSQL's driver for Java, by Maven, from wherever its settings say.
+fn jdbc() -> Result<PathBuf, Failure> {
+    install("javac", "default-jdk-headless")?;
+    let folder = cache()?.join("jdbc");
+    let jar = folder.join(format!("postgresql-{JDBC}.jar"));
+    if !jar.exists() {
+        install("mvn", "maven")?;
+        println!("installing pgJDBC {JDBC}");
+        let artifact = format!("-Dartifact=org.postgresql:postgresql:{JDBC}");
+        let to = format!("-DoutputDirectory={}", folder.display());
+        let copy = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy";
+        run_command(Command::new("mvn").args(["--quiet", "--batch-mode", copy, &artifact, &to]))?;
+    }
+    Ok(jar)
 }
 
 fn psql(port: u16, command: &str, shown: &str) -> Result<(), Failure> {
