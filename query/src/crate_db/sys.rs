@@ -206,7 +206,7 @@ impl Sys {
             let of = &view.shard;
             shard(visible_rows(view), Some(of.bytes), Some(of.day), Some(&of.path))
         });
-        let in_memory: usize = snapshot.rows.iter().map(RecordBatch::num_rows).sum();
+        let in_memory = snapshot.rows.count();
         let memory = (in_memory > 0).then(|| shard(in_memory, None, None, None));
         let mut rows: Vec<Value> = files.chain(memory).collect();
         for (id, row) in rows.iter_mut().enumerate() {
