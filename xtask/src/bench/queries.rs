@@ -21,6 +21,10 @@ const REQUIREMENTS: &str = "bench/queries/requirements.txt";
 const ROWS: u64 = 10_000_000;
 /// 1,000 devices, a row each 10 s.
 const ROWS_OF_AN_HOUR: u64 = 360_000;
+/// As `iotgen` has them: devices, the time between two rows of one, the first time.
+const DEVICES: u64 = 1_000;
+const INTERVAL_MS: u64 = 10_000;
+const START_MS: u64 = 1_780_272_000_000;
 const RUNS: &str = "7";
 const BATCH: &str = "5000";
 const CONNECTIONS: &str = "4";
@@ -50,7 +54,7 @@ pub(super) fn run() -> Outcome {
     let python = interop::python("bench", Path::new(REQUIREMENTS))?;
     println!("generating {ROWS} lines");
     let (lines, csv) = (folder.join("env.lp"), folder.join("env.csv"));
-    generate(&iotgen, &lines, ROWS, &["--format", "lp"])?;
+    generate(&iotgen, &lines, ROWS, &[])?;
     generate(&iotgen, &csv, ROWS, &["--format", "csv", "--precision", "us"])?;
     let eden = Eden::options("bench-queries").release().folder(&folder.join("eden")).start();
     let bench = Bench { iotgen, python, eden, csv, database: folder.join("env.duckdb") };
@@ -169,31 +173,36 @@ impl Bench {
 
     /// The same while rows come in at `rate`, and acknowledgements with and without queries.
     fn under_ingest(&self, report: &mut Report, folder: &Path, rate: f64) -> Outcome {
-        let lines = folder.join("load.lp");
-        let rows = (rate * PAIR_SECONDS as f64) as u64;
-        generate(&self.iotgen, &lines, rows.max(1), &["--format", "lp", "--measurement", "load"])?;
+        let rows = ((rate * PAIR_SECONDS as f64) as u64).max(1);
         let rate = (rate as u64).to_string();
-        let load = || -> Command {
+        let lines = folder.join("load.lp");
+        // Later rows each time: the same ones again would be compared with those that are there.
+        let mut start_ms = START_MS;
+        let mut load = || -> Result<Command, Failure> {
+            start_ms += rows / DEVICES * INTERVAL_MS + INTERVAL_MS;
+            let start = start_ms.to_string();
+            generate(&self.iotgen, &lines, rows, &["--measurement", "load", "--start-ms", &start])?;
             let mut command = self.loader(&lines);
             command.args(["--rate-rows", &rate]);
-            command
+            Ok(command)
         };
 
         let mut ratios = Vec::new();
         let (mut without_ms, mut with_ms, mut answered) = (Vec::new(), Vec::new(), 0);
         for pair in 0..PAIRS {
             println!("acknowledgements: pair {}", pair + 1);
-            let alone = said(&output(&mut load())?)?;
+            let alone = said(&output(&mut load()?)?)?;
+            let mut beside = load()?;
             let mut asking = Asking::start(in_root(&self.python).args([SCRIPT, "ask", self.eden.address()]))?;
-            let beside = said(&output(&mut load())?)?;
+            let beside = said(&output(&mut beside)?)?;
             answered += asking.stop()?["queries"].as_u64().ok_or("no number of queries")?;
             ratios.push(beside.p99_ms / alone.p99_ms);
             without_ms.push(alone.p99_ms);
             with_ms.push(beside.p99_ms);
         }
 
-        // Loads follow each other for as long as the queries take.
-        let mut loading = Loading::start(load);
+        // Loads follow each other for as long as the queries take. It does not matter that they are the same rows.
+        let mut loading = Loading::start(load()?);
         let compared = self.compare(report, &format!("{rate} rows/s coming in to another table"), "under_ingest", &[]);
         loading.stop()?;
         compared?;
@@ -242,9 +251,8 @@ struct Loading {
 }
 
 impl Loading {
-    fn start(load: impl Fn() -> Command) -> Self {
+    fn start(mut command: Command) -> Self {
         let (stop, stopped) = std::sync::mpsc::channel();
-        let mut command = load();
         let thread = std::thread::spawn(move || {
             while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
                 said(&output(&mut command)?)?;
