@@ -78,7 +78,8 @@ pub(super) fn run(client: &Client, format: Format) -> Result<(), Failure> {
     }
     println!("connected to {}; end statements with ;, \\? shows more commands, \\q leaves", client.url());
     let clock = SystemClock::new();
-    let (mut splitter, mut is_timed, mut last) = (Splitter::default(), false, None);
+    let (mut splitter, mut is_timed) = (Splitter::default(), false);
+    let mut last: Option<String> = None;
     // Whether it went well.
     let run = |statement: &str, is_timed: bool| {
         let started = clock.monotonic();
