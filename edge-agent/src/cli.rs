@@ -15,7 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::time_text::iso;
 use model::{Clock as _, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use wal::disk::{Disk as _, LocalDisk, Replace, SharedDisk, create_dir_all, write_whole};
 
 use crate::agent::{Agent, AgentError, Surroundings};
@@ -135,10 +137,11 @@ fn host_name() -> String {
 
 fn prepare_logging(log: &str) -> Result<(), Failure> {
     // The library's own lines about reconnects say less than ours.
-    let filter = EnvFilter::try_new(format!("rumqttc=error,{log}"))
+    let filter = format!("rumqttc=error,{log}")
+        .parse::<Targets>()
         .map_err(|e| Failure::usage(format!("[agent] log: {log:?}: {e}; write info or info,edge_agent=debug")))?;
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
     // A test that runs two commands in one process has it already.
     let _ = subscriber.try_init();
     Ok(())
