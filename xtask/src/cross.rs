@@ -128,8 +128,10 @@ pub(crate) fn build(toolchain: &Debian, board: Board) -> Result<PathBuf, Failure
     if board.compiler == Compiler::Zig {
         install_zig(&tools)?;
         let library = toolchain.folder().join("usr/lib/rustlib/src/rust/library/Cargo.toml");
-        // The standard library's lock, not ours: its crates are fetched beside.
-        run_command(cargo().args(["fetch", "--quiet", "--locked", "--manifest-path"]).arg(library))?;
+        // The standard library has a lock of its own, and a manifest for nightly cargo.
+        let mut fetch = cargo();
+        fetch.env("RUSTC_BOOTSTRAP", "1").args(["fetch", "--quiet", "--locked", "--manifest-path"]).arg(library);
+        run_command(&mut fetch)?;
         places.push((&tools, TOOLS));
     }
     let mut command = toolchain.program(&places, "env");
@@ -165,8 +167,15 @@ fn install_zig(tools: &Path) -> Outcome {
         return Ok(());
     }
     println!("installing {}", wanted.split_whitespace().collect::<Vec<_>>().join(", "));
-    let arguments = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"];
-    run_command(in_root("python3").args(arguments).arg(tools).arg("--requirement").arg(&requirements))?;
+    let arguments = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"];
+    run_command(
+        in_root("python3")
+            .args(arguments)
+            .args(["--upgrade", "--target"])
+            .arg(tools)
+            .arg("--requirement")
+            .arg(&requirements),
+    )?;
     std::fs::write(&installed, wanted).map_err(|error| format!("write {}: {error}", installed.display()))
 }
 
