@@ -54,6 +54,15 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+    /// Show what is on the buses of this board, as sections of a configuration.
+    Scan {
+        /// An I²C bus to look at, such as /dev/i2c-1; may be given more than once [default: all there are].
+        #[arg(long, value_name = "PATH")]
+        bus: Vec<PathBuf>,
+        /// Where the kernel shows devices.
+        #[arg(long, value_name = "FOLDER", default_value = "/sys")]
+        sysfs: PathBuf,
+    },
     /// Say whether configuration, sensors, outbox and servers are as they should be.
     Check(ConfigArgs),
     /// Show what waits in the outbox; also while an agent runs.
@@ -105,6 +114,7 @@ pub fn run() -> ExitCode {
     let done = match arguments.command {
         Command::Run(config) => run_agent(&config),
         Command::Read { config, format } => read(&config, format),
+        Command::Scan { bus, sysfs } => print(&crate::scan::scan(&bus, &sysfs)),
         Command::Check(config) => check(&config),
         Command::Outbox { config, format } => outbox(&config, format),
     };
@@ -231,7 +241,7 @@ fn readings_as_table(readings: &[Reading]) -> String {
     for reading in readings {
         let sensor = reading.tags.get("sensor").cloned().unwrap_or_default();
         for (name, value) in &reading.fields {
-            rows.push([reading.table.clone(), sensor.clone(), (*name).to_owned(), value.to_string()]);
+            rows.push([reading.table.clone(), sensor.clone(), name.to_string(), value.to_string()]);
         }
     }
     aligned(&rows)
@@ -259,7 +269,7 @@ fn readings_as_json(readings: &[Reading]) -> String {
             .map(|(name, value)| {
                 // Decimal digits are JSON.
                 let number = serde_json::from_str(&value.to_string()).unwrap_or_default();
-                ((*name).to_owned(), number)
+                (name.to_string(), number)
             })
             .collect();
         let reading = serde_json::json!({ "table": table, "tags": tags, "fields": fields, "time_us": time_us });
@@ -367,6 +377,9 @@ fn waiting_as_text(dir: &Path, waiting: &Waiting) -> String {
             waits.bytes,
             utc(waits.oldest_us)
         );
+        if waits.untimed > 0 {
+            let _ = writeln!(text, "untimed    {} of them, until the wall clock is known", waits.untimed);
+        }
     }
     for gap in lives.iter().flat_map(|waits| &waits.gaps).chain(gaps) {
         let readings = gap.readings.map_or("an unknown number of".to_owned(), |readings| readings.to_string());
@@ -399,7 +412,7 @@ fn waiting_as_json(waiting: &Waiting) -> serde_json::Value {
             serde_json::json!({
                 "agent": waits.life.agent.as_ref(), "epoch": waits.life.epoch, "first_seq": waits.first_seq,
                 "last_seq": waits.last_seq, "batches": waits.batches, "readings": waits.readings, "bytes": waits.bytes,
-                "oldest_us": waits.oldest_us, "gaps": waits.gaps.iter().map(gap).collect::<Vec<_>>(),
+                "oldest_us": waits.oldest_us, "untimed": waits.untimed, "gaps": waits.gaps.iter().map(gap).collect::<Vec<_>>(),
             })
         })
         .collect();

@@ -57,6 +57,8 @@ pub struct WaitingLife {
     pub oldest_us: i64,
     /// Gaps that they report.
     pub gaps: Vec<Gap>,
+    /// Of the batches, those whose readings have no wall time yet.
+    pub untimed: u64,
 }
 
 /// A look at a log that changes meanwhile may fail; another one finds it as it is then.
@@ -100,7 +102,9 @@ fn look(disk: &SharedDisk, dir: &Path, identity: &Identity) -> Result<Waiting, O
         disk_bytes,
         closed: true,
     };
+    let mut fixed = Vec::new();
     if let Some((state, closed)) = scan.newest {
+        fixed = state.boots.iter().map(|(boot, _)| *boot).collect();
         waiting.gaps = state.gaps;
         waiting.closed = closed;
         if state.life == waiting.life {
@@ -121,6 +125,7 @@ fn look(disk: &SharedDisk, dir: &Path, identity: &Identity) -> Result<Waiting, O
                 bytes: 0,
                 oldest_us: entry.time_us,
                 gaps: Vec::new(),
+                untimed: 0,
             });
         }
         let life = &mut waiting.lives[place];
@@ -129,6 +134,7 @@ fn look(disk: &SharedDisk, dir: &Path, identity: &Identity) -> Result<Waiting, O
         life.readings += u64::from(entry.readings);
         life.bytes += u64::from(entry.body_bytes);
         life.gaps.extend(entry.gaps);
+        life.untimed += u64::from(entry.times.boot.is_some_and(|boot| !fixed.contains(&boot)));
     }
     Ok(waiting)
 }
