@@ -8,4 +8,5 @@ mod outbox;
 mod peer;
 mod rig;
 mod sensors;
+mod shim;
 mod uplink;

@@ -206,6 +206,12 @@ fn boot_file(image: &Path, name: &str) -> Result<String, Failure> {
     output(Command::new("mcopy").arg("-i").arg(boot_of(image)).args([&format!("::{name}"), "-"]))
 }
 
+/// What debugfs answers; its standard error begins with its version.
 fn debugfs(image: &Path, request: &str) -> Result<String, Failure> {
-    output(Command::new("debugfs").args(["-R", request]).arg(root_of(image)))
+    let done = Command::new("debugfs").args(["-R", request]).arg(root_of(image)).output().map_err(failed)?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    if said.lines().any(|line| !line.starts_with("debugfs 1.")) {
+        return Err(format!("{request}: {said}"));
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
