@@ -18,6 +18,9 @@
  *   flaky        each seventh transfer fails with EIO
  */
 #define _GNU_SOURCE
+/* Debian's compiler for 32 bits sets both; then `open` would be `open64`, and `ioctl` another one. */
+#undef _FILE_OFFSET_BITS
+#undef _TIME_BITS
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -186,14 +186,6 @@ fn cargo_home() -> Result<PathBuf, Failure> {
     named.or_else(usual).ok_or_else(|| "neither CARGO_HOME nor HOME is set".into())
 }
 
-/// The agent under qemu-user; `places` besides those of every run.
-fn emulated(toolchain: &Debian, board: Board, agent: &Path, work: &Path) -> Command {
-    let folder = agent.parent().unwrap_or(agent);
-    let mut command = toolchain.program(&[(folder, TARGET), (work, "/work")], board.emulator[0]);
-    command.args(&board.emulator[1..]);
-    command
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,13 +7,33 @@ use std::time::Duration;
 
 use harness::{Eden, terminate, wait};
 
-use super::{Board, Debian, TARGET, emulated};
-use crate::command::output;
+use super::{Board, Compiler, Debian, SOURCE, TARGET};
+use crate::command::{output, root, run as run_command};
 use crate::{Failure, Outcome};
 
+/// Where the agent's own folder is for it.
+const WORK: &str = "/work";
 /// qemu-user on a loaded machine.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(120);
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
+
+/// A sensor of the agent's configuration, and what it has to say.
+struct Sensor {
+    section: &'static str,
+    /// °C and Pa; none if it is another each time.
+    reading: Option<[f64; 2]>,
+}
+
+/// The chip that `cross/shim` plays: the data sheet's example.
+const CHIP: Sensor = Sensor {
+    section: "[[sensor]]\ndriver = \"bmp180\"\nname = \"s1\"\noversampling = 1\n",
+    reading: Some([15.0, 69_964.0]),
+};
+/// For a static program, which loads no library.
+const SIMULATED: Sensor =
+    Sensor { section: "[[sensor]]\ndriver = \"simulated-bmp180\"\nname = \"s1\"\n", reading: None };
+/// In the folder of the agent.
+const SHIM: &str = "bmp180.so";
 
 /// What the agent says of its version, and one reading of it in SQL at an `eden` on loopback.
 pub(super) fn run(toolchain: &Debian, board: Board, agent: &Path) -> Outcome {
@@ -21,15 +41,27 @@ pub(super) fn run(toolchain: &Debian, board: Board, agent: &Path) -> Outcome {
     let id = format!("cross-{}", board.name);
     let work = eden.home().join("agent");
     std::fs::create_dir(&work).map_err(|error| format!("make {}: {error}", work.display()))?;
+    let sensor = match board.compiler {
+        Compiler::Gcc(prefix) => {
+            make_shim(toolchain, &format!("{prefix}-gcc"), &work)?;
+            CHIP
+        }
+        Compiler::Zig => SIMULATED,
+    };
     let configuration = format!(
-        "[agent]\nid = \"{id}\"\n\n[outbox]\ndir = \"/work/outbox\"\nsync_interval = \"100ms\"\n\n[[server]]\nurl = \
+        "[agent]\nid = \"{id}\"\n\n[outbox]\ndir = \"{WORK}/outbox\"\nsync_interval = \"100ms\"\n\n[[server]]\nurl = \
          \"mqtt://{}\"\n\n{}",
         eden.mqtt_address(),
-        SENSOR
+        sensor.section
     );
     std::fs::write(work.join("agent.toml"), configuration).map_err(|error| format!("write agent.toml: {error}"))?;
     let program = |arguments: &[&str]| {
-        let mut command = emulated(toolchain, board, agent, &work);
+        let folder = agent.parent().unwrap_or(agent);
+        let mut command = toolchain.program(&[(folder, TARGET), (&work, WORK)], board.emulator[0]);
+        command.args(&board.emulator[1..]);
+        if sensor.reading.is_some() {
+            command.args(["-E", &format!("LD_PRELOAD={WORK}/{SHIM}")]);
+        }
         command.arg(format!("{TARGET}/eden-agent")).args(arguments);
         command
     };
@@ -39,14 +71,12 @@ pub(super) fn run(toolchain: &Debian, board: Board, agent: &Path) -> Outcome {
         return Err(format!("eden-agent --version says {version:?}"));
     }
     let log = work.join("log");
-    let result = measure(&eden, &id, &mut program(&["run", "--config", "/work/agent.toml"]), &log);
+    let result = measure(&eden, &id, &sensor, &mut program(&["run", "--config", &format!("{WORK}/agent.toml")]), &log);
     result.map_err(|error| format!("{error}\n{}", std::fs::read_to_string(&log).unwrap_or_default()))
 }
 
-const SENSOR: &str = "[[sensor]]\ndriver = \"simulated-bmp180\"\nname = \"s1\"\n";
-
 /// From the agent's start to a clean stop after its first reading.
-fn measure(eden: &Eden, id: &str, agent: &mut Command, log: &Path) -> Outcome {
+fn measure(eden: &Eden, id: &str, sensor: &Sensor, agent: &mut Command, log: &Path) -> Outcome {
     let failed = |action: &'static str| move |error: std::io::Error| format!("{action}: {error}");
     let lines = File::create(log).map_err(failed("make the agent's log"))?;
     let mut process = agent.stdin(Stdio::null()).stderr(lines).spawn().map_err(failed("start the agent"))?;
@@ -70,16 +100,25 @@ fn measure(eden: &Eden, id: &str, agent: &mut Command, log: &Path) -> Outcome {
         Some(status) => return Err(format!("told to stop, the agent ended with {status}")),
         None => return Err(format!("the agent did not stop within {STOPS_WITHIN:?}")),
     }
-    is_right(&row)
+    is_right(&row, sensor)
 }
 
-fn is_right(row: &serde_json::Value) -> Result<(), Failure> {
+fn is_right(row: &serde_json::Value, sensor: &Sensor) -> Result<(), Failure> {
     let (Some(temperature), Some(pressure)) = (row[0].as_f64(), row[1].as_f64()) else {
         return Err(format!("a reading is {row}"));
     };
-    // What the chip measures at all.
-    if (-40.0..=85.0).contains(&temperature) && (30_000.0..=110_000.0).contains(&pressure) {
-        return Ok(());
-    }
-    Err(format!("a reading is {temperature} °C and {pressure} Pa"))
+    let is_right = match sensor.reading {
+        Some(reading) => [temperature, pressure] == reading,
+        // What the chip measures at all.
+        None => (-40.0..=85.0).contains(&temperature) && (30_000.0..=110_000.0).contains(&pressure),
+    };
+    if is_right { Ok(()) } else { Err(format!("a reading is {temperature} °C and {pressure} Pa")) }
+}
+
+/// The library for the board, into the folder.
+fn make_shim(toolchain: &Debian, compiler: &str, work: &Path) -> Outcome {
+    let source = root();
+    let mut command = toolchain.program(&[(&source, SOURCE), (work, WORK)], compiler);
+    command.args(["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"]);
+    run_command(command.arg(format!("{WORK}/{SHIM}")).arg(format!("{SOURCE}/cross/shim/bmp180.c")))
 }
