@@ -18,8 +18,9 @@ use crate::outbox::{Outbox, OutboxConfig, OutboxError};
 use crate::sensor::Station;
 use crate::sensor::lanes::{Around, Lanes};
 use crate::timepiece::{SystemTimepiece, Timepiece};
-use crate::uplink::Uplink;
+use crate::uplink::{Uplink, ask};
 use crate::wall::Certainty;
+use crate::wear::Wear;
 
 /// The outbox is closed so long after the grace at the latest, although the uplink has not ended: what it may still
 /// hear is sent again by the next life.
@@ -104,6 +105,8 @@ pub struct AgentStats {
     pub backlog_bytes: u64,
     /// Bytes of the outbox's files now.
     pub disk_bytes: u64,
+    /// What the outbox has written to its disk, ever since it was made.
+    pub wear: Wear,
     /// Gaps found.
     pub gaps: u64,
     /// Readings known to lie in them.
@@ -162,6 +165,7 @@ impl Agent {
         let uplink = Uplink::new(&config, life.clone(), Arc::clone(&exchange), Arc::clone(&clock), rng)
             .map_err(AgentError::Thread)?;
         let bell = Arc::clone(&exchange);
+        let asking = Arc::clone(&timepiece);
         let around = Around { clock: Arc::clone(&clock), timepiece, ring: Arc::new(move || bell.ring()) };
         let stations = config.sensors.iter().map(|section| (Station::new(&config.agent.id, section), section.stamp));
         let mut lanes = Lanes::start(stations.collect(), &around).map_err(AgentError::Thread)?;
@@ -172,6 +176,15 @@ impl Agent {
                 return Err(AgentError::Thread(e));
             }
         };
+        let time_urls = config.time_urls();
+        if !time_urls.is_empty() {
+            let (exchange, timepiece) = (Arc::clone(&exchange), asking);
+            // It ends when the agent stops, or 2 s later; without it the time is not asked for.
+            let asking = Builder::new().name("eden-time".to_owned());
+            if let Err(e) = asking.spawn(move || ask(&time_urls, &exchange, &timepiece)) {
+                tracing::warn!(error = %e, "nobody is asked for the time");
+            }
+        }
         let measuring = Builder::new().name("eden-outbox".to_owned()).spawn(move || collect(collector, lanes));
         match measuring {
             Ok(measuring) => Ok(Agent { exchange, clock, life, threads: Some((measuring, sending)) }),

@@ -348,7 +348,7 @@ fn outbox(args: &ConfigArgs, format: Format) -> Result<(), Failure> {
 }
 
 fn waiting_as_text(dir: &Path, waiting: &Waiting) -> String {
-    let Waiting { life, last_seq, readings_made, lives, gaps, losses, disk_bytes, closed } = waiting;
+    let Waiting { life, last_seq, readings_made, lives, gaps, losses, disk_bytes, wear, closed } = waiting;
     let mut text = String::new();
     let _ = writeln!(text, "outbox     {} ({disk_bytes} bytes on disk)", dir.display());
     let _ = writeln!(
@@ -358,6 +358,7 @@ fn waiting_as_text(dir: &Path, waiting: &Waiting) -> String {
     );
     let _ =
         writeln!(text, "closed     {}", if *closed { "yes" } else { "no: an agent runs, or the last one was cut off" });
+    let _ = writeln!(text, "written    {} bytes in {} syncs, ever", wear.bytes_written, wear.syncs);
     if lives.is_empty() {
         let _ = writeln!(text, "waiting    nothing");
     }
@@ -423,6 +424,8 @@ fn waiting_as_json(waiting: &Waiting) -> serde_json::Value {
         "readings_made": waiting.readings_made,
         "closed": waiting.closed,
         "disk_bytes": waiting.disk_bytes,
+        "bytes_written": waiting.wear.bytes_written,
+        "syncs": waiting.wear.syncs,
         "waiting": lives,
         "gaps": waiting.gaps.iter().map(gap).collect::<Vec<_>>(),
         "losses": waiting.losses.iter().map(ToString::to_string).collect::<Vec<_>>(),

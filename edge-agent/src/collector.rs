@@ -53,6 +53,8 @@ pub(crate) struct Collector {
     pub(crate) clock: Arc<dyn Clock>,
     boot: BootId,
     wall: Wall,
+    /// What is known of it is not in the outbox yet.
+    is_unsaved: bool,
     look_at: Duration,
     /// The offset by which windows and intervals are multiples of themselves; 0 while none is known.
     align_us: i64,
@@ -68,7 +70,7 @@ pub(crate) struct Collector {
 impl Collector {
     pub(crate) fn new(
         config: &Config,
-        outbox: Outbox,
+        mut outbox: Outbox,
         exchange: Arc<Exchange>,
         clock: Arc<dyn Clock>,
         timepiece: Arc<dyn Timepiece>,
@@ -81,8 +83,9 @@ impl Collector {
             hangs: false,
         };
         let boot = timepiece.boot_id();
-        let wall =
-            Wall::new(Arc::clone(&clock), timepiece, config.clock.trust, config.clock.wait.0, outbox.newest_us());
+        let known = outbox.begin_boot(boot);
+        let clocks = (Arc::clone(&clock), timepiece);
+        let wall = Wall::new(clocks, config.clock.trust, config.clock.wait.0, outbox.newest_us(), known);
         let now = clock.monotonic();
         Collector {
             channels: config.sensors.iter().map(channel).collect(),
@@ -91,6 +94,7 @@ impl Collector {
             clock,
             boot,
             wall,
+            is_unsaved: false,
             look_at: now,
             align_us: 0,
             max_readings: config.batch.max_readings,
@@ -128,18 +132,21 @@ impl Collector {
     /// Looks at the wall clock, and gives boots their time once it is known.
     fn look(&mut self, intake: &Intake) {
         let told = self.exchange.lock().told;
-        if self.wall.look(told) {
-            tracing::info!(fix = ?self.wall.fix(), "the wall clock");
-        }
+        let is_new = self.wall.look(told);
         let Some(fix) = self.wall.fix() else { return };
+        if is_new {
+            tracing::info!(offset_us = fix.offset_us, certainty = ?fix.certainty, "the wall clock is known");
+        }
         if self.align_us != fix.offset_us {
             self.align_us = fix.offset_us;
             intake.align(fix.offset_us);
         }
-        if self.outbox.untimed() > 0
-            && let Err(e) = self.outbox.fix_boots(self.boot, fix)
-        {
-            tracing::debug!(error = %with_causes(&e), "the wall time of a boot is kept later");
+        self.is_unsaved |= is_new || self.outbox.untimed() > 0;
+        if self.is_unsaved {
+            match self.outbox.fix_boots(self.boot, fix) {
+                Ok(()) => self.is_unsaved = false,
+                Err(e) => tracing::debug!(error = %with_causes(&e), "the wall time of a boot is kept later"),
+            }
         }
     }
 
@@ -270,6 +277,7 @@ impl Collector {
         stats.untimed_batches = self.outbox.untimed();
         stats.made = outbox.made;
         stats.disk_bytes = outbox.disk_bytes;
+        stats.wear = outbox.wear;
         stats.gaps = outbox.gaps;
         stats.gap_readings = outbox.gap_readings;
         stats.epoch = self.outbox.life().epoch;
@@ -320,3 +328,6 @@ fn with_fields(measured: Measured) -> Measured {
         if fields.is_empty() { Err(crate::sensor::SensorError("it gave no value".to_owned())) } else { Ok(fields) }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,9 @@ section! {
         /// After this time a clock that nobody vouches for is taken all the same, and the readings are
         /// marked. Until then they wait in the outbox, unless a server says what time it is.
         wait: Period = Period(Duration::from_secs(600)),
+        /// Who is asked for the time while it is not known: any `http://` address, for the header `Date`
+        /// of its answer. Empty: the `[[server]]`s that are HTTP.
+        time_url: String = String::new(),
     }
 }
 
@@ -65,8 +68,8 @@ section! {
         /// segment of 1 MiB at a time, and reported.
         max_bytes: ByteSize = ByteSize(256 << 20),
         /// The open batch is closed and made durable after this time, at least 10ms: a power cut loses at
-        /// most as much. Longer wears an SD card less.
-        sync_interval: Period = Period(Duration::from_secs(1)),
+        /// most as much, and no reading leaves sooner. Longer wears an SD card less.
+        sync_interval: Period = Period(Duration::from_secs(10)),
     }
 }
 
@@ -84,8 +87,12 @@ section! {
 section! {
     /// A server; several are tried in the order in which they stand.
     "server" ServerSection {
-        /// `mqtt://host:port` or `http://host:port`; without a port 1883 or 4200. No TLS yet.
+        /// `mqtt://host:port`, `mqtts://host:port` for TLS, or `http://host:port`; without a port 1883,
+        /// 8883 or 4200.
         url: String = "mqtt://127.0.0.1:1883".into(),
+        /// With TLS: a file of certificates, in PEM, one of which must have signed the server's. Empty:
+        /// what the system trusts.
+        ca: String = String::new(),
         /// `"3.1.1"` or `"5"`; of no meaning for HTTP.
         mqtt_version: MqttVersion = MqttVersion::V311,
     }
@@ -171,17 +178,40 @@ pub struct Config {
     pub sensors: Vec<SensorSection>,
 }
 
+/// Whether a connection is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tls {
+    Yes,
+    No,
+}
+
 /// A server's address, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     Mqtt {
         host: String,
         port: u16,
+        tls: Tls,
     },
     /// Without a slash at its end.
     Http {
         base: String,
     },
+}
+
+impl Config {
+    /// Who is asked for the time.
+    pub(crate) fn time_urls(&self) -> Vec<String> {
+        if !self.clock.time_url.is_empty() {
+            return vec![self.clock.time_url.clone()];
+        }
+        let servers = self.servers.iter().filter_map(|server| server.address().ok());
+        let base = |address| match address {
+            Address::Http { base } => Some(format!("{base}/health")),
+            Address::Mqtt { .. } => None,
+        };
+        servers.filter_map(base).collect()
+    }
 }
 
 impl ServerSection {
@@ -211,9 +241,10 @@ impl ServerSection {
             return Err(wrong("has no host"));
         }
         match scheme {
-            "mqtt" => Ok(Address::Mqtt { host: host.to_owned(), port: port.unwrap_or(1883) }),
+            "mqtt" => Ok(Address::Mqtt { host: host.to_owned(), port: port.unwrap_or(1883), tls: Tls::No }),
+            "mqtts" => Ok(Address::Mqtt { host: host.to_owned(), port: port.unwrap_or(8883), tls: Tls::Yes }),
             "http" => Ok(Address::Http { base: format!("http://{host}:{}", port.unwrap_or(4200)) }),
-            "mqtts" | "https" => Err(wrong("is TLS, which this release does not speak")),
+            "https" => Err(wrong("is HTTP over TLS, which this release does not speak; MQTT over TLS is \"mqtts://\"")),
             _ => Err(wrong("has an unknown scheme")),
         }
     }

@@ -13,6 +13,7 @@
 //! ```
 
 pub mod agent;
+mod board;
 mod causes;
 pub mod cli;
 mod collector;
@@ -25,6 +26,7 @@ pub mod sensor;
 pub mod timepiece;
 mod uplink;
 pub mod wall;
+pub mod wear;
 
 pub use agent::{Agent, AgentError, AgentStats, Stopped, Surroundings};
 pub use causes::with_causes;

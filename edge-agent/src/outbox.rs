@@ -33,6 +33,8 @@ use wal::disk::{DiskLock, SharedDisk, create_dir_all};
 use wal::{Certainty, FrameReader, RING_SEGMENT_BYTES, Recovery, RingLog, WalError};
 
 use crate::gap::{Gap, GapReason, Gaps, Life};
+use crate::timepiece::BootId;
+use crate::wear::{self, Counts, Wear};
 use boots::Boot;
 use failing::Broken;
 use identity::Identity;
@@ -185,6 +187,8 @@ pub struct OutboxStats {
     pub reopened: u64,
     /// Whether the disk fails just now.
     pub failing: bool,
+    /// What was written, ever since the outbox was made.
+    pub wear: Wear,
 }
 
 /// A batch that is not known to be durable.
@@ -216,9 +220,13 @@ pub struct Outbox {
     /// Of `entries`, from the front.
     handed: usize,
     withdrawn: Vec<BatchKey>,
-    /// Of which batches wait whose times are by the clock since boot, and whose wall clock is known.
+    /// Whose wall clock is known: the present one, and those of which batches wait.
     boots: Vec<Boot>,
+    present: Option<BootId>,
     newest_us: i64,
+    /// Until it was opened.
+    wear_before: Wear,
+    counts: Arc<Counts>,
     unsynced: VecDeque<Made>,
     /// Of `unsynced`, from the front, that were appended since the log was opened.
     appended: usize,
@@ -251,6 +259,7 @@ impl Outbox {
         config: OutboxConfig,
     ) -> Result<Outbox, OutboxError> {
         assert!((1..=IN_FLIGHT_MAX).contains(&config.in_flight), "the configuration was checked");
+        let (disk, counts) = wear::counting(disk);
         let in_dir = |action| {
             let path = config.dir.clone();
             move |source| OutboxError::Io { action, path, source }
@@ -304,7 +313,10 @@ impl Outbox {
             handed: 0,
             withdrawn: Vec::new(),
             boots: Vec::new(),
+            present: None,
             newest_us: 0,
+            wear_before: Wear::default(),
+            counts,
             unsynced: VecDeque::new(),
             appended: 0,
             unsynced_bytes: 0,
@@ -332,6 +344,7 @@ impl Outbox {
         let Some((state, closed)) = scan.newest else { return };
         self.boots = state.boots.iter().map(|(id, fix)| Boot::read(*id, *fix)).collect();
         self.newest_us = state.newest_us;
+        self.wear_before = state.wear;
         let is_damaged = recovery.losses.iter().any(|loss| loss.certainty == Certainty::Certain);
         let reason = if closed || is_damaged { GapReason::Damaged } else { GapReason::UncleanStop };
         self.gaps = Gaps(state.gaps.clone());
@@ -643,7 +656,16 @@ impl Outbox {
             backlog_bytes: self.backlog_bytes,
             disk_bytes: self.log.bytes_on_disk(),
             failing: self.broken.is_some(),
+            wear: self.wear(),
             ..self.stats
+        }
+    }
+
+    fn wear(&self) -> Wear {
+        let Wear { bytes_written, syncs } = self.counts.now();
+        Wear {
+            bytes_written: self.wear_before.bytes_written.saturating_add(bytes_written),
+            syncs: self.wear_before.syncs.saturating_add(syncs),
         }
     }
 
@@ -684,6 +706,7 @@ impl Outbox {
             gaps: self.gaps.0.iter().chain(carried).cloned().collect(),
             boots: self.boots.iter().map(|boot| (boot.id, boot.fix)).collect(),
             newest_us: self.newest_us,
+            wear: self.wear(),
         }
     }
 

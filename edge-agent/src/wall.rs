@@ -82,19 +82,19 @@ pub(crate) struct Wall {
 }
 
 impl Wall {
-    /// Nothing known yet. The wall clock is taken as an estimate after `wait`, unless it tells a time before
+    /// `fix` is what an earlier process of this boot knew. Without one, the wall clock is taken as an estimate after `wait`, unless it tells a time before
     /// `earliest_us`.
     pub(crate) fn new(
-        clock: Arc<dyn Clock>,
-        timepiece: Arc<dyn Timepiece>,
+        (clock, timepiece): (Arc<dyn Clock>, Arc<dyn Timepiece>),
         trust: Trust,
         wait: Duration,
         earliest_us: i64,
+        fix: Option<Fix>,
     ) -> Wall {
         let wait_us = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
         let estimate_at_us = timepiece.boot_us().saturating_add(wait_us);
         let earliest_us = earliest_us.max(EARLIEST_US);
-        Wall { clock, timepiece, trust, estimate_at_us, earliest_us, fix: None, differs: None }
+        Wall { clock, timepiece, trust, estimate_at_us, earliest_us, fix, differs: None }
     }
 
     /// What is known.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use settings::{ConfigError, Configuration, Others, Part, Section as _, Setting, Value, quoted, text, unknown};
 
 use super::{
-    AgentSection, BatchSection, ClockSection, Config, ConversionEnd, MqttVersion, OutboxSection, SensorSection,
-    ServerSection, Stamp, Trust, UplinkSection, check_id,
+    Address, AgentSection, BatchSection, ClockSection, Config, ConversionEnd, MqttVersion, OutboxSection,
+    SensorSection, ServerSection, Stamp, Tls, Trust, UplinkSection, check_id,
 };
 use crate::outbox::IN_FLIGHT_MAX;
 use crate::sensor::{DRIVERS, driver};
@@ -133,9 +133,18 @@ impl Config {
         if self.servers.is_empty() {
             return Some("there is no [[server]]".into());
         }
+        let time_url = &self.clock.time_url;
+        if !time_url.is_empty() && !time_url.starts_with("http://") {
+            return Some(format!("[clock] time_url: {time_url:?} does not begin with \"http://\""));
+        }
         for server in &self.servers {
-            if let Err(reason) = server.address() {
-                return Some(format!("[[server]] url: {reason}"));
+            match server.address() {
+                Err(reason) => return Some(format!("[[server]] url: {reason}")),
+                Ok(Address::Mqtt { tls: Tls::Yes, .. }) => {}
+                Ok(_) if !server.ca.is_empty() => {
+                    return Some(format!("[[server]] ca: {:?} is not encrypted", server.url));
+                }
+                Ok(_) => {}
             }
         }
         let mut names = BTreeSet::new();

@@ -6,7 +6,8 @@
 //! Invariants
 //!  1. A boot's wall time is durable before a batch of it is handed out, and never changes then: a batch has the same
 //!     bytes at every attempt.
-//!  2. Boots of which no time is known are counted back from the one behind them, so they keep their order.
+//!  2. The present boot's is kept for the next process of it, which goes on by it.
+//!  3. Boots of which no time is known are counted back from the one behind them, so they keep their order.
 
 use super::record::{Content, Times};
 use super::{BODY_BYTES_MAX, Encoding, Outbox, OutboxError, pack};
@@ -35,6 +36,12 @@ impl Boot {
 }
 
 impl Outbox {
+    /// From now on `boot` is the present one. Gives its wall time if an earlier process knew it.
+    pub(crate) fn begin_boot(&mut self, boot: BootId) -> Option<Fix> {
+        self.present = Some(boot);
+        self.boots.iter().find(|known| known.id == boot).map(|known| known.fix)
+    }
+
     /// The wall time of `boot`, which is the present one, is known: so is that of all boots before it, by counting back.
     ///
     /// # Errors
@@ -68,12 +75,18 @@ impl Outbox {
         }
         // The oldest first: they are sent first.
         let room = BOOTS_MAX.saturating_sub(self.boots.len());
-        let found: Vec<(BootId, Fix)> = found.into_iter().rev().take(room).collect();
-        if !found.is_empty() {
-            for (id, fix) in found {
-                tracing::info!(boot = %id, offset_us = fix.offset_us, certainty = ?fix.certainty, "a boot has its wall time");
-                self.boots.push(Boot { id, fix, is_appended: false, is_saved: false });
+        let mut found: Vec<(BootId, Fix)> = found.into_iter().rev().take(room).collect();
+        match self.boots.iter_mut().find(|known| known.id == boot) {
+            None if !found.iter().any(|(id, _)| *id == boot) => found.push((boot, fix)),
+            // Nothing was sent by it that may be sent again.
+            Some(known) if known.fix != fix && !times.iter().any(|times| times.boot == Some(boot)) => {
+                *known = Boot { id: boot, fix, is_appended: false, is_saved: false };
             }
+            _ => {}
+        }
+        for (id, fix) in found {
+            tracing::info!(boot = %id, offset_us = fix.offset_us, certainty = ?fix.certainty, "a boot has its wall time");
+            self.boots.push(Boot { id, fix, is_appended: false, is_saved: false });
         }
         if self.broken.is_none() && self.boots.iter().any(|boot| !boot.is_saved) {
             let saved = self.write_state(Content::Cursor);
@@ -126,14 +139,13 @@ impl Outbox {
     }
 
     pub(super) fn forget_boots(&mut self) {
-        if self.boots.is_empty() {
-            return;
-        }
+        // Until somebody says which boot this is, it may be any of them.
+        let Some(present) = self.present else { return };
         let mut boots = std::mem::take(&mut self.boots);
         let entries = self.entries.iter().map(|entry| entry.times.boot);
         let made = self.unsynced.iter().map(|made| made.header.times.boot);
         let waiting: std::collections::HashSet<BootId> = entries.chain(made).flatten().collect();
-        boots.retain(|boot| waiting.contains(&boot.id));
+        boots.retain(|boot| boot.id == present || waiting.contains(&boot.id));
         self.boots = boots;
     }
 }

@@ -16,6 +16,7 @@ use super::identity::Identity;
 use super::scan::scan;
 use super::{NODE, OutboxError, log_dir};
 use crate::gap::{Gap, Life};
+use crate::wear::Wear;
 
 /// What waits in an outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct Waiting {
     pub losses: Vec<Loss>,
     /// Bytes of the log's files.
     pub disk_bytes: u64,
+    /// What was written until the newest record, ever since the outbox was made.
+    pub wear: Wear,
     /// Whether the last agent closed it in order; false while one runs.
     pub closed: bool,
 }
@@ -100,6 +103,7 @@ fn look(disk: &SharedDisk, dir: &Path, identity: &Identity) -> Result<Waiting, O
         gaps: Vec::new(),
         losses: recovery.losses,
         disk_bytes,
+        wear: Wear::default(),
         closed: true,
     };
     let mut fixed = Vec::new();
@@ -107,6 +111,7 @@ fn look(disk: &SharedDisk, dir: &Path, identity: &Identity) -> Result<Waiting, O
         fixed = state.boots.iter().map(|(boot, _)| *boot).collect();
         waiting.gaps = state.gaps;
         waiting.closed = closed;
+        waiting.wear = state.wear;
         if state.life == waiting.life {
             waiting.last_seq = state.last_seq;
             waiting.readings_made = state.readings_made;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::gap::{Gap, GapReason, Life};
 use crate::timepiece::BootId;
 use crate::wall::{Certainty, Fix};
+use crate::wear::Wear;
 
 /// The version that this release writes, and the newest it reads. Version 1 had no boots.
 pub(crate) const VERSION: u8 = 2;
@@ -37,10 +38,12 @@ pub(crate) struct State {
     pub(crate) forgotten_readings: u64,
     /// Gaps that are in no batch that was durable when this was written.
     pub(crate) gaps: Vec<Gap>,
-    /// The wall clock of boots of which batches wait whose times are by the clock since boot.
+    /// The wall clock of the present boot, and of those of which batches wait whose times are by the clock since boot.
     pub(crate) boots: Vec<(BootId, Fix)>,
     /// The latest known wall time of a reading, microseconds since 1970-01-01 UTC; 0 before the first.
     pub(crate) newest_us: i64,
+    /// What the outbox has written until then, ever since it was made.
+    pub(crate) wear: Wear,
 }
 
 /// By which clock the lines of a batch have their times, and the first and the last of these.
@@ -124,6 +127,8 @@ pub(crate) fn encode(state: &State, content: Content<'_>) -> Vec<u8> {
     out.gaps(&state.gaps);
     out.boots(&state.boots);
     out.i64(state.newest_us);
+    out.u64(state.wear.bytes_written);
+    out.u64(state.wear.syncs);
     if let Content::Batch(header, body) = content {
         out.life(&header.life);
         out.u64(header.seq);
@@ -162,6 +167,7 @@ fn parse<'a>(input: &mut Reader<'a>, version: u8, kind: u8, encoding: u8) -> Opt
         gaps: input.gaps()?,
         boots: if version == 1 { Vec::new() } else { input.boots()? },
         newest_us: if version == 1 { 0 } else { input.i64()? },
+        wear: if version == 1 { Wear::default() } else { Wear { bytes_written: input.u64()?, syncs: input.u64()? } },
     };
     let decoded = match (kind, encoding) {
         (1, 0) => Decoded::Cursor,
@@ -335,6 +341,7 @@ mod tests {
                 (BootId([8; 16]), Fix { offset_us: i64::MAX, certainty: Certainty::Estimated }),
             ],
             newest_us: 5,
+            wear: Wear { bytes_written: 4096, syncs: 3 },
         };
         let header = Header {
             life,

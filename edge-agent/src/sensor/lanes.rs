@@ -67,6 +67,18 @@ struct Shared {
 }
 
 impl Intake {
+    fn new(intervals_us: Vec<i64>, lanes: usize) -> Intake {
+        let shared =
+            Shared { given: VecDeque::new(), intervals_us, align_us: 0, busy: vec![None; lanes], stops: false };
+        Intake { shared: Mutex::new(shared), changed: Condvar::new() }
+    }
+
+    /// Without lanes: a test gives readings itself.
+    #[cfg(test)]
+    pub(crate) fn idle() -> Intake {
+        Intake::new(Vec::new(), 0)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().expect("no holder of this lock panics")
     }
@@ -139,9 +151,7 @@ impl Lanes {
                 None => lanes.push((lane, vec![due])),
             }
         }
-        let shared =
-            Shared { given: VecDeque::new(), intervals_us, align_us: 0, busy: vec![None; lanes.len()], stops: false };
-        let intake = Arc::new(Intake { shared: Mutex::new(shared), changed: Condvar::new() });
+        let intake = Arc::new(Intake::new(intervals_us, lanes.len()));
         let mut started = Lanes { intake: Arc::clone(&intake), interrupts, threads: Vec::new() };
         for (number, (_, dues)) in lanes.into_iter().enumerate() {
             let lane = Lane { number, dues, intake: Arc::clone(&intake), around: around.clone() };

@@ -104,6 +104,8 @@ fn config(number: u32, mqtt: SocketAddr, data: &Path) -> Config {
     config.agent.id = format!("demo-{number:02}");
     // The server's own clock, on the same machine.
     config.clock.trust = Trust::System;
+    // Somebody watches.
+    config.outbox.sync_interval = Period(Duration::from_secs(1));
     config.outbox.dir = data.join("agents").join(&config.agent.id);
     // Both versions are shown.
     let mqtt_version = if number.is_multiple_of(2) { MqttVersion::V5 } else { MqttVersion::V311 };
