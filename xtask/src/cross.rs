@@ -11,7 +11,6 @@ mod package;
 mod trial;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use harness::wait;
 
@@ -190,7 +189,7 @@ fn cargo_home() -> Result<PathBuf, Failure> {
 mod tests {
     use super::*;
 
-    /// docs/config_file.md of `cross`.
+    /// The page about its configuration file, in the documentation of `cross` 0.2.5.
     const BOTH: &[&str] = &["build-std", "xargo", "zig", "pre-build", "dockerfile", "env"];
     const OF_BUILD: &[&str] = &["default-target"];
     const OF_TARGETS: &[&str] = &["image", "runner"];
