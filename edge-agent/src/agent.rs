@@ -1,10 +1,7 @@
-//! A running agent: sensors and outbox in one thread, the uplink in another.
+//! A running agent: sensors in threads of their own, the outbox in one, the uplink in another.
 //!
-//! Owns:     both threads, when to measure, when to close a batch and when to sync.
+//! Owns:     these threads, when to close a batch and when to sync.
 //! Does not: set up logging, take signals or hold globals: many agents run in one process.
-//!
-//! Invariant: the open batch is closed when it is full or a sync is due, so a power cut loses what was measured since
-//! the last sync and nothing else (P7).
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -13,13 +10,17 @@ use std::time::Duration;
 use model::{Clock, Rng, SplitMix64, SystemClock};
 use wal::disk::{LocalDisk, SharedDisk};
 
-use crate::causes::with_causes;
+use crate::collector::Collector;
 use crate::config::{Config, ConfigError};
 use crate::exchange::Exchange;
 use crate::gap::Life;
-use crate::outbox::{BODY_BYTES_MAX, Outbox, OutboxConfig, OutboxError};
+use crate::outbox::{Outbox, OutboxConfig, OutboxError};
 use crate::sensor::Station;
-use crate::uplink::Uplink;
+use crate::sensor::lanes::{Around, Lanes};
+use crate::timepiece::{SystemTimepiece, Timepiece};
+use crate::uplink::{Uplink, ask};
+use crate::wall::Certainty;
+use crate::wear::Wear;
 
 /// The outbox is closed so long after the grace at the latest, although the uplink has not ended: what it may still
 /// hear is sent again by the next life.
@@ -32,6 +33,8 @@ pub struct Surroundings {
     pub disk: SharedDisk,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The clock since boot, and whether the wall clock is right.
+    pub timepiece: Arc<dyn Timepiece>,
     /// Chance: the agent epoch, and the jitter of retries.
     pub rng: Arc<dyn Rng>,
     /// The hardware's serial number, if it has one: it tells a cloned card.
@@ -45,6 +48,7 @@ impl Surroundings {
         Surroundings {
             disk: Arc::new(LocalDisk::new()),
             clock: Arc::new(SystemClock::new()),
+            timepiece: Arc::new(SystemTimepiece::new()),
             rng: Arc::new(SplitMix64::new(high ^ low)),
             serial: hardware_serial(),
         }
@@ -79,6 +83,12 @@ pub struct AgentStats {
     pub readings: u64,
     /// Times that a sensor gave none.
     pub sensor_failures: u64,
+    /// The names of the sensors that fail or hang now.
+    pub failing_sensors: Vec<String>,
+    /// How well the wall clock is known; none while batches wait for it.
+    pub clock: Option<Certainty>,
+    /// Batches that wait for the wall clock.
+    pub untimed_batches: u64,
     /// Batches made.
     pub made: u64,
     /// Batches handed to a connection, those sent again included.
@@ -95,6 +105,8 @@ pub struct AgentStats {
     pub backlog_bytes: u64,
     /// Bytes of the outbox's files now.
     pub disk_bytes: u64,
+    /// What the outbox has written to its disk, ever since it was made.
+    pub wear: Wear,
     /// Gaps found.
     pub gaps: u64,
     /// Readings known to lie in them.
@@ -138,7 +150,7 @@ impl Agent {
     /// If the configuration is wrong or the outbox cannot be opened; nothing runs then.
     pub fn start(config: Config, surroundings: Surroundings) -> Result<Agent, AgentError> {
         config.check()?;
-        let Surroundings { disk, clock, rng, serial } = surroundings;
+        let Surroundings { disk, clock, timepiece, rng, serial } = surroundings;
         let outbox_config = OutboxConfig {
             serial,
             in_flight: config.uplink.in_flight as usize,
@@ -147,13 +159,33 @@ impl Agent {
         let outbox = Outbox::open(disk, Arc::clone(&clock), &*rng, outbox_config)?;
         let life = outbox.life().clone();
         let exchange = Arc::new(Exchange::default());
-        let collector = Collector::new(&config, outbox, Arc::clone(&exchange), Arc::clone(&clock));
+        let collector =
+            Collector::new(&config, outbox, Arc::clone(&exchange), Arc::clone(&clock), Arc::clone(&timepiece));
         collector.publish_stats();
         let uplink = Uplink::new(&config, life.clone(), Arc::clone(&exchange), Arc::clone(&clock), rng)
             .map_err(AgentError::Thread)?;
-        let sending =
-            Builder::new().name("eden-uplink".to_owned()).spawn(move || uplink.run()).map_err(AgentError::Thread)?;
-        let measuring = Builder::new().name("eden-sensors".to_owned()).spawn(move || collector.run());
+        let bell = Arc::clone(&exchange);
+        let asking = Arc::clone(&timepiece);
+        let around = Around { clock: Arc::clone(&clock), timepiece, ring: Arc::new(move || bell.ring()) };
+        let stations = config.sensors.iter().map(|section| (Station::new(&config.agent.id, section), section.stamp));
+        let mut lanes = Lanes::start(stations.collect(), &around).map_err(AgentError::Thread)?;
+        let sending = match Builder::new().name("eden-uplink".to_owned()).spawn(move || uplink.run()) {
+            Ok(sending) => sending,
+            Err(e) => {
+                lanes.stop();
+                return Err(AgentError::Thread(e));
+            }
+        };
+        let time_urls = config.time_urls();
+        if !time_urls.is_empty() {
+            let (exchange, timepiece) = (Arc::clone(&exchange), asking);
+            // It ends when the agent stops, or 2 s later; without it the time is not asked for.
+            let asking = Builder::new().name("eden-time".to_owned());
+            if let Err(e) = asking.spawn(move || ask(&time_urls, &exchange, &timepiece)) {
+                tracing::warn!(error = %e, "nobody is asked for the time");
+            }
+        }
+        let measuring = Builder::new().name("eden-outbox".to_owned()).spawn(move || collect(collector, lanes));
         match measuring {
             Ok(measuring) => Ok(Agent { exchange, clock, life, threads: Some((measuring, sending)) }),
             Err(e) => {
@@ -201,167 +233,23 @@ impl Drop for Agent {
     }
 }
 
-/// The thread of sensors and outbox.
-struct Collector {
-    stations: Vec<(Station, Duration)>,
-    outbox: Outbox,
-    exchange: Arc<Exchange>,
-    clock: Arc<dyn Clock>,
-    max_readings: u32,
-    in_flight: usize,
-    sync_interval: Duration,
-    lines: String,
-    readings: u32,
-    readings_made: u64,
-    sensor_failures: u64,
-}
-
-impl Collector {
-    fn new(config: &Config, outbox: Outbox, exchange: Arc<Exchange>, clock: Arc<dyn Clock>) -> Self {
-        let now = clock.monotonic();
-        let station = |section| (Station::new(&config.agent.id, section), now);
-        Collector {
-            stations: config.sensors.iter().map(station).collect(),
-            outbox,
-            exchange,
-            clock,
-            max_readings: config.batch.max_readings,
-            in_flight: config.uplink.in_flight as usize,
-            sync_interval: config.outbox.sync_interval.0,
-            lines: String::new(),
-            readings: 0,
-            readings_made: 0,
-            sensor_failures: 0,
+/// The thread of the outbox.
+fn collect(mut collector: Collector, mut lanes: Lanes) -> bool {
+    // Ends the uplink too if this thread panics: nobody would take its outcomes any more.
+    let _end = EndOnDrop(Arc::clone(&collector.exchange));
+    let intake = Arc::clone(lanes.intake());
+    loop {
+        let due = collector.step(&intake);
+        if collector.exchange.lock().stop_at.is_some() {
+            break;
         }
+        collector.take_outcomes(due.saturating_sub(collector.clock.monotonic()));
     }
-
-    fn run(mut self) -> bool {
-        // Ends the uplink too if this thread panics: nobody would take its outcomes any more.
-        let _end = EndOnDrop(Arc::clone(&self.exchange));
-        let mut sync_at = self.clock.monotonic() + self.sync_interval;
-        loop {
-            self.measure();
-            let now = self.clock.monotonic();
-            if now >= sync_at {
-                self.close_batch();
-                self.sync();
-                sync_at = (sync_at + self.sync_interval).max(now);
-            }
-            self.hand_out();
-            self.publish_stats();
-            if self.exchange.lock().stop_at.is_some() {
-                break;
-            }
-            let due = self.stations.iter().map(|(_, due)| *due).chain([sync_at]).min().unwrap_or(sync_at);
-            self.take_outcomes(due.saturating_sub(self.clock.monotonic()));
-        }
-        self.finish()
+    lanes.stop();
+    for given in intake.take() {
+        collector.take(given);
     }
-
-    fn measure(&mut self) {
-        let now = self.clock.monotonic();
-        for index in 0..self.stations.len() {
-            let (station, due) = &mut self.stations[index];
-            if *due > now {
-                continue;
-            }
-            // After a long wait one reading makes up for all.
-            *due = (*due + station.interval).max(now);
-            if let Err(e) = station.read_line(self.clock.now_us(), &mut self.lines) {
-                self.sensor_failures += 1;
-                tracing::warn!(sensor = station.name, error = %e, "a sensor gave no reading");
-                continue;
-            }
-            self.readings += 1;
-            self.readings_made += 1;
-            if self.readings >= self.max_readings || self.lines.len() > BODY_BYTES_MAX / 2 {
-                self.close_batch();
-            }
-        }
-    }
-
-    fn close_batch(&mut self) {
-        if self.readings > 0 {
-            self.outbox.put(&self.lines, self.readings);
-            self.lines.clear();
-            self.readings = 0;
-        }
-    }
-
-    fn sync(&mut self) {
-        // A failure is logged where it is found, and shows in the figures.
-        if self.outbox.needs_sync() && self.outbox.sync().is_err() {
-            tracing::debug!("the outbox is opened again later");
-        }
-    }
-
-    fn hand_out(&mut self) {
-        let withdrawn = self.outbox.take_withdrawn();
-        if !withdrawn.is_empty() {
-            self.exchange.withdraw(&withdrawn);
-        }
-        while self.exchange.len() < self.in_flight {
-            match self.outbox.next_batch() {
-                Ok(Some(batch)) => self.exchange.offer(batch),
-                Ok(None) => return,
-                Err(e) => {
-                    tracing::error!(error = %with_causes(&e), "read the outbox");
-                    return;
-                }
-            }
-        }
-    }
-
-    fn take_outcomes(&mut self, wait: Duration) {
-        for (key, _) in self.exchange.wait_for_outcomes(wait) {
-            self.outbox.ack(key);
-        }
-    }
-
-    fn publish_stats(&self) {
-        let outbox = self.outbox.stats();
-        let mut shared = self.exchange.lock();
-        shared.set_backlog(outbox.backlog_batches, outbox.backlog_bytes);
-        let stats = &mut shared.stats;
-        stats.readings = self.readings_made;
-        stats.sensor_failures = self.sensor_failures;
-        stats.made = outbox.made;
-        stats.disk_bytes = outbox.disk_bytes;
-        stats.gaps = outbox.gaps;
-        stats.gap_readings = outbox.gap_readings;
-        stats.epoch = self.outbox.life().epoch;
-        stats.last_seq = outbox.last_seq;
-        stats.disk_failing = outbox.failing;
-    }
-
-    /// Makes durable what is there, and serves the uplink until it ends.
-    fn finish(mut self) -> bool {
-        self.close_batch();
-        self.sync();
-        self.outbox.report_gaps();
-        self.sync();
-        loop {
-            self.hand_out();
-            self.publish_stats();
-            if self.outbox.is_handed_out() {
-                self.exchange.set_last();
-            }
-            let shared = self.exchange.lock();
-            let late_at = shared.stop_at.unwrap_or_default() + LATE;
-            if shared.uplink_ended || self.clock.monotonic() >= late_at {
-                break;
-            }
-            drop(shared);
-            self.take_outcomes(late_at.saturating_sub(self.clock.monotonic()).min(self.sync_interval));
-        }
-        self.take_outcomes(Duration::ZERO);
-        self.publish_stats();
-        let closed = self.outbox.close();
-        if let Err(e) = &closed {
-            tracing::error!(error = %with_causes(e), "the outbox could not be closed in order; it is as after a crash");
-        }
-        closed.is_ok()
-    }
+    collector.finish(LATE)
 }
 
 struct EndOnDrop(Arc<Exchange>);

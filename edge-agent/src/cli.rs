@@ -15,7 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::time_text::iso;
 use model::{Clock as _, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use wal::disk::{Disk as _, LocalDisk, Replace, SharedDisk, create_dir_all, write_whole};
 
 use crate::agent::{Agent, AgentError, Surroundings};
@@ -51,6 +53,15 @@ enum Command {
         /// How readings are shown.
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
+    },
+    /// Show what is on the buses of this board, as sections of a configuration.
+    Scan {
+        /// An I²C bus to look at, such as /dev/i2c-1; may be given more than once [default: all there are].
+        #[arg(long, value_name = "PATH")]
+        bus: Vec<PathBuf>,
+        /// Where the kernel shows devices.
+        #[arg(long, value_name = "FOLDER", default_value = "/sys")]
+        sysfs: PathBuf,
     },
     /// Say whether configuration, sensors, outbox and servers are as they should be.
     Check(ConfigArgs),
@@ -103,6 +114,7 @@ pub fn run() -> ExitCode {
     let done = match arguments.command {
         Command::Run(config) => run_agent(&config),
         Command::Read { config, format } => read(&config, format),
+        Command::Scan { bus, sysfs } => print(&crate::scan::scan(&bus, &sysfs)),
         Command::Check(config) => check(&config),
         Command::Outbox { config, format } => outbox(&config, format),
     };
@@ -135,10 +147,11 @@ fn host_name() -> String {
 
 fn prepare_logging(log: &str) -> Result<(), Failure> {
     // The library's own lines about reconnects say less than ours.
-    let filter = EnvFilter::try_new(format!("rumqttc=error,{log}"))
+    let filter = format!("rumqttc=error,{log}")
+        .parse::<Targets>()
         .map_err(|e| Failure::usage(format!("[agent] log: {log:?}: {e}; write info or info,edge_agent=debug")))?;
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
     // A test that runs two commands in one process has it already.
     let _ = subscriber.try_init();
     Ok(())
@@ -228,7 +241,7 @@ fn readings_as_table(readings: &[Reading]) -> String {
     for reading in readings {
         let sensor = reading.tags.get("sensor").cloned().unwrap_or_default();
         for (name, value) in &reading.fields {
-            rows.push([reading.table.clone(), sensor.clone(), (*name).to_owned(), value.to_string()]);
+            rows.push([reading.table.clone(), sensor.clone(), name.to_string(), value.to_string()]);
         }
     }
     aligned(&rows)
@@ -256,7 +269,7 @@ fn readings_as_json(readings: &[Reading]) -> String {
             .map(|(name, value)| {
                 // Decimal digits are JSON.
                 let number = serde_json::from_str(&value.to_string()).unwrap_or_default();
-                ((*name).to_owned(), number)
+                (name.to_string(), number)
             })
             .collect();
         let reading = serde_json::json!({ "table": table, "tags": tags, "fields": fields, "time_us": time_us });
@@ -335,7 +348,7 @@ fn outbox(args: &ConfigArgs, format: Format) -> Result<(), Failure> {
 }
 
 fn waiting_as_text(dir: &Path, waiting: &Waiting) -> String {
-    let Waiting { life, last_seq, readings_made, lives, gaps, losses, disk_bytes, closed } = waiting;
+    let Waiting { life, last_seq, readings_made, lives, gaps, losses, disk_bytes, wear, closed } = waiting;
     let mut text = String::new();
     let _ = writeln!(text, "outbox     {} ({disk_bytes} bytes on disk)", dir.display());
     let _ = writeln!(
@@ -345,6 +358,7 @@ fn waiting_as_text(dir: &Path, waiting: &Waiting) -> String {
     );
     let _ =
         writeln!(text, "closed     {}", if *closed { "yes" } else { "no: an agent runs, or the last one was cut off" });
+    let _ = writeln!(text, "written    {} bytes in {} syncs, ever", wear.bytes_written, wear.syncs);
     if lives.is_empty() {
         let _ = writeln!(text, "waiting    nothing");
     }
@@ -364,6 +378,9 @@ fn waiting_as_text(dir: &Path, waiting: &Waiting) -> String {
             waits.bytes,
             utc(waits.oldest_us)
         );
+        if waits.untimed > 0 {
+            let _ = writeln!(text, "untimed    {} of them, until the wall clock is known", waits.untimed);
+        }
     }
     for gap in lives.iter().flat_map(|waits| &waits.gaps).chain(gaps) {
         let readings = gap.readings.map_or("an unknown number of".to_owned(), |readings| readings.to_string());
@@ -396,7 +413,7 @@ fn waiting_as_json(waiting: &Waiting) -> serde_json::Value {
             serde_json::json!({
                 "agent": waits.life.agent.as_ref(), "epoch": waits.life.epoch, "first_seq": waits.first_seq,
                 "last_seq": waits.last_seq, "batches": waits.batches, "readings": waits.readings, "bytes": waits.bytes,
-                "oldest_us": waits.oldest_us, "gaps": waits.gaps.iter().map(gap).collect::<Vec<_>>(),
+                "oldest_us": waits.oldest_us, "untimed": waits.untimed, "gaps": waits.gaps.iter().map(gap).collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -407,6 +424,8 @@ fn waiting_as_json(waiting: &Waiting) -> serde_json::Value {
         "readings_made": waiting.readings_made,
         "closed": waiting.closed,
         "disk_bytes": waiting.disk_bytes,
+        "bytes_written": waiting.wear.bytes_written,
+        "syncs": waiting.wear.syncs,
         "waiting": lives,
         "gaps": waiting.gaps.iter().map(gap).collect::<Vec<_>>(),
         "losses": waiting.losses.iter().map(ToString::to_string).collect::<Vec<_>>(),

@@ -14,6 +14,10 @@ use std::time::Duration;
 
 use settings::section;
 
+pub use crate::sensor::bmp180::ConversionEnd;
+pub use crate::sensor::lanes::Stamp;
+pub use crate::sensor::shape::{Aggregate, Aggregates, Numbers};
+pub use crate::wall::Trust;
 pub use manual::manual;
 pub use settings::{ByteSize, ConfigError, Period};
 
@@ -41,6 +45,21 @@ section! {
 }
 
 section! {
+    /// Which time readings get.
+    "clock" ClockSection {
+        /// When the wall clock is taken as it is. `"synchronised"`: while the kernel says that something
+        /// keeps it right (NTP, PTP). `"system"`: always, for a board whose own clock is right.
+        trust: Trust = Trust::Synchronised,
+        /// After this time a clock that nobody vouches for is taken all the same, and the readings are
+        /// marked. Until then they wait in the outbox, unless a server says what time it is.
+        wait: Period = Period(Duration::from_secs(600)),
+        /// Who is asked for the time while it is not known: any `http://` address, for the header `Date`
+        /// of its answer. Empty: the `[[server]]`s that are HTTP.
+        time_url: String = String::new(),
+    }
+}
+
+section! {
     /// The durable queue of what was not acknowledged.
     "outbox" OutboxSection {
         /// Its folder; made if missing. Each agent needs its own.
@@ -49,8 +68,8 @@ section! {
         /// segment of 1 MiB at a time, and reported.
         max_bytes: ByteSize = ByteSize(256 << 20),
         /// The open batch is closed and made durable after this time, at least 10ms: a power cut loses at
-        /// most as much. Longer wears an SD card less.
-        sync_interval: Period = Period(Duration::from_secs(1)),
+        /// most as much, and no reading leaves sooner. Longer wears an SD card less.
+        sync_interval: Period = Period(Duration::from_secs(10)),
     }
 }
 
@@ -68,8 +87,12 @@ section! {
 section! {
     /// A server; several are tried in the order in which they stand.
     "server" ServerSection {
-        /// `mqtt://host:port` or `http://host:port`; without a port 1883 or 4200. No TLS yet.
+        /// `mqtt://host:port`, `mqtts://host:port` for TLS, or `http://host:port`; without a port 1883,
+        /// 8883 or 4200.
         url: String = "mqtt://127.0.0.1:1883".into(),
+        /// With TLS: a file of certificates, in PEM, one of which must have signed the server's. Empty:
+        /// what the system trusts.
+        ca: String = String::new(),
         /// `"3.1.1"` or `"5"`; of no meaning for HTTP.
         mqtt_version: MqttVersion = MqttVersion::V311,
     }
@@ -78,18 +101,52 @@ section! {
 section! {
     /// A sensor.
     "sensor" SensorSection {
-        /// Its kind: `simulated-bmp180`.
+        /// Its kind, one of the list below: `bmp180`, `ds18b20`, `command`, `simulated-bmp180` …
         driver: String = String::new(),
         /// Its name, the tag `sensor` of its readings; no two alike.
         name: String = String::new(),
         /// Time between two readings; at least 1ms.
         interval: Period = Period(Duration::from_secs(1)),
-        /// The table of its readings. Empty: the driver's name, `bmp180`.
+        /// The table of its readings. Empty: the driver's name, without `simulated-`.
         table: String = String::new(),
         /// Further tags of its readings: `{ room = "kitchen" }`. No tag has the name of a field.
         tags: BTreeMap<String, String> = BTreeMap::new(),
         /// Which invented place a simulated sensor stands at. 0: one that follows from agent and name.
         seed: u32 = 0,
+        /// Of a chip: its I²C bus.
+        bus: PathBuf = PathBuf::from("/dev/i2c-1"),
+        /// Of a chip: its address, such as 0x77. 0: the driver's own.
+        address: u32 = 0,
+        /// Of a chip: samples of which one reading is made. 0: as many as the chip can, for the least
+        /// noise; fewer take less time and current.
+        oversampling: u32 = 0,
+        /// Of a `bmp180`: `"register"` asks the chip whether its conversion is over, `"time"` only waits
+        /// for as long as the data sheet says, for a simulated chip that never clears that bit.
+        conversion_end: ConversionEnd = ConversionEnd::Register,
+        /// Of `ds18b20`, `thermal`, `hwmon` and `iio`: the device, by its folder's name or its own, such
+        /// as `28-00000a1b2c3d`, `cpu-thermal` or `hwmon0`. Empty: the only one there is. Of `file`: its path.
+        source: String = String::new(),
+        /// Of `ds18b20`, `thermal`, `hwmon` and `iio`: where the kernel shows devices.
+        sysfs: PathBuf = PathBuf::from("/sys"),
+        /// Of `command`: a program and its arguments; no shell reads them.
+        command: Vec<String> = Vec::new(),
+        /// Of `command`: a program that takes longer is ended; at most 1h.
+        timeout: Period = Period(Duration::from_secs(10)),
+        /// Added to fields, for a sensor that is known to be off: `{ temperature = "-0.4" }`.
+        offsets: Numbers = Numbers::default(),
+        /// Readings in which no field moved by as much since the last one kept are left out:
+        /// `{ temperature = "0.2" }`. Fields that are not named do not count.
+        dead_band: Numbers = Numbers::default(),
+        /// With a dead band, one reading is kept at least this often.
+        max_silence: Period = Period(Duration::from_secs(600)),
+        /// Readings of so much time become one, stamped with its beginning. 0s: each is kept.
+        window: Period = Period(Duration::ZERO),
+        /// What is kept of a window: `mean` under the field's name, `min` and `max` as `temperature_min`
+        /// and `temperature_max`.
+        aggregates: Aggregates = Aggregates(vec![Aggregate::Mean]),
+        /// The time of a reading: `"measured"`, to the microsecond, or `"interval"`, when it was due: whole
+        /// multiples of the interval, which take fewer bytes here and at the server.
+        stamp: Stamp = Stamp::Measured,
     }
 }
 
@@ -109,6 +166,8 @@ pub struct Config {
     pub agent: AgentSection,
     /// `[batch]`
     pub batch: BatchSection,
+    /// `[clock]`
+    pub clock: ClockSection,
     /// `[outbox]`
     pub outbox: OutboxSection,
     /// `[uplink]`
@@ -119,17 +178,40 @@ pub struct Config {
     pub sensors: Vec<SensorSection>,
 }
 
+/// Whether a connection is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tls {
+    Yes,
+    No,
+}
+
 /// A server's address, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     Mqtt {
         host: String,
         port: u16,
+        tls: Tls,
     },
     /// Without a slash at its end.
     Http {
         base: String,
     },
+}
+
+impl Config {
+    /// Who is asked for the time.
+    pub(crate) fn time_urls(&self) -> Vec<String> {
+        if !self.clock.time_url.is_empty() {
+            return vec![self.clock.time_url.clone()];
+        }
+        let servers = self.servers.iter().filter_map(|server| server.address().ok());
+        let base = |address| match address {
+            Address::Http { base } => Some(format!("{base}/health")),
+            Address::Mqtt { .. } => None,
+        };
+        servers.filter_map(base).collect()
+    }
 }
 
 impl ServerSection {
@@ -159,9 +241,10 @@ impl ServerSection {
             return Err(wrong("has no host"));
         }
         match scheme {
-            "mqtt" => Ok(Address::Mqtt { host: host.to_owned(), port: port.unwrap_or(1883) }),
+            "mqtt" => Ok(Address::Mqtt { host: host.to_owned(), port: port.unwrap_or(1883), tls: Tls::No }),
+            "mqtts" => Ok(Address::Mqtt { host: host.to_owned(), port: port.unwrap_or(8883), tls: Tls::Yes }),
             "http" => Ok(Address::Http { base: format!("http://{host}:{}", port.unwrap_or(4200)) }),
-            "mqtts" | "https" => Err(wrong("is TLS, which this release does not speak")),
+            "https" => Err(wrong("is HTTP over TLS, which this release does not speak; MQTT over TLS is \"mqtts://\"")),
             _ => Err(wrong("has an unknown scheme")),
         }
     }

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::agent::AgentStats;
 use crate::outbox::{Batch, BatchKey};
+use crate::wall::Told;
 
 /// What a server did with a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) is_last: bool,
     pub(crate) uplink_ended: bool,
     pub(crate) stats: AgentStats,
+    /// What a server said last about the time.
+    pub(crate) told: Option<Told>,
     /// Something changed that the outbox's thread has not seen.
     news: bool,
 }
@@ -60,6 +63,12 @@ struct Slot {
 impl Exchange {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().expect("no holder of this lock panics")
+    }
+
+    /// There is news for the outbox's thread.
+    pub(crate) fn ring(&self) {
+        self.lock().news = true;
+        self.changed.notify_all();
     }
 
     fn tell(&self) {

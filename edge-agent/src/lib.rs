@@ -13,17 +13,22 @@
 //! ```
 
 pub mod agent;
-pub mod bmp180;
+mod board;
 mod causes;
 pub mod cli;
+mod collector;
 pub mod config;
 mod exchange;
 pub mod gap;
 pub mod outbox;
+pub mod scan;
 pub mod sensor;
+pub mod timepiece;
 mod uplink;
+pub mod wall;
+pub mod wear;
 
 pub use agent::{Agent, AgentError, AgentStats, Stopped, Surroundings};
-pub use bmp180::{Bmp180Reading, Bmp180Twin, DeciCelsius, Pascal};
 pub use causes::with_causes;
 pub use config::Config;
+pub use sensor::place::{Bmp180Reading, Bmp180Twin, DeciCelsius, Pascal};

@@ -14,6 +14,7 @@
 //! The newest record of the log holds the whole state: what is forgotten and which gaps are not reported yet. So
 //! segments go only once a durable record says that they may, and a gap is durable before what it names is dropped.
 
+mod boots;
 mod failing;
 mod identity;
 mod peek;
@@ -32,9 +33,12 @@ use wal::disk::{DiskLock, SharedDisk, create_dir_all};
 use wal::{Certainty, FrameReader, RING_SEGMENT_BYTES, Recovery, RingLog, WalError};
 
 use crate::gap::{Gap, GapReason, Gaps, Life};
+use crate::timepiece::BootId;
+use crate::wear::{self, Counts, Wear};
+use boots::Boot;
 use failing::Broken;
 use identity::Identity;
-use record::{Content, Decoded, Header, State};
+use record::{Content, Decoded, Header, State, Times};
 use scan::{Entry, Scan, open_log, scan};
 
 pub use peek::{Waiting, WaitingLife, peek};
@@ -183,6 +187,8 @@ pub struct OutboxStats {
     pub reopened: u64,
     /// Whether the disk fails just now.
     pub failing: bool,
+    /// What was written, ever since the outbox was made.
+    pub wear: Wear,
 }
 
 /// A batch that is not known to be durable.
@@ -214,6 +220,13 @@ pub struct Outbox {
     /// Of `entries`, from the front.
     handed: usize,
     withdrawn: Vec<BatchKey>,
+    /// Whose wall clock is known: the present one, and those of which batches wait.
+    boots: Vec<Boot>,
+    present: Option<BootId>,
+    newest_us: i64,
+    /// Until it was opened.
+    wear_before: Wear,
+    counts: Arc<Counts>,
     unsynced: VecDeque<Made>,
     /// Of `unsynced`, from the front, that were appended since the log was opened.
     appended: usize,
@@ -246,6 +259,7 @@ impl Outbox {
         config: OutboxConfig,
     ) -> Result<Outbox, OutboxError> {
         assert!((1..=IN_FLIGHT_MAX).contains(&config.in_flight), "the configuration was checked");
+        let (disk, counts) = wear::counting(disk);
         let in_dir = |action| {
             let path = config.dir.clone();
             move |source| OutboxError::Io { action, path, source }
@@ -298,6 +312,11 @@ impl Outbox {
             entries: VecDeque::new(),
             handed: 0,
             withdrawn: Vec::new(),
+            boots: Vec::new(),
+            present: None,
+            newest_us: 0,
+            wear_before: Wear::default(),
+            counts,
             unsynced: VecDeque::new(),
             appended: 0,
             unsynced_bytes: 0,
@@ -323,6 +342,9 @@ impl Outbox {
         self.entries = scan.entries;
         self.backlog_bytes = self.entries.iter().map(|entry| u64::from(entry.body_bytes)).sum();
         let Some((state, closed)) = scan.newest else { return };
+        self.boots = state.boots.iter().map(|(id, fix)| Boot::read(*id, *fix)).collect();
+        self.newest_us = state.newest_us;
+        self.wear_before = state.wear;
         let is_damaged = recovery.losses.iter().any(|loss| loss.certainty == Certainty::Certain);
         let reason = if closed || is_damaged { GapReason::Damaged } else { GapReason::UncleanStop };
         self.gaps = Gaps(state.gaps.clone());
@@ -410,6 +432,12 @@ impl Outbox {
     /// Makes a batch of `readings` readings, whose lines of line protocol are `lines`, and appends it. It is durable
     /// after the next [`Outbox::sync`] that returns well. While the disk fails it waits in memory.
     pub fn put(&mut self, lines: &str, readings: u32) {
+        let now_us = self.clock.now_us();
+        self.put_timed(lines, readings, Times { boot: None, first_us: now_us, last_us: now_us });
+    }
+
+    /// As [`Outbox::put`], of lines with these times.
+    pub(crate) fn put_timed(&mut self, lines: &str, readings: u32, times: Times) {
         assert!(lines.len() <= BODY_BYTES_MAX, "a batch is closed before it is so long");
         while let Some(foreign) = self.gaps.0.iter().find(|gap| gap.life != self.life).map(|gap| gap.life.clone()) {
             self.close_old(foreign);
@@ -417,7 +445,7 @@ impl Outbox {
         self.last_seq += 1;
         let life = self.life.clone();
         let gaps = self.gaps.take_of(&life);
-        self.make(life, self.last_seq, lines, readings, self.readings_made, gaps);
+        self.make(life, self.last_seq, lines, readings, self.readings_made, gaps, times);
         self.readings_made += u64::from(readings);
         self.stats.made += 1;
         self.stats.readings += u64::from(readings);
@@ -453,10 +481,22 @@ impl Outbox {
             seq = seq.max(last);
             readings_before = readings_before.max(behind);
         }
-        self.make(life, seq + 1, "", 0, readings_before, gaps);
+        let now_us = self.clock.now_us();
+        let times = Times { boot: None, first_us: now_us, last_us: now_us };
+        self.make(life, seq + 1, "", 0, readings_before, gaps, times);
     }
 
-    fn make(&mut self, life: Life, seq: u64, lines: &str, readings: u32, readings_before: u64, gaps: Vec<Gap>) {
+    #[expect(clippy::too_many_arguments, reason = "they are what a header and a body are made of")]
+    fn make(
+        &mut self,
+        life: Life,
+        seq: u64,
+        lines: &str,
+        readings: u32,
+        readings_before: u64,
+        gaps: Vec<Gap>,
+        times: Times,
+    ) {
         let mut text = String::with_capacity(lines.len() + 128);
         let Life { agent, epoch } = &life;
         let _ = writeln!(text, "# eden agent={agent} epoch={epoch} seq={seq} precision=us");
@@ -464,11 +504,9 @@ impl Outbox {
             let _ = writeln!(text, "{gap}");
         }
         text.push_str(lines);
-        let (encoding, body) = match zstd::bulk::compress(text.as_bytes(), ZSTD_LEVEL) {
-            Ok(packed) if packed.len() < text.len() => (Encoding::Zstd, packed),
-            _ => (Encoding::Plain, text.into_bytes()),
-        };
-        let header = Header { life, seq, readings, readings_before, time_us: self.clock.now_us(), gaps, encoding };
+        let (encoding, body) = pack(text);
+        let header =
+            Header { life, seq, readings, readings_before, time_us: self.clock.now_us(), gaps, encoding, times };
         self.unsynced_bytes += body.len();
         self.backlog_bytes += body.len() as u64;
         self.unsynced.push_back(Made { header, body });
@@ -514,6 +552,11 @@ impl Outbox {
                 self.handed += 1;
                 continue;
             }
+            let times = entry.times;
+            if times.boot.is_some() && self.saved_fix(times).is_none() {
+                // Nothing behind it is older; all wait for the clock.
+                return Ok(None);
+            }
             match self.read(self.handed) {
                 Ok(batch) => {
                     self.handed += 1;
@@ -528,7 +571,8 @@ impl Outbox {
     }
 
     fn read(&mut self, index: usize) -> Result<Batch, OutboxError> {
-        let Entry { life, seq, start, .. } = self.entries[index].clone();
+        let Entry { life, seq, start, times, .. } = self.entries[index].clone();
+        let fix = self.saved_fix(times);
         let is_behind = self.reader.as_ref().is_some_and(|reader| reader.progress() <= start);
         if !is_behind {
             self.reader = Some(self.log.reader(start));
@@ -547,9 +591,13 @@ impl Outbox {
             // In pairs: what was looked up is what was asked for.
             assert!(header.life == life && header.seq == seq, "the outbox's index names another batch");
             let Header { life, seq, readings, encoding, .. } = header;
-            return Ok(Batch { life, seq, readings, encoding, body: body.to_vec() });
+            let (encoding, body) = match fix {
+                Some(fix) => boots::timed(encoding, body, fix).ok_or_else(|| damaged(start))?,
+                None => (encoding, body.to_vec()),
+            };
+            return Ok(Batch { life, seq, readings, encoding, body });
         }
-        Err(OutboxError::Log(WalError::Corrupt { file: format!("the frame at offset {start}"), at: 0 }))
+        Err(damaged(start))
     }
 
     /// Batches that were handed out and then dropped since the last call: they must not be sent any more, for a gap
@@ -608,7 +656,16 @@ impl Outbox {
             backlog_bytes: self.backlog_bytes,
             disk_bytes: self.log.bytes_on_disk(),
             failing: self.broken.is_some(),
+            wear: self.wear(),
             ..self.stats
+        }
+    }
+
+    fn wear(&self) -> Wear {
+        let Wear { bytes_written, syncs } = self.counts.now();
+        Wear {
+            bytes_written: self.wear_before.bytes_written.saturating_add(bytes_written),
+            syncs: self.wear_before.syncs.saturating_add(syncs),
         }
     }
 
@@ -647,6 +704,9 @@ impl Outbox {
             forgotten_seq: self.forgotten_seq,
             forgotten_readings: self.forgotten_readings,
             gaps: self.gaps.0.iter().chain(carried).cloned().collect(),
+            boots: self.boots.iter().map(|boot| (boot.id, boot.fix)).collect(),
+            newest_us: self.newest_us,
+            wear: self.wear(),
         }
     }
 
@@ -673,10 +733,11 @@ impl Outbox {
             self.unsynced.insert(self.appended, made);
             let (start, end) = appended?;
             self.appended += 1;
-            let Header { life, seq, readings, readings_before, time_us, gaps, .. } = header;
+            let Header { life, seq, readings, readings_before, time_us, gaps, times, .. } = header;
             let run = self.run;
+            let done = false;
             let entry =
-                Entry { life, seq, readings, readings_before, time_us, body_bytes, start, end, run, gaps, done: false };
+                Entry { life, seq, readings, readings_before, time_us, body_bytes, start, end, run, gaps, times, done };
             self.entries.push_back(entry);
         }
         Ok(())
@@ -708,6 +769,7 @@ impl Outbox {
         self.last_end = appended.end;
         self.newest = (start, state.forgotten_to);
         self.unsaved_by_newest = 0;
+        self.boots_are_appended();
         Ok((start, appended.end))
     }
 
@@ -715,6 +777,7 @@ impl Outbox {
         self.log.sync()?;
         self.durable = self.newest;
         self.unsaved = self.unsaved_by_newest;
+        self.boots_are_saved();
         for made in self.unsynced.drain(..self.appended) {
             self.unsynced_bytes -= made.body.len();
         }
@@ -722,8 +785,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Gives back the space of what a durable record says is forgotten; the newest durable record stays.
+    /// Drops what is known of boots of which nothing waits, and gives back the space of what a durable record says is forgotten; the newest durable record stays.
     fn truncate(&mut self) {
+        self.forget_boots();
         let (start, forgotten_to) = self.durable;
         if let Err(e) = self.log.truncate_behind(start.min(forgotten_to)) {
             tracing::warn!(error = %e, "space of the outbox could not be given back yet");
@@ -788,4 +852,16 @@ impl Outbox {
         self.stats.gap_readings += gap.readings.unwrap_or(0);
         self.gaps.add(gap);
     }
+}
+
+/// A body as it is kept and sent.
+fn pack(text: String) -> (Encoding, Vec<u8>) {
+    match zstd::bulk::compress(text.as_bytes(), ZSTD_LEVEL) {
+        Ok(packed) if packed.len() < text.len() => (Encoding::Zstd, packed),
+        _ => (Encoding::Plain, text.into_bytes()),
+    }
+}
+
+fn damaged(start: u64) -> OutboxError {
+    OutboxError::Log(WalError::Corrupt { file: format!("the frame at offset {start}"), at: 0 })
 }

@@ -10,7 +10,10 @@
 mod http;
 mod mqtt;
 mod probe;
+mod time;
+mod tls;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +25,7 @@ use crate::exchange::Exchange;
 use crate::gap::Life;
 
 pub(crate) use probe::probe;
+pub(crate) use time::ask;
 
 /// Connecting may take as long, and so may a request.
 pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -91,18 +95,20 @@ pub(crate) struct Server {
     url: String,
     address: Address,
     version: MqttVersion,
+    ca: Option<PathBuf>,
 }
 
 impl Server {
     fn new(section: &ServerSection) -> Server {
         let address = section.address().expect("the configuration was checked");
-        Server { url: section.url.clone(), address, version: section.mqtt_version }
+        let ca = (!section.ca.is_empty()).then(|| PathBuf::from(&section.ca));
+        Server { url: section.url.clone(), address, version: section.mqtt_version, ca }
     }
 
     /// `host:port`.
     pub(crate) fn authority(&self) -> String {
         match &self.address {
-            Address::Mqtt { host, port } => format!("{host}:{port}"),
+            Address::Mqtt { host, port, .. } => format!("{host}:{port}"),
             Address::Http { base } => base.trim_start_matches("http://").to_owned(),
         }
     }
@@ -184,7 +190,10 @@ impl Uplink {
             preferred: &self.servers[..index],
         };
         match &server.address {
-            Address::Mqtt { host, port } => self.runtime.block_on(mqtt::run(&line, host, *port, server.version)),
+            Address::Mqtt { .. } => match mqtt::Place::of(server) {
+                Ok(place) => self.runtime.block_on(mqtt::run(&line, &place)),
+                Err(reason) => Ended { end: End::Failed(reason), was_useful: false },
+            },
             Address::Http { base } => http::run(&line, base),
         }
     }

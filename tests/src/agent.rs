@@ -103,7 +103,7 @@ impl Options {
         let ms = |time: &Duration| format!("{}ms", time.as_millis());
         let mut text = format!(
             "[agent]\nid = {id:?}\nlog = \"info,edge_agent=debug\"\ngrace = \"{}\"\n\n[batch]\nmax_readings = \
-             {max_readings}\n\n[outbox]\ndir = {:?}\nsync_interval = \"{}\"\n",
+             {max_readings}\n\n[clock]\ntrust = \"system\"\n\n[outbox]\ndir = {:?}\nsync_interval = \"{}\"\n",
             ms(grace),
             outbox.display().to_string(),
             ms(sync_interval)

@@ -9,6 +9,7 @@ mod changes;
 mod clients;
 mod crate_db;
 mod expected;
+mod flash;
 mod flight;
 mod influx;
 mod mqtt;
@@ -60,6 +61,7 @@ const PARTS: &[Part] = &[
     ("sparkplug", |_| sparkplug::edge_nodes_are_understood()),
     ("s3", s3::tables_in_s3),
     ("slt", slt::answers_agree),
+    ("flash", |_| flash::a_card_is_ready_to_measure()),
     ("strace", |_| strace::no_ack_leaves_before_its_sync()),
 ];
 

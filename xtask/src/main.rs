@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod command;
+mod cross;
 mod fuzz;
 mod interop;
 mod mosquitto;
@@ -34,6 +35,11 @@ const TASKS: &[Task] = &[
         usage: "fuzz [TARGET]",
         about: "hostile bytes led by coverage, for every parser; --for 10s each, --keep for the corpora",
         run: fuzz::run,
+    },
+    Task {
+        usage: "cross [BOARD]",
+        about: "the agent for aarch64, armv7 and armv6, tried under qemu-user and packed for Debian",
+        run: cross::run,
     },
     Task { usage: "soak NAME", about: "the long runs; without NAME, their list", run: soak::run },
     Task {

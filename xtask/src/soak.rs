@@ -1,6 +1,7 @@
 //! The long runs: the same scenarios as in `cargo test`, with more seeds, and what takes too long for it.
 
 mod full_disk;
+mod pi;
 mod telegraf;
 
 use std::io::Write;
@@ -76,6 +77,11 @@ const SOAKS: &[Soak] = &[
         run: || overload(Over::Http),
     },
     Soak { name: "mqtt-overload", about: "the same over MQTT, 3.1.1 and 5 (P1, P10)", run: || overload(Over::Mqtt) },
+    Soak {
+        name: "pi",
+        about: "a Raspberry Pi 3 in QEMU, from power on to a reading of its I²C bus in SQL",
+        run: pi::run,
+    },
     Soak { name: "fuzz", about: "hostile bytes led by coverage, 15 min each parser (P14)", run: fuzz::soak },
     Soak {
         name: "hot-day",

@@ -7,8 +7,8 @@ use std::time::Duration;
 use settings::{ConfigError, Configuration, Others, Part, Section as _, Setting, Value, quoted, text, unknown};
 
 use super::{
-    AgentSection, BatchSection, Config, MqttVersion, OutboxSection, SensorSection, ServerSection, UplinkSection,
-    check_id,
+    Address, AgentSection, BatchSection, ClockSection, Config, ConversionEnd, MqttVersion, OutboxSection,
+    SensorSection, ServerSection, Stamp, Tls, Trust, UplinkSection, check_id,
 };
 use crate::outbox::IN_FLIGHT_MAX;
 use crate::sensor::{DRIVERS, driver};
@@ -27,6 +27,56 @@ impl Setting for MqttVersion {
             MqttVersion::V311 => "3.1.1",
             MqttVersion::V5 => "5",
         })
+    }
+}
+
+/// A key that takes one of a few words.
+fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
+    let names: Vec<String> = words.iter().map(|(name, _)| quoted(name)).collect();
+    let names = names.join(" or ");
+    let found = text(value, &names)?;
+    let one = words.iter().find(|(name, _)| *name == found);
+    one.map(|(_, one)| *one).ok_or_else(|| format!("{found:?} is not known; write {names}"))
+}
+
+fn show_word<T: PartialEq>(words: &[(&str, T)], value: &T) -> String {
+    quoted(words.iter().find(|(_, one)| one == value).map_or("", |(name, _)| name))
+}
+
+const CONVERSION_ENDS: &[(&str, ConversionEnd)] =
+    &[("register", ConversionEnd::Register), ("time", ConversionEnd::Time)];
+
+impl Setting for ConversionEnd {
+    fn read(value: &Value) -> Result<Self, String> {
+        word(value, CONVERSION_ENDS)
+    }
+
+    fn show(&self) -> String {
+        show_word(CONVERSION_ENDS, self)
+    }
+}
+
+const TRUSTS: &[(&str, Trust)] = &[("synchronised", Trust::Synchronised), ("system", Trust::System)];
+
+impl Setting for Trust {
+    fn read(value: &Value) -> Result<Self, String> {
+        word(value, TRUSTS)
+    }
+
+    fn show(&self) -> String {
+        show_word(TRUSTS, self)
+    }
+}
+
+const STAMPS: &[(&str, Stamp)] = &[("measured", Stamp::Measured), ("interval", Stamp::Interval)];
+
+impl Setting for Stamp {
+    fn read(value: &Value) -> Result<Self, String> {
+        word(value, STAMPS)
+    }
+
+    fn show(&self) -> String {
+        show_word(STAMPS, self)
     }
 }
 
@@ -83,9 +133,18 @@ impl Config {
         if self.servers.is_empty() {
             return Some("there is no [[server]]".into());
         }
+        let time_url = &self.clock.time_url;
+        if !time_url.is_empty() && !time_url.starts_with("http://") {
+            return Some(format!("[clock] time_url: {time_url:?} does not begin with \"http://\""));
+        }
         for server in &self.servers {
-            if let Err(reason) = server.address() {
-                return Some(format!("[[server]] url: {reason}"));
+            match server.address() {
+                Err(reason) => return Some(format!("[[server]] url: {reason}")),
+                Ok(Address::Mqtt { tls: Tls::Yes, .. }) => {}
+                Ok(_) if !server.ca.is_empty() => {
+                    return Some(format!("[[server]] ca: {:?} is not encrypted", server.url));
+                }
+                Ok(_) => {}
             }
         }
         let mut names = BTreeSet::new();
@@ -106,6 +165,7 @@ impl Configuration for Config {
     const SECTIONS: &'static [&'static str] = &[
         AgentSection::NAME,
         BatchSection::NAME,
+        ClockSection::NAME,
         OutboxSection::NAME,
         UplinkSection::NAME,
         ServerSection::NAME,
@@ -116,6 +176,7 @@ impl Configuration for Config {
         Some(match section {
             AgentSection::NAME => Part::section(&mut self.agent),
             BatchSection::NAME => Part::section(&mut self.batch),
+            ClockSection::NAME => Part::section(&mut self.clock),
             OutboxSection::NAME => Part::section(&mut self.outbox),
             UplinkSection::NAME => Part::section(&mut self.uplink),
             ServerSection::NAME => Part::list(&mut self.servers),
@@ -144,6 +205,8 @@ fn check_sensor(sensor: &SensorSection) -> Result<(), String> {
             return Err(format!("the table name {:?} cannot be written in line protocol", sensor.table));
         }
     }
+    driver.check(sensor)?;
+    check_shape(sensor, driver.fields)?;
     for (name, value) in &sensor.tags {
         model::name::check_column_name("tag", name).map_err(|e| e.to_string())?;
         if name.eq_ignore_ascii_case("agent") || name.eq_ignore_ascii_case("sensor") {
@@ -156,6 +219,35 @@ fn check_sensor(sensor: &SensorSection) -> Result<(), String> {
             return Err(format!("the tag name {name:?} ends with a backslash"));
         }
         check_tag_value(name, value)?;
+    }
+    Ok(())
+}
+
+fn check_shape(sensor: &SensorSection, fields: &[&str]) -> Result<(), String> {
+    for (key, numbers) in [("offsets", &sensor.offsets), ("dead_band", &sensor.dead_band)] {
+        // A window of a field has the field's own name only as its mean.
+        let unknown = numbers.0.keys().find(|name| {
+            let stem = name.strip_suffix("_min").or(name.strip_suffix("_max")).filter(|_| key == "dead_band");
+            !fields.is_empty() && !fields.contains(&stem.unwrap_or(name))
+        });
+        if let Some(name) = unknown {
+            return Err(format!("{key}: the sensor has no field {name:?}; it has {}", fields.join(", ")));
+        }
+    }
+    if let Some((name, _)) = sensor.dead_band.0.iter().find(|(_, band)| band.steps <= 0) {
+        return Err(format!("dead_band: {name} is not greater than 0"));
+    }
+    if sensor.aggregates.0.is_empty() {
+        return Err("aggregates: at least one of mean, min and max".into());
+    }
+    if !sensor.window.0.is_zero() && sensor.window.0 < sensor.interval.0 {
+        return Err(format!("window: {} is shorter than the interval", sensor.window));
+    }
+    if sensor.timeout.0.is_zero() || sensor.timeout.0 > Duration::from_secs(3_600) {
+        return Err("timeout: more than 0s and at most 1h".into());
+    }
+    if sensor.max_silence.0.is_zero() {
+        return Err("max_silence: more than 0s".into());
     }
     Ok(())
 }

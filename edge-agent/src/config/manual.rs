@@ -6,10 +6,11 @@ use super::{Config, SensorSection, ServerSection};
 
 /// The defaults as TOML, each key under its manual entry.
 pub fn manual() -> String {
-    let Config { agent, batch, outbox, uplink, .. } = Config::default();
+    let Config { agent, batch, clock, outbox, uplink, .. } = Config::default();
     let mut out = String::new();
     show_section(&mut out, &agent);
     show_section(&mut out, &batch);
+    show_section(&mut out, &clock);
     show_section(&mut out, &outbox);
     show_section(&mut out, &uplink);
     show_list_item(&mut out, &ServerSection::default());

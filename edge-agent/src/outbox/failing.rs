@@ -89,6 +89,7 @@ impl Outbox {
         self.last_end = self.log.durable();
         self.newest = (0, 0);
         self.durable = (0, 0);
+        self.boots_are_unsaved();
         self.stats.reopened += 1;
         self.rejoin(scan, &recovery);
         self.write_state(Content::Cursor)?;

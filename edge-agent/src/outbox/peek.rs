@@ -16,6 +16,7 @@ use super::identity::Identity;
 use super::scan::scan;
 use super::{NODE, OutboxError, log_dir};
 use crate::gap::{Gap, Life};
+use crate::wear::Wear;
 
 /// What waits in an outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct Waiting {
     pub losses: Vec<Loss>,
     /// Bytes of the log's files.
     pub disk_bytes: u64,
+    /// What was written until the newest record, ever since the outbox was made.
+    pub wear: Wear,
     /// Whether the last agent closed it in order; false while one runs.
     pub closed: bool,
 }
@@ -57,6 +60,8 @@ pub struct WaitingLife {
     pub oldest_us: i64,
     /// Gaps that they report.
     pub gaps: Vec<Gap>,
+    /// Of the batches, those whose readings have no wall time yet.
+    pub untimed: u64,
 }
 
 /// A look at a log that changes meanwhile may fail; another one finds it as it is then.
@@ -98,11 +103,15 @@ fn look(disk: &SharedDisk, dir: &Path, identity: &Identity) -> Result<Waiting, O
         gaps: Vec::new(),
         losses: recovery.losses,
         disk_bytes,
+        wear: Wear::default(),
         closed: true,
     };
+    let mut fixed = Vec::new();
     if let Some((state, closed)) = scan.newest {
+        fixed = state.boots.iter().map(|(boot, _)| *boot).collect();
         waiting.gaps = state.gaps;
         waiting.closed = closed;
+        waiting.wear = state.wear;
         if state.life == waiting.life {
             waiting.last_seq = state.last_seq;
             waiting.readings_made = state.readings_made;
@@ -121,6 +130,7 @@ fn look(disk: &SharedDisk, dir: &Path, identity: &Identity) -> Result<Waiting, O
                 bytes: 0,
                 oldest_us: entry.time_us,
                 gaps: Vec::new(),
+                untimed: 0,
             });
         }
         let life = &mut waiting.lives[place];
@@ -129,6 +139,7 @@ fn look(disk: &SharedDisk, dir: &Path, identity: &Identity) -> Result<Waiting, O
         life.readings += u64::from(entry.readings);
         life.bytes += u64::from(entry.body_bytes);
         life.gaps.extend(entry.gaps);
+        life.untimed += u64::from(entry.times.boot.is_some_and(|boot| !fixed.contains(&boot)));
     }
     Ok(waiting)
 }

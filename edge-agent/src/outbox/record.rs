@@ -8,10 +8,15 @@
 use std::sync::Arc;
 
 use crate::gap::{Gap, GapReason, Life};
+use crate::timepiece::BootId;
+use crate::wall::{Certainty, Fix};
+use crate::wear::Wear;
 
-/// The version that this release writes, and the newest it reads.
-pub(crate) const VERSION: u8 = 1;
+/// The version that this release writes, and the newest it reads. Version 1 had no boots.
+pub(crate) const VERSION: u8 = 2;
 
+/// Stands for the wall clock. A boot's id is random.
+const NO_BOOT: [u8; 16] = [0; 16];
 const UNKNOWN: u64 = u64::MAX;
 /// No seq, offset or number of readings comes near; the rest of the range keeps sums safe.
 const NUMBER_MAX: u64 = 1 << 48;
@@ -33,6 +38,21 @@ pub(crate) struct State {
     pub(crate) forgotten_readings: u64,
     /// Gaps that are in no batch that was durable when this was written.
     pub(crate) gaps: Vec<Gap>,
+    /// The wall clock of the present boot, and of those of which batches wait whose times are by the clock since boot.
+    pub(crate) boots: Vec<(BootId, Fix)>,
+    /// The latest known wall time of a reading, microseconds since 1970-01-01 UTC; 0 before the first.
+    pub(crate) newest_us: i64,
+    /// What the outbox has written until then, ever since it was made.
+    pub(crate) wear: Wear,
+}
+
+/// By which clock the lines of a batch have their times, and the first and the last of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Times {
+    /// The boot since which microseconds are counted; none for the wall clock, since 1970-01-01 UTC.
+    pub(crate) boot: Option<BootId>,
+    pub(crate) first_us: i64,
+    pub(crate) last_us: i64,
 }
 
 /// How a batch's body is kept and sent.
@@ -57,6 +77,7 @@ pub(crate) struct Header {
     /// What it reports.
     pub(crate) gaps: Vec<Gap>,
     pub(crate) encoding: Encoding,
+    pub(crate) times: Times,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,13 +125,20 @@ pub(crate) fn encode(state: &State, content: Content<'_>) -> Vec<u8> {
         out.u64(number);
     }
     out.gaps(&state.gaps);
+    out.boots(&state.boots);
+    out.i64(state.newest_us);
+    out.u64(state.wear.bytes_written);
+    out.u64(state.wear.syncs);
     if let Content::Batch(header, body) = content {
         out.life(&header.life);
         out.u64(header.seq);
         out.u64(u64::from(header.readings));
         out.u64(header.readings_before);
-        out.u64(header.time_us.cast_unsigned());
+        out.i64(header.time_us);
         out.gaps(&header.gaps);
+        out.0.extend_from_slice(&header.times.boot.map_or(NO_BOOT, |boot| boot.0));
+        out.i64(header.times.first_us);
+        out.i64(header.times.last_us);
         out.0.extend_from_slice(body);
     }
     out.0
@@ -121,14 +149,14 @@ pub(crate) fn decode(record: &[u8]) -> Result<(State, Decoded<'_>), RecordError>
     if version > VERSION {
         return Err(RecordError::Newer(version));
     }
-    if version != VERSION || reserved != 0 {
+    if version == 0 || reserved != 0 {
         return Err(RecordError::Malformed);
     }
     let mut input = Reader(rest);
-    parse(&mut input, kind, encoding).ok_or(RecordError::Malformed)
+    parse(&mut input, version, kind, encoding).ok_or(RecordError::Malformed)
 }
 
-fn parse<'a>(input: &mut Reader<'a>, kind: u8, encoding: u8) -> Option<(State, Decoded<'a>)> {
+fn parse<'a>(input: &mut Reader<'a>, version: u8, kind: u8, encoding: u8) -> Option<(State, Decoded<'a>)> {
     let state = State {
         life: input.life()?,
         last_seq: input.number()?,
@@ -137,19 +165,29 @@ fn parse<'a>(input: &mut Reader<'a>, kind: u8, encoding: u8) -> Option<(State, D
         forgotten_seq: input.number()?,
         forgotten_readings: input.number()?,
         gaps: input.gaps()?,
+        boots: if version == 1 { Vec::new() } else { input.boots()? },
+        newest_us: if version == 1 { 0 } else { input.i64()? },
+        wear: if version == 1 { Wear::default() } else { Wear { bytes_written: input.u64()?, syncs: input.u64()? } },
     };
     let decoded = match (kind, encoding) {
         (1, 0) => Decoded::Cursor,
         (2, 0) => Decoded::Closed,
         (3, 0 | 1) => {
-            let header = Header {
+            let mut header = Header {
                 life: input.life()?,
                 seq: input.number()?,
                 readings: input.u64()?.try_into().ok()?,
                 readings_before: input.number()?,
-                time_us: input.u64()?.cast_signed(),
+                time_us: input.i64()?,
                 gaps: input.gaps()?,
                 encoding: if encoding == 1 { Encoding::Zstd } else { Encoding::Plain },
+                times: Times { boot: None, first_us: 0, last_us: 0 },
+            };
+            header.times = if version == 1 {
+                Times { boot: None, first_us: header.time_us, last_us: header.time_us }
+            } else {
+                let boot = Some(input.take()?).filter(|id| *id != NO_BOOT).map(BootId);
+                Times { boot, first_us: input.i64()?, last_us: input.i64()? }
             };
             return Some((state, Decoded::Batch(header, input.0)));
         }
@@ -163,6 +201,23 @@ struct Writer(Vec<u8>);
 impl Writer {
     fn u64(&mut self, number: u64) {
         self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn i64(&mut self, number: i64) {
+        self.u64(number.cast_unsigned());
+    }
+
+    fn boots(&mut self, boots: &[(BootId, Fix)]) {
+        let count = u16::try_from(boots.len()).expect("boots are fixed a few at a time");
+        self.0.extend_from_slice(&count.to_le_bytes());
+        for (boot, fix) in boots {
+            self.0.extend_from_slice(&boot.0);
+            self.i64(fix.offset_us);
+            self.0.push(match fix.certainty {
+                Certainty::Known => 0,
+                Certainty::Estimated => 1,
+            });
+        }
     }
 
     fn life(&mut self, life: &Life) {
@@ -180,7 +235,7 @@ impl Writer {
             self.u64(gap.first_seq);
             self.u64(gap.last_seq);
             self.u64(gap.readings.unwrap_or(UNKNOWN));
-            self.u64(gap.time_us.cast_unsigned());
+            self.i64(gap.time_us);
             self.0.push(match gap.reason {
                 GapReason::OutboxFull => 1,
                 GapReason::UncleanStop => 2,
@@ -201,6 +256,25 @@ impl<'a> Reader<'a> {
 
     fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
+    }
+
+    fn i64(&mut self) -> Option<i64> {
+        self.u64().map(u64::cast_signed)
+    }
+
+    fn boots(&mut self) -> Option<Vec<(BootId, Fix)>> {
+        let count = u16::from_le_bytes(self.take()?);
+        (0..count).map(|_| self.boot()).collect()
+    }
+
+    fn boot(&mut self) -> Option<(BootId, Fix)> {
+        let (boot, offset_us) = (BootId(self.take()?), self.i64()?);
+        let certainty = match self.take()? {
+            [0] => Certainty::Known,
+            [1] => Certainty::Estimated,
+            _ => return None,
+        };
+        Some((boot, Fix { offset_us, certainty }))
     }
 
     fn number(&mut self) -> Option<u64> {
@@ -227,7 +301,7 @@ impl<'a> Reader<'a> {
             UNKNOWN => None,
             readings => Some(readings).filter(|readings| *readings < NUMBER_MAX).map(Some)?,
         };
-        let time_us = self.u64()?.cast_signed();
+        let time_us = self.i64()?;
         let reason = match self.take()? {
             [1] => GapReason::OutboxFull,
             [2] => GapReason::UncleanStop,
@@ -262,6 +336,12 @@ mod tests {
             forgotten_seq: 3,
             forgotten_readings: 300,
             gaps: vec![gap(1, None), gap(2, Some(7))],
+            boots: vec![
+                (BootId([7; 16]), Fix { offset_us: -1, certainty: Certainty::Known }),
+                (BootId([8; 16]), Fix { offset_us: i64::MAX, certainty: Certainty::Estimated }),
+            ],
+            newest_us: 5,
+            wear: Wear { bytes_written: 4096, syncs: 3 },
         };
         let header = Header {
             life,
@@ -271,6 +351,7 @@ mod tests {
             time_us: 1_780_272_000_000_000,
             gaps: vec![gap(3, Some(1))],
             encoding: Encoding::Zstd,
+            times: Times { boot: Some(BootId([9; 16])), first_us: -5, last_us: i64::MAX },
         };
         (state, header)
     }
@@ -286,10 +367,21 @@ mod tests {
     }
 
     #[test]
+    fn version_1_is_read() {
+        // Written by the release before boots: a batch of two readings, with a gap (P13).
+        let record = include_bytes!("record/version_1.bin");
+        let (state, decoded) = decode(record).unwrap();
+        assert_eq!((state.last_seq, state.boots.len(), state.newest_us), (12, 0, 0));
+        let Decoded::Batch(header, body) = decoded else { panic!("it is a batch") };
+        assert_eq!((header.seq, header.gaps.len(), body), (12, 1, &b"body"[..]));
+        assert_eq!(header.times, Times { boot: None, first_us: header.time_us, last_us: header.time_us });
+    }
+
+    #[test]
     fn a_newer_version_is_told_apart_from_damage() {
         let mut record = encode(&sample().0, Content::Cursor);
-        record[0] = 2;
-        assert_eq!(decode(&record), Err(RecordError::Newer(2)));
+        record[0] = 3;
+        assert_eq!(decode(&record), Err(RecordError::Newer(3)));
         record[0] = 0;
         assert_eq!(decode(&record), Err(RecordError::Malformed));
     }

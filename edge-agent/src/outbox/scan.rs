@@ -10,7 +10,7 @@ use model::NodeEpoch;
 use wal::disk::SharedDisk;
 use wal::{Recovery, RingConfig, RingLog, WalError};
 
-use super::record::{self, Decoded, Header, RecordError, State};
+use super::record::{self, Decoded, Header, RecordError, State, Times};
 use super::{NODE, OutboxConfig, OutboxError};
 use crate::gap::{Gap, Gaps, Life};
 
@@ -32,6 +32,8 @@ pub(super) struct Entry {
     /// Frames that follow each other without a step: at most one segment.
     pub(super) run: u64,
     pub(super) gaps: Vec<Gap>,
+    /// Of its lines.
+    pub(super) times: Times,
     /// Acknowledged, while one before it is not.
     pub(super) done: bool,
 }
@@ -88,7 +90,7 @@ pub(super) fn scan(log: &RingLog) -> Result<Scan, OutboxError> {
             };
             scan.newest = Some((state, decoded == Decoded::Closed));
             let Decoded::Batch(header, body) = decoded else { continue };
-            let Header { life, seq, readings, readings_before, time_us, gaps, .. } = header;
+            let Header { life, seq, readings, readings_before, time_us, gaps, times, .. } = header;
             scan.entries.push_back(Entry {
                 life,
                 seq,
@@ -100,6 +102,7 @@ pub(super) fn scan(log: &RingLog) -> Result<Scan, OutboxError> {
                 end: frame.end,
                 run: scan.run,
                 gaps,
+                times,
                 done: false,
             });
         }

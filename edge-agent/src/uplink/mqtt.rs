@@ -6,16 +6,20 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::Backoff;
-use rumqttc::v5;
+use rumqttc::{TlsConfiguration, Transport, v5};
+use rustls::ClientConfig;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::{CONNECT_TIME_MAX, End, Ended, Line, STALL_TIME_MAX};
+use super::{CONNECT_TIME_MAX, End, Ended, Line, STALL_TIME_MAX, Server};
+use crate::board;
 use crate::causes::with_causes;
-use crate::config::MqttVersion;
+use crate::config::{Address, MqttVersion, Tls};
 use crate::exchange::Outcome;
 use crate::outbox::{BatchKey, Encoding};
 
@@ -82,19 +86,46 @@ enum Events {
     V5(Box<v5::EventLoop>),
 }
 
-fn open(
-    client_id: &str,
-    host: &str,
+/// Where a server is, and how it is spoken to.
+pub(super) struct Place {
+    host: String,
     port: u16,
     version: MqttVersion,
-    will: Option<(String, Vec<u8>)>,
-) -> (Client, Events) {
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Place {
+    /// Of a server whose address is one of MQTT.
+    ///
+    /// # Errors
+    /// If the certificates to trust cannot be read.
+    pub(super) fn of(server: &Server) -> Result<Place, String> {
+        let Address::Mqtt { host, port, tls } = &server.address else {
+            return Err("it does not speak MQTT".to_owned());
+        };
+        let tls = match tls {
+            Tls::Yes => Some(super::tls::client(server.ca.as_deref())?),
+            Tls::No => None,
+        };
+        Ok(Place { host: host.clone(), port: *port, version: server.version, tls })
+    }
+
+    fn transport(&self) -> Transport {
+        match &self.tls {
+            Some(config) => Transport::Tls(TlsConfiguration::Rustls(Arc::clone(config))),
+            None => Transport::Tcp,
+        }
+    }
+}
+
+fn open(client_id: &str, place: &Place, will: Option<(String, Vec<u8>)>) -> (Client, Events) {
+    let (host, port) = (place.host.as_str(), place.port);
     let connect_s = CONNECT_TIME_MAX.as_secs();
-    match version {
+    match place.version {
         MqttVersion::V311 => {
             let mut options = rumqttc::MqttOptions::new(client_id, host, port);
             options.set_keep_alive(KEEP_ALIVE).set_clean_session(true).set_inflight(PACKET_IDS);
-            options.set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
+            options.set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX).set_transport(place.transport());
             if let Some((topic, message)) = will {
                 options.set_last_will(rumqttc::LastWill::new(topic, message, rumqttc::QoS::AtLeastOnce, false));
             }
@@ -105,7 +136,7 @@ fn open(
         MqttVersion::V5 => {
             let mut options = v5::MqttOptions::new(client_id, host, port);
             options.set_keep_alive(KEEP_ALIVE).set_clean_start(true).set_outgoing_inflight_upper_limit(PACKET_IDS);
-            options.set_connection_timeout(connect_s);
+            options.set_connection_timeout(connect_s).set_transport(place.transport());
             let mut network = rumqttc::NetworkOptions::new();
             network.set_tcp_nodelay(true);
             options.set_network_options(network);
@@ -177,10 +208,10 @@ impl Events {
 }
 
 /// A connection from its beginning to its end.
-pub(super) async fn run(line: &Line<'_>, host: &str, port: u16, version: MqttVersion) -> Ended {
+pub(super) async fn run(line: &Line<'_>, place: &Place) -> Ended {
     let topic = format!("eden/v1/{}/status", line.life.agent);
     let will = format!(r#"{{"online":false,"version":"{}","epoch":{}}}"#, env!("CARGO_PKG_VERSION"), line.life.epoch);
-    let (client, mut events) = open(&line.life.agent, host, port, version, Some((topic, will.into_bytes())));
+    let (client, mut events) = open(&line.life.agent, place, Some((topic, will.into_bytes())));
     let failed = |reason: String| Ended { end: End::Failed(reason), was_useful: false };
     let connecting = async {
         loop {
@@ -355,6 +386,7 @@ async fn speak(line: &Line<'_>, client: &Client, flight: &RefCell<Flight>, acked
 fn publish_status(line: &Line<'_>, client: &Client, flight: &RefCell<Flight>, kind: Flying) {
     let stats = line.exchange.lock().stats.clone();
     let online = !matches!(kind, Flying::Goodbye);
+    let board = board::look(Path::new("/sys"));
     let message = serde_json::json!({
         "online": online,
         "version": env!("CARGO_PKG_VERSION"),
@@ -362,6 +394,12 @@ fn publish_status(line: &Line<'_>, client: &Client, flight: &RefCell<Flight>, ki
         "seq": stats.last_seq,
         "backlog_batches": stats.backlog_batches,
         "backlog_bytes": stats.backlog_bytes,
+        "untimed_batches": stats.untimed_batches,
+        "failing_sensors": stats.failing_sensors,
+        "bytes_written": stats.wear.bytes_written,
+        "syncs": stats.wear.syncs,
+        "board_temperature": board.temperature,
+        "undervoltage": board.undervoltage,
     });
     flight.borrow_mut().submitted.push_back(kind);
     let topic = format!("eden/v1/{}/status", line.life.agent);
@@ -388,8 +426,8 @@ async fn say_goodbye(line: &Line<'_>, client: &Client, flight: &RefCell<Flight>,
 }
 
 /// Connects and says goodbye, to see whether a server answers.
-pub(super) async fn try_out(client_id: &str, host: &str, port: u16, version: MqttVersion) -> Result<(), String> {
-    let (client, mut events) = open(client_id, host, port, version, None);
+pub(super) async fn try_out(client_id: &str, place: &Place) -> Result<(), String> {
+    let (client, mut events) = open(client_id, place, None);
     let connecting = async {
         loop {
             if let Heard::Connected = events.next().await? {

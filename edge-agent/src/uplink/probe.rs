@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{http, mqtt, runtime};
+use super::{Server, http, mqtt, runtime};
 use crate::config::{Address, ServerSection};
 
 /// Tries to reach a server, as agent `agent` would, under an MQTT client id of its own so that a running agent keeps
@@ -12,9 +12,10 @@ use crate::config::{Address, ServerSection};
 /// Says in one line why it cannot be used.
 pub(crate) fn probe(agent: &str, server: &ServerSection) -> Result<(), String> {
     match server.address()? {
-        Address::Mqtt { host, port } => {
+        Address::Mqtt { .. } => {
             let runtime = runtime().map_err(|e| e.to_string())?;
-            runtime.block_on(mqtt::try_out(&format!("{agent}-check"), &host, port, server.mqtt_version))
+            let place = mqtt::Place::of(&Server::new(server))?;
+            runtime.block_on(mqtt::try_out(&format!("{agent}-check"), &place))
         }
         Address::Http { base } => {
             let request = http::client().get(format!("{base}/health"));

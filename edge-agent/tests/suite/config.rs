@@ -52,6 +52,32 @@ fn each_key_can_be_set() {
         table = "air"
         tags = { room = "kitchen" }
         seed = 7
+        [clock]
+        trust = "system"
+        wait = "1h"
+        [[sensor]]
+        driver = "bmp180"
+        name = "s2"
+        bus = "/dev/i2c-3"
+        address = 0x77
+        oversampling = 4
+        conversion_end = "time"
+        offsets = { temperature = "-0.4" }
+        dead_band = { pressure = "10" }
+        max_silence = "5m"
+        window = "1m"
+        aggregates = ["mean", "min", "max"]
+        stamp = "interval"
+        [[sensor]]
+        driver = "command"
+        name = "s3"
+        command = ["/usr/bin/co2", "--once"]
+        timeout = "2s"
+        [[sensor]]
+        driver = "ds18b20"
+        name = "s4"
+        source = "28-00000a1b2c3d"
+        sysfs = "/tmp/sys"
     "#;
     let config = load(text, &[]).unwrap();
     assert_eq!(config.servers[0].mqtt_version, MqttVersion::V5);
@@ -73,7 +99,7 @@ fn variables_with_the_prefix_override_the_file_and_must_name_a_section() {
 
 #[test]
 fn every_section_and_list_is_known_by_its_name() {
-    for section in ["agent", "batch", "outbox", "uplink"] {
+    for section in ["agent", "batch", "clock", "outbox", "uplink"] {
         let said = load(&format!("[[{section}]]"), &[]).unwrap_err();
         assert!(said.ends_with(&format!("write [{section}] on a line of its own")), "{said}");
     }
@@ -105,11 +131,26 @@ fn values_that_cannot_work_are_refused() {
         ("[outbox]\nmax_bytes = \"1MiB\"".to_owned(), "at least 2MiB"),
         ("[uplink]\nin_flight = 65".to_owned(), "65 is not from 1 to 64"),
         ("[batch]\nmax_readings = 0".to_owned(), "at least 1"),
-        ("[[server]]\nurl = \"https://x\"".to_owned(), "is TLS"),
+        ("[[server]]\nurl = \"https://x\"".to_owned(), "is HTTP over TLS"),
+        ("[[server]]\nurl = \"mqtt://x\"\nca = \"/ca.pem\"".to_owned(), "is not encrypted"),
+        ("[clock]\ntime_url = \"https://x\"".to_owned(), "does not begin with"),
         ("[[server]]\nurl = \"mqtt://x:99999\"".to_owned(), "has no such port"),
         ("[[server]]\nurl = \"x:1883\"".to_owned(), "is no URL"),
         ("[[server]]\nurl = \"mqtt://:1883\"".to_owned(), "has no host"),
         ("[[server]]\nurl = \"http://x/path\"".to_owned(), "more than a host and a port"),
+        ("[clock]\ntrust = \"me\"".to_owned(), "\"me\" is not known; write \"synchronised\" or \"system\""),
+        (sensor("driver = \"bmp180\"\nname = \"a\"\noversampling = 3"), "3 is not among [1, 2, 4, 8]"),
+        (sensor("driver = \"bmp180\"\nname = \"a\"\naddress = 0x78"), "0x78 is not from 0x08 to 0x77"),
+        (sensor("driver = \"bmp180\"\nname = \"a\"\nsource = \"x\""), "source: the driver \"bmp180\" has none"),
+        (sensor("driver = \"hwmon\"\nname = \"a\"\naddress = 9"), "address: the driver \"hwmon\" has none"),
+        (sensor("driver = \"sht3x\"\nname = \"a\"\nconversion_end = \"time\""), "conversion_end: the driver"),
+        (sensor("driver = \"command\"\nname = \"a\""), "command is missing"),
+        (sensor("driver = \"file\"\nname = \"a\""), "source is missing"),
+        (sensor("driver = \"bmp180\"\nname = \"a\"\noffsets = { humidity = \"1\" }"), "has no field \"humidity\""),
+        (sensor("driver = \"bmp180\"\nname = \"a\"\noffsets = { temperature = 1 }"), "numbers in quotes"),
+        (sensor("driver = \"bmp180\"\nname = \"a\"\ndead_band = { pressure = \"0\" }"), "not greater than 0"),
+        (sensor("driver = \"bmp180\"\nname = \"a\"\naggregates = []"), "at least one of mean, min and max"),
+        (sensor("driver = \"bmp180\"\nname = \"a\"\nwindow = \"10ms\""), "shorter than the interval"),
         (sensor("name = \"s1\""), "driver is missing"),
         (sensor("driver = \"simulated-bmp18\"\nname = \"s1\""), "did you mean \"simulated-bmp180\"?"),
         (sensor("driver = \"simulated-bmp180\""), "name is empty"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_agent::config::{ByteSize, Config, MqttVersion, Period, SensorSection, ServerSection};
+use edge_agent::timepiece::TrustedClock;
 use edge_agent::{Agent, AgentStats, Surroundings};
 use model::{Clock, SplitMix64, SystemClock};
 use tempfile::TempDir;
@@ -41,8 +42,13 @@ impl Rig {
     }
 
     fn start_by(&self, clock: Arc<dyn Clock>) -> Agent {
-        let surroundings =
-            Surroundings { disk: Arc::new(LocalDisk::new()), clock, rng: Arc::new(SplitMix64::new(7)), serial: None };
+        let surroundings = Surroundings {
+            disk: Arc::new(LocalDisk::new()),
+            timepiece: Arc::new(TrustedClock(Arc::new(SystemClock::new()))),
+            clock,
+            rng: Arc::new(SplitMix64::new(7)),
+            serial: None,
+        };
         Agent::start(self.config.clone(), surroundings).unwrap()
     }
 

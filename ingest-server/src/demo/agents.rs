@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_agent::config::{Config, MqttVersion, Period, SensorSection, ServerSection};
+use edge_agent::config::{Config, MqttVersion, Period, SensorSection, ServerSection, Trust};
 use edge_agent::{Agent, AgentStats, Surroundings, with_causes};
 use model::{Clock, Rng};
 use wal::disk::SharedDisk;
@@ -102,6 +102,10 @@ fn sensor_name(number: u32) -> String {
 fn config(number: u32, mqtt: SocketAddr, data: &Path) -> Config {
     let mut config = Config::default();
     config.agent.id = format!("demo-{number:02}");
+    // The server's own clock, on the same machine.
+    config.clock.trust = Trust::System;
+    // Somebody watches.
+    config.outbox.sync_interval = Period(Duration::from_secs(1));
     config.outbox.dir = data.join("agents").join(&config.agent.id);
     // Both versions are shown.
     let mqtt_version = if number.is_multiple_of(2) { MqttVersion::V5 } else { MqttVersion::V311 };

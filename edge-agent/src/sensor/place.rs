@@ -1,4 +1,4 @@
-//! Bosch BMP180, a pressure and temperature sensor: its units, its resolution and a simulated twin.
+//! Invented places with weather, and the simulated twin of a Bosch BMP180 that stands at one.
 //!
 //! Figures are the data sheet's (BST-BMP180-DS000): output in steps of 0.1 °C and 1 Pa, −40 … 85 °C,
 //! 300 … 1100 hPa, noise of 3 Pa RMS in ultra high resolution mode.
@@ -7,6 +7,9 @@ use std::f64::consts::TAU;
 use std::fmt;
 
 use model::{DAY_US, Rng, SplitMix64};
+
+use super::Fields;
+use super::value::Value;
 
 /// Tenths of a degree Celsius, the chip's unit of temperature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +40,25 @@ pub struct Bmp180Reading {
     pub temperature: DeciCelsius,
     /// Absolute pressure.
     pub pressure: Pascal,
+}
+
+impl Bmp180Reading {
+    /// As fields: °C in steps of 0.1, Pa in steps of 1.
+    pub(crate) fn fields(self) -> Fields {
+        vec![
+            ("temperature".into(), Value { steps: self.temperature.0.into(), decimals: 1 }),
+            ("pressure".into(), Value::whole(self.pressure.0.into())),
+        ]
+    }
+}
+
+/// What the air of a place is like at one moment, with the noise of a sensor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weather {
+    pub(crate) centi_celsius: f64,
+    pub(crate) pa: f64,
+    /// Relative humidity.
+    pub(crate) percent: f64,
 }
 
 /// Hundredths of a degree by which a day swings to either side of its mean.
@@ -74,6 +96,15 @@ impl Bmp180Twin {
 
     /// Measures at `time_us`, microseconds since 1970-01-01 UTC.
     pub fn read(&self, time_us: i64) -> Bmp180Reading {
+        let Weather { centi_celsius, pa, .. } = self.weather(time_us);
+        Bmp180Reading {
+            temperature: DeciCelsius((centi_celsius / 10.0).round().clamp(-400.0, 850.0) as i16),
+            pressure: Pascal(pa.round().clamp(30_000.0, 110_000.0) as u32),
+        }
+    }
+
+    /// The air at `time_us`, microseconds since 1970-01-01 UTC.
+    pub(crate) fn weather(&self, time_us: i64) -> Weather {
         let days = time_us as f64 / DAY_US as f64 + self.phase_days;
         let centi_celsius =
             self.mean_centi_celsius - DAY_SWING_CENTI_CELSIUS * (days * TAU).cos() + NOISE_CENTI_CELSIUS * self.noise();
@@ -81,10 +112,9 @@ impl Bmp180Twin {
             + TIDE_PA * (days * 2.0 * TAU).sin()
             + WEATHER_PA * (days / WEATHER_DAYS * TAU).sin()
             + NOISE_PA * self.noise();
-        Bmp180Reading {
-            temperature: DeciCelsius((centi_celsius / 10.0).round().clamp(-400.0, 850.0) as i16),
-            pressure: Pascal(pa.round().clamp(30_000.0, 110_000.0) as u32),
-        }
+        // Warm air of the same water is drier: about 2.5 % less for each degree.
+        let percent = 55.0 - (centi_celsius - self.mean_centi_celsius) / 40.0;
+        Weather { centi_celsius, pa, percent: percent.clamp(5.0, 99.0) }
     }
 
     /// About normally distributed, mean 0, deviation 1: a sum of twelve uniforms.

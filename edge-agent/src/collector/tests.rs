@@ -1,0 +1,336 @@
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Mutex;
+
+use faults::SimDisk;
+use model::{Rng, SplitMix64};
+use wal::disk::{SharedDisk, create_dir_all};
+
+use super::*;
+use crate::config::{Config, Period, SensorSection};
+use crate::exchange::Outcome;
+use crate::outbox::{Batch, Encoding, OutboxConfig};
+use crate::sensor::Value;
+use crate::wall::Told;
+
+const S: i64 = 1_000_000;
+/// 2026-06-01.
+const BEGIN_US: i64 = 1_780_272_000_000_000;
+
+/// A board in simulated time.
+#[derive(Debug, Default)]
+struct Board(Mutex<State>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    true_us: i64,
+    booted_us: i64,
+    boot: u8,
+    /// What the wall clock is off by.
+    wrong_us: i64,
+    is_synchronised: bool,
+}
+
+impl Board {
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.0.lock().unwrap());
+    }
+
+    fn state(&self) -> State {
+        *self.0.lock().unwrap()
+    }
+}
+
+impl Clock for Board {
+    fn now_us(&self) -> i64 {
+        let state = self.state();
+        state.true_us + state.wrong_us
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.boot_us() as u64)
+    }
+}
+
+impl Timepiece for Board {
+    fn boot_id(&self) -> BootId {
+        BootId([self.state().boot; 16])
+    }
+
+    fn boot_us(&self) -> i64 {
+        let state = self.state();
+        state.true_us - state.booted_us
+    }
+
+    fn is_synchronised(&self) -> bool {
+        self.state().is_synchronised
+    }
+}
+
+fn config(sensors: usize, sync_interval: Duration) -> Config {
+    let mut config = Config::default();
+    config.agent.id = "pi-7".to_owned();
+    config.outbox.sync_interval = Period(sync_interval);
+    config.sensors = (0..sensors)
+        .map(|number| SensorSection {
+            driver: "simulated-bmp180".to_owned(),
+            name: format!("s{number}"),
+            ..SensorSection::default()
+        })
+        .collect();
+    config
+}
+
+fn start(config: &Config, disk: SharedDisk, board: &Arc<Board>, seed: u64) -> (Collector, Arc<Exchange>) {
+    let clock: Arc<dyn Clock> = Arc::clone(board) as Arc<dyn Clock>;
+    let outbox_config = OutboxConfig::new("/data/outbox", "pi-7", config.outbox.max_bytes.0);
+    let outbox = Outbox::open(disk, Arc::clone(&clock), &SplitMix64::new(seed), outbox_config).unwrap();
+    let exchange = Arc::new(Exchange::default());
+    let timepiece = Arc::clone(board) as Arc<dyn Timepiece>;
+    (Collector::new(config, outbox, Arc::clone(&exchange), clock, timepiece), exchange)
+}
+
+fn disk() -> SimDisk {
+    let disk = SimDisk::new();
+    create_dir_all(&disk, Path::new("/data")).unwrap();
+    disk
+}
+
+fn text(batch: &Batch) -> String {
+    let body = match batch.encoding {
+        Encoding::Plain => batch.body.clone(),
+        Encoding::Zstd => zstd::bulk::decompress(&batch.body, 1 << 20).unwrap(),
+    };
+    String::from_utf8(body).unwrap()
+}
+
+/// What a server took: by number of the reading its time, and whether it is an estimate.
+#[derive(Default)]
+struct Server {
+    bodies: HashMap<(u64, u64), String>,
+    readings: BTreeMap<i64, (i64, bool)>,
+}
+
+impl Server {
+    /// Takes what is handed out; acknowledges `share` of ten.
+    fn serve(&mut self, exchange: &Exchange, rng: &dyn Rng, share: u64, seed: u64) {
+        while let Some(batch) = exchange.take() {
+            let body = text(&batch);
+            let before = self.bodies.insert((batch.life.epoch, batch.seq), body.clone());
+            // A batch is the same at every attempt.
+            assert!(before.is_none_or(|before| before == body), "seed {seed}: batch {} changed", batch.seq);
+            for line in body.lines().filter(|line| !line.starts_with('#')) {
+                let (reading, time) = line.rsplit_once(' ').unwrap();
+                let number = reading.split("value=").nth(1).unwrap().split(',').next().unwrap();
+                let reading = (time.parse().unwrap(), reading.ends_with(",time_estimated=t"));
+                let number = number.parse().unwrap();
+                let before = self.readings.insert(number, reading);
+                assert!(before.is_none_or(|before| before == reading), "seed {seed}: reading {number} changed");
+            }
+            if rng.below(10) < share {
+                exchange.done(batch.key(), Outcome::Acked, Duration::ZERO);
+            }
+        }
+        exchange.put_all_back();
+    }
+}
+
+#[test]
+fn boots_in_1970_and_clocks_that_jump_leave_order_and_times_right_in_the_end() {
+    for seed in faults::seeds(200) {
+        let rng = SplitMix64::new(seed);
+        let board = Arc::new(Board::default());
+        board.change(|state| state.true_us = BEGIN_US);
+        let mut config = config(1, Duration::from_secs(10));
+        // Only what is known for certain, and counting back.
+        config.clock.wait = Period(Duration::from_secs(1 << 40));
+        let mut disk = disk();
+        let mut server = Server::default();
+        let mut number = 0;
+        // By number: when it was measured, and in which boot.
+        let mut measured: Vec<(i64, u8)> = Vec::new();
+        let boots = 2 + rng.below(5) as u8;
+        for boot in 1..=boots {
+            let is_last = boot == boots;
+            board.change(|state| {
+                state.true_us += (3 + rng.below(100_000) as i64) * S;
+                state.booted_us = state.true_us;
+                state.boot = boot;
+                state.is_synchronised = false;
+                // In 1970, or wherever.
+                state.wrong_us = match rng.below(3) {
+                    0 => -state.true_us,
+                    1 => -(rng.below(10 * 365 * 86_400) as i64) * S,
+                    _ => rng.below(10 * 365 * 86_400) as i64 * S,
+                };
+                state.true_us += 5 * S;
+            });
+            let lives = 1 + rng.below(3);
+            for life in 0..lives {
+                let (mut collector, exchange) = start(&config, Arc::new(disk.clone()), &board, seed);
+                let intake = Intake::idle();
+                let seconds = 1 + rng.below(90);
+                for second in 0..seconds {
+                    board.change(|state| {
+                        state.true_us += S;
+                        match rng.below(40) {
+                            // Somebody sets the clock: the kernel forgets that it was right.
+                            0..4 => {
+                                state.is_synchronised = false;
+                                state.wrong_us = rng.below(20 * 365 * 86_400) as i64 * S - 10 * 365 * 86_400 * S;
+                            }
+                            4 => (state.is_synchronised, state.wrong_us) = (true, rng.below(2_000) as i64 - 1_000),
+                            _ => {}
+                        }
+                    });
+                    if rng.below(60) == 0 {
+                        let State { true_us, .. } = board.state();
+                        let wall_us = true_us / S * S;
+                        exchange.lock().told = Some(Told { wall_us, boot_us: board.boot_us() });
+                    }
+                    if is_last && life + 1 == lives && second + 1 == seconds {
+                        board.change(|state| (state.is_synchronised, state.wrong_us) = (true, 0));
+                    }
+                    let fields = vec![("value".into(), Value::whole(number))];
+                    collector.take(Given { station: 0, boot_us: board.boot_us(), measured: Ok(fields) });
+                    measured.push((board.state().true_us, boot));
+                    number += 1;
+                    collector.step(&intake);
+                    server.serve(&exchange, &rng, 7, seed);
+                    collector.take_outcomes(Duration::ZERO);
+                }
+                if is_last && life + 1 == lives {
+                    for _ in 0..500 {
+                        board.change(|state| state.true_us += S);
+                        collector.step(&intake);
+                        server.serve(&exchange, &rng, 8, seed);
+                        collector.take_outcomes(Duration::ZERO);
+                    }
+                    let stats = exchange.lock().stats.clone();
+                    assert_eq!((stats.backlog_batches, stats.untimed_batches), (0, 0), "seed {seed}");
+                } else {
+                    disk = match rng.below(3) {
+                        0 => disk.power_cut(rng.next_u64()),
+                        1 => disk.kill(),
+                        _ => {
+                            exchange.stop(Duration::ZERO);
+                            exchange.end_uplink();
+                            assert!(collector.finish(Duration::ZERO), "seed {seed}");
+                            disk
+                        }
+                    };
+                }
+            }
+        }
+        check(&server, &measured, seed);
+    }
+}
+
+fn check(server: &Server, measured: &[(i64, u8)], seed: u64) {
+    let mut before: Option<(i64, i64, u8)> = None;
+    for (number, (time_us, is_estimated)) in &server.readings {
+        let (true_us, boot) = measured[*number as usize];
+        if !is_estimated {
+            // What a server says is right to the second.
+            assert!(
+                time_us.abs_diff(true_us) <= 2 * S as u64,
+                "seed {seed}: {number} is {} s off",
+                (time_us - true_us) / S
+            );
+        }
+        if let Some((before_us, before_true_us, before_boot)) = before {
+            assert!(*time_us > before_us - 2 * S, "seed {seed}: {number} comes before the one measured before it");
+            if boot == before_boot {
+                let distance = true_us - before_true_us;
+                assert!((time_us - before_us).abs_diff(distance) <= 2 * S as u64, "seed {seed}: {number}");
+            }
+        }
+        before = Some((*time_us, true_us, boot));
+    }
+    // At most the last sync interval of each life that was cut is missing; each life is of at most 90.
+    assert!(!server.readings.is_empty(), "seed {seed}");
+}
+
+#[test]
+fn a_clock_that_nobody_vouches_for_is_taken_after_a_while_and_marked_and_one_that_was_never_set_is_not() {
+    for (wrong_us, sent) in [(-3_600 * S, true), (-BEGIN_US, false)] {
+        let board = Arc::new(Board::default());
+        board.change(|state| (state.true_us, state.booted_us, state.wrong_us) = (BEGIN_US + 5 * S, BEGIN_US, wrong_us));
+        let mut config = config(1, Duration::from_secs(10));
+        config.clock.wait = Period(Duration::from_secs(60));
+        let (mut collector, exchange) = start(&config, Arc::new(disk()), &board, 7);
+        let intake = Intake::idle();
+        let mut server = Server::default();
+        for number in 0..120 {
+            board.change(|state| state.true_us += S);
+            let fields = vec![("value".into(), Value::whole(number))];
+            collector.take(Given { station: 0, boot_us: board.boot_us(), measured: Ok(fields) });
+            collector.step(&intake);
+            server.serve(&exchange, &SplitMix64::new(1), 10, 7);
+            collector.take_outcomes(Duration::ZERO);
+            if number < 58 {
+                assert!(server.readings.is_empty(), "they wait");
+            }
+        }
+        assert_eq!(!server.readings.is_empty(), sent);
+        assert!(server.readings.values().all(|(_, is_estimated)| *is_estimated));
+        // The clock is right at last: what is made from now on has no mark.
+        board.change(|state| (state.is_synchronised, state.wrong_us) = (true, 0));
+        for number in 120..150 {
+            board.change(|state| state.true_us += S);
+            let fields = vec![("value".into(), Value::whole(number))];
+            collector.take(Given { station: 0, boot_us: board.boot_us(), measured: Ok(fields) });
+            collector.step(&intake);
+            server.serve(&exchange, &SplitMix64::new(1), 10, 7);
+            collector.take_outcomes(Duration::ZERO);
+        }
+        let (last_us, is_estimated) = server.readings[&140];
+        assert!(!is_estimated && last_us.abs_diff(BEGIN_US + (5 + 141) * S) < 1_000, "{last_us}");
+        let (first_us, is_estimated) = server.readings[&0];
+        assert_eq!(is_estimated, sent);
+        let right_us = BEGIN_US + 6 * S + if sent { wrong_us } else { 0 };
+        assert!(first_us.abs_diff(right_us) < 1_000, "{first_us}");
+    }
+}
+
+/// Ten sensors at one reading a second, for `hours` of simulated time; syncs and bytes of the outbox.
+fn wear(hours: u64, is_connected: bool) -> (u64, u64) {
+    let board = Arc::new(Board::default());
+    board.change(|state| {
+        (state.true_us, state.booted_us, state.is_synchronised) = (BEGIN_US + 5 * S, BEGIN_US, true);
+    });
+    let config = config(10, Config::default().outbox.sync_interval.0);
+    let (mut collector, exchange) = start(&config, Arc::new(disk()), &board, 7);
+    let intake = Intake::idle();
+    let mut stations: Vec<crate::sensor::Station> =
+        config.sensors.iter().map(|section| crate::sensor::Station::new("pi-7", section)).collect();
+    let before = collector.outbox.stats().wear;
+    for _ in 0..hours * 3_600 {
+        board.change(|state| state.true_us += S);
+        for (station, sensor) in stations.iter_mut().enumerate() {
+            let fields = sensor.read(board.now_us()).unwrap().fields;
+            collector.take(Given { station, boot_us: board.boot_us(), measured: Ok(fields) });
+        }
+        collector.step(&intake);
+        if is_connected {
+            while let Some(batch) = exchange.take() {
+                exchange.done(batch.key(), Outcome::Acked, Duration::ZERO);
+            }
+            collector.take_outcomes(Duration::ZERO);
+        }
+    }
+    let after = collector.outbox.stats().wear;
+    (after.syncs - before.syncs, after.bytes_written - before.bytes_written)
+}
+
+#[test]
+fn ten_sensors_at_one_reading_a_second_stay_within_the_budget_of_a_card() {
+    for is_connected in [true, false] {
+        let hours = 2;
+        let (syncs, bytes) = wear(hours, is_connected);
+        let (syncs_per_hour, megabytes_per_day) = (syncs / hours, bytes * 24 / hours / 1_000_000);
+        println!("connected {is_connected}: {syncs_per_hour} syncs an hour, {megabytes_per_day} MB a day");
+        assert!(syncs_per_hour <= 400 && megabytes_per_day <= 100, "{syncs_per_hour} {megabytes_per_day}");
+        assert!(syncs_per_hour >= 300, "a sync each 10 s: {syncs_per_hour}");
+    }
+}

@@ -1,0 +1,288 @@
+//! Threads that measure: one for each lane, which is what shares a wire.
+//!
+//! Owns:     when each sensor is due, the back-off of those that fail, and the readings on their way to the outbox's thread.
+//! Does not: shape, write or keep readings.
+//!
+//! Invariants
+//!  1. A lane that hangs stops no other, and no stop of the agent: it is left behind.
+//!  2. Readings on their way are bounded; when there are as many, lanes wait, and what was due meanwhile is read once.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use model::Clock;
+
+use super::{Interrupt, Measured, Sensor, Station};
+use crate::timepiece::Timepiece;
+
+/// Readings on their way at most.
+const WAITING_MAX: usize = 1_024;
+/// A sensor that fails is tried again at least this often, unless its interval is longer.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// A sensor that does not come back for as long is called hanging.
+pub(crate) const HANGS_AFTER: Duration = Duration::from_secs(15);
+/// A stop waits for lanes that measure just now for as long.
+const STOP_TIME_MAX: Duration = Duration::from_secs(1);
+/// Drivers need little.
+const STACK_BYTES: usize = 256 << 10;
+
+/// How a reading is stamped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamp {
+    /// With the time at which it was measured.
+    Measured,
+    /// With the time at which it was due, a multiple of the interval: such times take fewer bytes.
+    Interval,
+}
+
+/// What a sensor gave, or why it did not.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// Which, in the order of the configuration.
+    pub(crate) station: usize,
+    /// By the clock since boot.
+    pub(crate) boot_us: i64,
+    pub(crate) measured: Measured,
+}
+
+/// What lanes and the outbox's thread share.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    shared: Mutex<Shared>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Shared {
+    given: VecDeque<Given>,
+    /// By station.
+    intervals_us: Vec<i64>,
+    /// What is to be added to the clock since boot so that whole intervals are multiples of it.
+    align_us: i64,
+    /// By lane: what it measures now, and since when on the monotonic clock.
+    busy: Vec<Option<(usize, Duration)>>,
+    stops: bool,
+}
+
+impl Intake {
+    fn new(intervals_us: Vec<i64>, lanes: usize) -> Intake {
+        let shared =
+            Shared { given: VecDeque::new(), intervals_us, align_us: 0, busy: vec![None; lanes], stops: false };
+        Intake { shared: Mutex::new(shared), changed: Condvar::new() }
+    }
+
+    /// Without lanes: a test gives readings itself.
+    #[cfg(test)]
+    pub(crate) fn idle() -> Intake {
+        Intake::new(Vec::new(), 0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().expect("no holder of this lock panics")
+    }
+
+    /// All that was given since the last call.
+    pub(crate) fn take(&self) -> VecDeque<Given> {
+        let given = std::mem::take(&mut self.lock().given);
+        self.changed.notify_all();
+        given
+    }
+
+    /// Sensors that hang: which, and for how long.
+    pub(crate) fn hanging(&self, now: Duration) -> Vec<(usize, Duration)> {
+        let busy = self.lock().busy.clone();
+        let times = busy.into_iter().flatten().map(|(station, since)| (station, now.saturating_sub(since)));
+        times.filter(|(_, time)| *time >= HANGS_AFTER).collect()
+    }
+
+    /// From now on whole intervals are multiples of the clock since boot and `align_us`.
+    pub(crate) fn align(&self, align_us: i64) {
+        self.lock().align_us = align_us;
+        self.changed.notify_all();
+    }
+
+    /// From now on `station` measures in this interval.
+    pub(crate) fn set_interval(&self, station: usize, interval: Duration) {
+        if let Some(interval_us) = self.lock().intervals_us.get_mut(station) {
+            *interval_us = micros(interval);
+        }
+        self.changed.notify_all();
+    }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX).max(1)
+}
+
+/// The running lanes.
+pub(crate) struct Lanes {
+    intake: Arc<Intake>,
+    interrupts: Vec<Interrupt>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What lanes are given.
+#[derive(Clone)]
+pub(crate) struct Around {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) timepiece: Arc<dyn Timepiece>,
+    /// Called after each reading, so that somebody takes it.
+    pub(crate) ring: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Lanes {
+    /// Starts a thread for each lane of `stations`, which are in the order of the configuration.
+    ///
+    /// # Errors
+    /// If the system has no threads left; none runs then.
+    pub(crate) fn start(stations: Vec<(Station, Stamp)>, around: &Around) -> std::io::Result<Lanes> {
+        let mut lanes: Vec<(String, Vec<Due>)> = Vec::new();
+        let now_us = around.timepiece.boot_us();
+        let mut intervals_us = Vec::new();
+        let mut interrupts = Vec::new();
+        for (station, (Station { lane, sensor, interval, .. }, stamp)) in stations.into_iter().enumerate() {
+            intervals_us.push(micros(interval));
+            interrupts.extend(sensor.interrupt());
+            let due = Due { station, sensor, stamp, at_us: now_us, align_us: None, failures: 0 };
+            match lanes.iter_mut().find(|(name, _)| *name == lane) {
+                Some((_, dues)) => dues.push(due),
+                None => lanes.push((lane, vec![due])),
+            }
+        }
+        let intake = Arc::new(Intake::new(intervals_us, lanes.len()));
+        let mut started = Lanes { intake: Arc::clone(&intake), interrupts, threads: Vec::new() };
+        for (number, (_, dues)) in lanes.into_iter().enumerate() {
+            let lane = Lane { number, dues, intake: Arc::clone(&intake), around: around.clone() };
+            let thread = Builder::new().name(format!("eden-lane-{number}")).stack_size(STACK_BYTES);
+            match thread.spawn(move || lane.run()) {
+                Ok(thread) => started.threads.push(thread),
+                Err(e) => {
+                    started.stop();
+                    return Err(e);
+                }
+            }
+        }
+        Ok(started)
+    }
+
+    pub(crate) fn intake(&self) -> &Arc<Intake> {
+        &self.intake
+    }
+
+    /// Ends all lanes but those that hang, which are left behind.
+    pub(crate) fn stop(&mut self) {
+        let mut shared = self.intake.lock();
+        shared.stops = true;
+        self.intake.changed.notify_all();
+        for interrupt in &self.interrupts {
+            interrupt();
+        }
+        let is_busy = |shared: &mut Shared| shared.busy.iter().any(Option::is_some);
+        let waited = self.intake.changed.wait_timeout_while(shared, STOP_TIME_MAX, is_busy);
+        let busy = waited.expect("no holder of this lock panics").0.busy.clone();
+        for (thread, busy) in self.threads.drain(..).zip(busy) {
+            if busy.is_none() && thread.join().is_err() {
+                tracing::error!("a thread that measures panicked: a bug");
+            }
+        }
+    }
+}
+
+/// A sensor, and when it is read next.
+struct Due {
+    station: usize,
+    sensor: Box<dyn Sensor>,
+    stamp: Stamp,
+    at_us: i64,
+    /// By which its times are multiples of the interval; none before the first reading.
+    align_us: Option<i64>,
+    failures: u32,
+}
+
+struct Lane {
+    number: usize,
+    dues: Vec<Due>,
+    intake: Arc<Intake>,
+    around: Around,
+}
+
+impl Lane {
+    fn run(mut self) {
+        while let Some(index) = self.wait() {
+            let due = &mut self.dues[index];
+            let started_us = self.around.timepiece.boot_us();
+            let measured = due.sensor.measure(self.around.clock.now_us());
+            let now_us = self.around.timepiece.boot_us();
+            let boot_us = match due.stamp {
+                Stamp::Measured => started_us,
+                Stamp::Interval => due.at_us,
+            };
+            let is_well = measured.is_ok();
+            let mut shared = self.intake.lock();
+            shared.busy[self.number] = None;
+            let interval_us = shared.intervals_us[due.station];
+            due.failures = if is_well { 0 } else { due.failures.saturating_add(1) };
+            let wait_us = if is_well { interval_us } else { retry_us(interval_us, due.failures) };
+            due.at_us = due.at_us.saturating_add(wait_us);
+            if due.at_us < now_us {
+                // After a long wait one reading makes up for all, on the same grid.
+                due.at_us = now_us - (now_us - due.at_us).rem_euclid(interval_us);
+                if due.at_us < now_us && due.stamp == Stamp::Interval {
+                    due.at_us = due.at_us.saturating_add(interval_us);
+                }
+            }
+            shared.given.push_back(Given { station: due.station, boot_us, measured });
+            drop(shared);
+            self.intake.changed.notify_all();
+            (self.around.ring)();
+        }
+    }
+
+    /// Waits until a sensor of the lane is due, which it is from now on busy with; `None` when the agent stops.
+    fn wait(&mut self) -> Option<usize> {
+        let mut shared = self.intake.lock();
+        loop {
+            if shared.stops {
+                return None;
+            }
+            let now_us = self.around.timepiece.boot_us();
+            for due in &mut self.dues {
+                let interval_us = shared.intervals_us[due.station];
+                // A shorter interval than the one that it waits for takes effect now.
+                if due.failures == 0 {
+                    due.at_us = due.at_us.min(now_us.saturating_add(interval_us));
+                }
+                if due.stamp == Stamp::Interval && due.align_us != Some(shared.align_us) {
+                    due.align_us = Some(shared.align_us);
+                    let past = due.at_us.saturating_add(shared.align_us).rem_euclid(interval_us);
+                    due.at_us += if past == 0 { 0 } else { interval_us - past };
+                }
+            }
+            let first = self.dues.iter().enumerate().min_by_key(|(_, due)| due.at_us);
+            let (index, due) = first?;
+            if due.at_us <= now_us && shared.given.len() < WAITING_MAX {
+                shared.busy[self.number] = Some((due.station, self.around.clock.monotonic()));
+                return Some(index);
+            }
+            let wait = match u64::try_from(due.at_us.saturating_sub(now_us)) {
+                Ok(us) if us > 0 => Duration::from_micros(us),
+                // Until there is room.
+                _ => Duration::from_secs(1),
+            };
+            shared = self.intake.changed.wait_timeout(shared, wait).expect("no holder of this lock panics").0;
+        }
+    }
+}
+
+/// Twice as long after each failure, up to [`RETRY_MAX`]; never sooner than the interval.
+fn retry_us(interval_us: i64, failures: u32) -> i64 {
+    let first_us = interval_us.max(1_000_000);
+    let longest_us = micros(RETRY_MAX).max(interval_us);
+    let doubled = first_us.saturating_mul(1 << failures.saturating_sub(1).min(20));
+    let wait_us = doubled.min(longest_us);
+    // On the grid of the interval.
+    let intervals = wait_us / interval_us + i64::from(wait_us % interval_us != 0);
+    intervals.saturating_mul(interval_us)
+}

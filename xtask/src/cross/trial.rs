@@ -1,0 +1,124 @@
+//! One built agent against a server: does it start, does it measure, does what it measured arrive.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use harness::{Eden, terminate, wait};
+
+use super::{Board, Compiler, Debian, SOURCE, TARGET};
+use crate::command::{output, root, run as run_command};
+use crate::{Failure, Outcome};
+
+/// Where the agent's own folder is for it.
+const WORK: &str = "/work";
+/// qemu-user on a loaded machine.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(120);
+const STOPS_WITHIN: Duration = Duration::from_secs(60);
+
+/// A sensor of the agent's configuration, and what it has to say.
+struct Sensor {
+    section: &'static str,
+    /// °C and Pa; none if it is another each time.
+    reading: Option<[f64; 2]>,
+}
+
+/// The chip that `cross/shim` plays: the data sheet's example.
+const CHIP: Sensor = Sensor {
+    section: "[[sensor]]\ndriver = \"bmp180\"\nname = \"s1\"\noversampling = 1\n",
+    reading: Some([15.0, 69_964.0]),
+};
+/// For a static program, which loads no library.
+const SIMULATED: Sensor =
+    Sensor { section: "[[sensor]]\ndriver = \"simulated-bmp180\"\nname = \"s1\"\n", reading: None };
+/// In the folder of the agent.
+const SHIM: &str = "bmp180.so";
+
+/// What the agent says of its version, and one reading of it in SQL at an `eden` on loopback.
+pub(super) fn run(toolchain: &Debian, board: Board, agent: &Path) -> Outcome {
+    let eden = Eden::start("cross");
+    let id = format!("cross-{}", board.name);
+    let work = eden.home().join("agent");
+    std::fs::create_dir(&work).map_err(|error| format!("make {}: {error}", work.display()))?;
+    let sensor = match board.compiler {
+        Compiler::Gcc(prefix) => {
+            make_shim(toolchain, &format!("{prefix}-gcc"), &work)?;
+            CHIP
+        }
+        Compiler::Zig => SIMULATED,
+    };
+    let configuration = format!(
+        "[agent]\nid = \"{id}\"\n\n[outbox]\ndir = \"{WORK}/outbox\"\nsync_interval = \"100ms\"\n\n[[server]]\nurl = \
+         \"mqtt://{}\"\n\n{}",
+        eden.mqtt_address(),
+        sensor.section
+    );
+    std::fs::write(work.join("agent.toml"), configuration).map_err(|error| format!("write agent.toml: {error}"))?;
+    let program = |arguments: &[&str]| {
+        let folder = agent.parent().unwrap_or(agent);
+        let mut command = toolchain.program(&[(folder, TARGET), (&work, WORK)], board.emulator[0]);
+        command.args(&board.emulator[1..]);
+        if sensor.reading.is_some() {
+            command.args(["-E", &format!("LD_PRELOAD={WORK}/{SHIM}")]);
+        }
+        command.arg(format!("{TARGET}/eden-agent")).args(arguments);
+        command
+    };
+
+    let version = output(&mut program(&["--version"]))?;
+    if version.trim() != format!("eden-agent {}", env!("CARGO_PKG_VERSION")) {
+        return Err(format!("eden-agent --version says {version:?}"));
+    }
+    let log = work.join("log");
+    let result = measure(&eden, &id, &sensor, &mut program(&["run", "--config", &format!("{WORK}/agent.toml")]), &log);
+    result.map_err(|error| format!("{error}\n{}", std::fs::read_to_string(&log).unwrap_or_default()))
+}
+
+/// From the agent's start to a clean stop after its first reading.
+fn measure(eden: &Eden, id: &str, sensor: &Sensor, agent: &mut Command, log: &Path) -> Outcome {
+    let failed = |action: &'static str| move |error: std::io::Error| format!("{action}: {error}");
+    let lines = File::create(log).map_err(failed("make the agent's log"))?;
+    let mut process = agent.stdin(Stdio::null()).stderr(lines).spawn().map_err(failed("start the agent"))?;
+    let statement = format!("SELECT temperature, pressure FROM bmp180 WHERE agent = '{id}'");
+    let arrived = wait::until(ARRIVES_WITHIN, || {
+        let ended = process.try_wait().ok().flatten().is_some();
+        let answer = eden.client().sql(&statement).ok();
+        let row = answer.and_then(|answer| answer["rows"].get(0).cloned());
+        if ended { Some(row.ok_or("the agent ended by itself")) } else { row.map(Ok) }
+    });
+    terminate(&process);
+    let stopped = wait::until(STOPS_WITHIN, || process.try_wait().ok().flatten());
+    if stopped.is_none() {
+        // It is told why anyway.
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+    let row = arrived.ok_or_else(|| format!("no reading within {ARRIVES_WITHIN:?}"))??;
+    match stopped {
+        Some(status) if status.success() => {}
+        Some(status) => return Err(format!("told to stop, the agent ended with {status}")),
+        None => return Err(format!("the agent did not stop within {STOPS_WITHIN:?}")),
+    }
+    is_right(&row, sensor)
+}
+
+fn is_right(row: &serde_json::Value, sensor: &Sensor) -> Result<(), Failure> {
+    let (Some(temperature), Some(pressure)) = (row[0].as_f64(), row[1].as_f64()) else {
+        return Err(format!("a reading is {row}"));
+    };
+    let is_right = match sensor.reading {
+        Some(reading) => [temperature, pressure] == reading,
+        // What the chip measures at all.
+        None => (-40.0..=85.0).contains(&temperature) && (30_000.0..=110_000.0).contains(&pressure),
+    };
+    if is_right { Ok(()) } else { Err(format!("a reading is {temperature} °C and {pressure} Pa")) }
+}
+
+/// The library for the board, into the folder.
+fn make_shim(toolchain: &Debian, compiler: &str, work: &Path) -> Outcome {
+    let source = root();
+    let mut command = toolchain.program(&[(&source, SOURCE), (work, WORK)], compiler);
+    command.args(["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"]);
+    run_command(command.arg(format!("{WORK}/{SHIM}")).arg(format!("{SOURCE}/cross/shim/bmp180.c")))
+}
