@@ -85,6 +85,8 @@ pub struct AgentStats {
     pub sensor_failures: u64,
     /// The names of the sensors that fail or hang now.
     pub failing_sensors: Vec<String>,
+    /// What was made of the last command.
+    pub last_command: Option<String>,
     /// How well the wall clock is known; none while batches wait for it.
     pub clock: Option<Certainty>,
     /// Batches that wait for the wall clock.
@@ -205,6 +207,11 @@ impl Agent {
     /// Its figures now.
     pub fn stats(&self) -> AgentStats {
         self.exchange.lock().stats.clone()
+    }
+
+    /// Waits until a server tells the agent to start again; whoever started it must do that.
+    pub async fn restart_asked(&self) {
+        self.exchange.restart.notified().await;
     }
 
     /// Closes the open batch, makes it durable, tries for `grace` to send what waits, says goodbye and closes the
