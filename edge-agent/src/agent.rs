@@ -253,7 +253,8 @@ fn collect(mut collector: Collector, mut lanes: Lanes) -> bool {
         collector.take_outcomes(due.saturating_sub(collector.clock.monotonic()));
     }
     lanes.stop();
-    for given in intake.take() {
+    // What was ended by the stop itself is no failure of a sensor.
+    for given in intake.take().into_iter().filter(|given| given.measured.is_ok()) {
         collector.take(given);
     }
     collector.finish(LATE)
