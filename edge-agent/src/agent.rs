@@ -85,6 +85,8 @@ pub struct AgentStats {
     pub sensor_failures: u64,
     /// The names of the sensors that fail or hang now.
     pub failing_sensors: Vec<String>,
+    /// What was made of the last command.
+    pub last_command: Option<String>,
     /// How well the wall clock is known; none while batches wait for it.
     pub clock: Option<Certainty>,
     /// Batches that wait for the wall clock.
@@ -207,6 +209,11 @@ impl Agent {
         self.exchange.lock().stats.clone()
     }
 
+    /// Waits until a server tells the agent to start again; whoever started it must do that.
+    pub async fn restart_asked(&self) {
+        self.exchange.restart.notified().await;
+    }
+
     /// Closes the open batch, makes it durable, tries for `grace` to send what waits, says goodbye and closes the
     /// outbox.
     pub fn stop(mut self, grace: Duration) -> Stopped {
@@ -246,7 +253,8 @@ fn collect(mut collector: Collector, mut lanes: Lanes) -> bool {
         collector.take_outcomes(due.saturating_sub(collector.clock.monotonic()));
     }
     lanes.stop();
-    for given in intake.take() {
+    // What was ended by the stop itself is no failure of a sensor.
+    for given in intake.take().into_iter().filter(|given| given.measured.is_ok()) {
         collector.take(given);
     }
     collector.finish(LATE)

@@ -3,7 +3,7 @@
 //! Owns:     commands, exit codes, logging and signals of the process.
 //! Does not: measure, keep or send anything itself.
 //!
-//! Exit codes: 0 done, 1 something did not work, 2 a mistake in usage or configuration.
+//! Exit codes: 0 done, 1 something did not work, 2 a mistake in usage or configuration, 75 told to start again.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -29,6 +29,8 @@ use crate::uplink::{probe, runtime};
 
 /// Exit code of a process that was told twice to stop: as if the second signal had ended it.
 const INTERRUPTED: i32 = 130;
+/// Exit code of a process that a server told to start again: *try again* of `sysexits.h`.
+const RESTART: u8 = 75;
 const DEFAULT_FILE: &str = "agent.toml";
 
 /// Measures, keeps what it measured until a server has it for certain, and sends it.
@@ -181,10 +183,11 @@ fn run_agent(args: &ConfigArgs) -> Result<(), Failure> {
             outbox = %dir.display(),
             "running"
         );
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let restarts = tokio::select! {
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => false,
+            () = agent.restart_asked() => true,
+        };
         tracing::info!("stopping");
         let stopping = tokio::task::spawn_blocking(move || agent.stop(grace));
         let stopped = tokio::select! {
@@ -202,6 +205,9 @@ fn run_agent(args: &ConfigArgs) -> Result<(), Failure> {
             waiting = stopped.stats.backlog_batches,
             "stopped"
         );
+        if restarts {
+            return Err(Failure { code: RESTART, message: "told to start again".to_owned() });
+        }
         if stopped.closed { Ok(()) } else { Err(Failure::work("the outbox could not be closed in order; see the log")) }
     })
 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use model::Clock;
 
 use crate::causes::with_causes;
-use crate::config::Config;
+use crate::command::Command;
+use crate::config::{Config, Period};
 use crate::exchange::Exchange;
 use crate::outbox::record::Times;
 use crate::outbox::{BODY_BYTES_MAX, Outbox};
@@ -115,6 +116,9 @@ impl Collector {
             self.look(intake);
             self.look_at = now + LOOK_INTERVAL;
         }
+        for command in self.exchange.take_commands() {
+            self.carry_out(command, intake);
+        }
         for given in intake.take() {
             self.take(given);
         }
@@ -148,6 +152,27 @@ impl Collector {
                 Err(e) => tracing::debug!(error = %with_causes(&e), "the wall time of a boot is kept later"),
             }
         }
+    }
+
+    fn carry_out(&self, command: Command, intake: &Intake) {
+        let done = match command {
+            Command::Interval { sensor, interval } => {
+                match self.channels.iter().position(|channel| channel.name == sensor) {
+                    Some(station) => {
+                        intake.set_interval(station, interval);
+                        format!("interval: {sensor} every {}", Period(interval))
+                    }
+                    None => format!("interval: there is no sensor {sensor:?}"),
+                }
+            }
+            Command::Restart => {
+                self.exchange.restart.notify_one();
+                "restart".to_owned()
+            }
+        };
+        tracing::info!(done, "a command");
+        self.exchange.lock().stats.last_command = Some(done);
+        self.exchange.notify.notify_one();
     }
 
     /// Takes a reading, or a failure, of one sensor.

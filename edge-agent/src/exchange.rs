@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::agent::AgentStats;
+use crate::command::{Command, WAITING_MAX};
 use crate::outbox::{Batch, BatchKey};
 use crate::wall::Told;
 
@@ -31,6 +32,8 @@ pub(crate) struct Exchange {
     changed: Condvar,
     /// The same for the uplink's asynchronous half.
     pub(crate) notify: Notify,
+    /// A server told the agent to start again.
+    pub(crate) restart: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) stats: AgentStats,
     /// What a server said last about the time.
     pub(crate) told: Option<Told>,
+    /// What a server told to do, not done yet.
+    commands: Vec<Command>,
     /// Something changed that the outbox's thread has not seen.
     news: bool,
 }
@@ -69,6 +74,23 @@ impl Exchange {
     pub(crate) fn ring(&self) {
         self.lock().news = true;
         self.changed.notify_all();
+    }
+
+    /// A server told the agent to do something; false if too much waits already.
+    pub(crate) fn command(&self, command: Command) -> bool {
+        let mut shared = self.lock();
+        if shared.commands.len() >= WAITING_MAX {
+            return false;
+        }
+        shared.commands.push(command);
+        drop(shared);
+        self.ring();
+        true
+    }
+
+    /// What is to be done.
+    pub(crate) fn take_commands(&self) -> Vec<Command> {
+        std::mem::take(&mut self.lock().commands)
     }
 
     fn tell(&self) {

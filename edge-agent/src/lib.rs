@@ -17,6 +17,7 @@ mod board;
 mod causes;
 pub mod cli;
 mod collector;
+mod command;
 pub mod config;
 mod exchange;
 pub mod gap;

@@ -145,7 +145,7 @@ impl Lanes {
         for (station, (Station { lane, sensor, interval, .. }, stamp)) in stations.into_iter().enumerate() {
             intervals_us.push(micros(interval));
             interrupts.extend(sensor.interrupt());
-            let due = Due { station, sensor, stamp, at_us: now_us, align_us: None, failures: 0 };
+            let due = Due { station, sensor, stamp, at_us: now_us, planned: (0, 0), failures: 0 };
             match lanes.iter_mut().find(|(name, _)| *name == lane) {
                 Some((_, dues)) => dues.push(due),
                 None => lanes.push((lane, vec![due])),
@@ -196,9 +196,27 @@ struct Due {
     sensor: Box<dyn Sensor>,
     stamp: Stamp,
     at_us: i64,
-    /// By which its times are multiples of the interval; none before the first reading.
-    align_us: Option<i64>,
+    /// Its interval and its alignment when `at_us` was planned.
+    planned: (i64, i64),
     failures: u32,
+}
+
+impl Due {
+    /// Plans anew if the interval, or what its times are multiples of, has changed.
+    fn plan(&mut self, now_us: i64, interval_us: i64, align_us: i64) {
+        if self.planned == (interval_us, align_us) {
+            return;
+        }
+        self.planned = (interval_us, align_us);
+        // A shorter interval than the one that it waits for takes effect now.
+        if self.failures == 0 {
+            self.at_us = self.at_us.min(now_us.saturating_add(interval_us));
+        }
+        if self.stamp == Stamp::Interval {
+            let past_us = self.at_us.saturating_add(align_us).rem_euclid(interval_us);
+            self.at_us += if past_us == 0 { 0 } else { interval_us - past_us };
+        }
+    }
 }
 
 struct Lane {
@@ -249,16 +267,7 @@ impl Lane {
             }
             let now_us = self.around.timepiece.boot_us();
             for due in &mut self.dues {
-                let interval_us = shared.intervals_us[due.station];
-                // A shorter interval than the one that it waits for takes effect now.
-                if due.failures == 0 {
-                    due.at_us = due.at_us.min(now_us.saturating_add(interval_us));
-                }
-                if due.stamp == Stamp::Interval && due.align_us != Some(shared.align_us) {
-                    due.align_us = Some(shared.align_us);
-                    let past = due.at_us.saturating_add(shared.align_us).rem_euclid(interval_us);
-                    due.at_us += if past == 0 { 0 } else { interval_us - past };
-                }
+                due.plan(now_us, shared.intervals_us[due.station], shared.align_us);
             }
             let first = self.dues.iter().enumerate().min_by_key(|(_, due)| due.at_us);
             let (index, due) = first?;
@@ -285,4 +294,51 @@ fn retry_us(interval_us: i64, failures: u32) -> i64 {
     // On the grid of the interval.
     let intervals = wait_us / interval_us + i64::from(wait_us % interval_us != 0);
     intervals.saturating_mul(interval_us)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::SystemClock;
+
+    use super::*;
+    use crate::config::SensorSection;
+    use crate::timepiece::TrustedClock;
+
+    #[test]
+    fn times_of_the_interval_are_multiples_of_it_by_the_wall_clock_once_that_is_known() {
+        let section = SensorSection {
+            driver: "simulated-bmp180".to_owned(),
+            name: "s1".to_owned(),
+            interval: settings::Period(Duration::from_millis(5)),
+            ..SensorSection::default()
+        };
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let around = Around { timepiece: Arc::new(TrustedClock(Arc::clone(&clock))), clock, ring: Arc::new(|| {}) };
+        let mut lanes = Lanes::start(vec![(Station::new("pi-7", &section), Stamp::Interval)], &around).unwrap();
+        let take = |count: usize| {
+            let mut given = Vec::new();
+            while given.len() < count {
+                given.extend(lanes.intake().take());
+                std::thread::yield_now();
+            }
+            given
+        };
+        assert!(take(5).iter().all(|given| given.boot_us % 5_000 == 0), "by the clock since boot");
+        lanes.intake().align(1_234);
+        let is_whole = |given: &Given| (given.boot_us + 1_234) % 5_000 == 0;
+        // Some may have been on their way.
+        while !take(1).last().is_some_and(is_whole) {}
+        let given = take(20);
+        assert!(given.iter().all(is_whole), "{given:?}");
+        assert!(given.windows(2).all(|pair| pair[0].boot_us < pair[1].boot_us), "{given:?}");
+        lanes.stop();
+    }
+
+    #[test]
+    fn waits_after_failures_double_on_the_grid_of_the_interval() {
+        let seconds = |interval_us, failures| retry_us(interval_us, failures) / 1_000_000;
+        assert_eq!([1, 2, 3, 6, 7, 99].map(|failures| seconds(1_000_000, failures)), [1, 2, 4, 32, 60, 60]);
+        assert_eq!([1, 9].map(|failures| seconds(300_000_000, failures)), [300, 300], "a long interval stays");
+        assert_eq!(retry_us(7_000, 1), 1_001_000);
+    }
 }

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::{CONNECT_TIME_MAX, End, Ended, Line, STALL_TIME_MAX, Server};
 use crate::board;
 use crate::causes::with_causes;
+use crate::command::Command;
 use crate::config::{Address, MqttVersion, Tls};
 use crate::exchange::Outcome;
 use crate::outbox::{BatchKey, Encoding};
@@ -73,6 +74,12 @@ enum Heard {
     /// Acknowledged with an error: it was not taken.
     Refused(u16, String),
     Disconnected(String),
+    /// A message of the server's: its topic, its payload, and whether it was kept from earlier.
+    Message {
+        topic: String,
+        payload: Vec<u8>,
+        is_retained: bool,
+    },
     Nothing,
 }
 
@@ -159,6 +166,14 @@ impl Client {
         }
     }
 
+    /// Asks for commands; false if the library takes no more.
+    fn subscribe(&self, filter: String) -> bool {
+        match self {
+            Client::V311(client) => client.try_subscribe(filter, rumqttc::QoS::AtLeastOnce).is_ok(),
+            Client::V5(client) => client.try_subscribe(filter, v5::mqttbytes::QoS::AtLeastOnce).is_ok(),
+        }
+    }
+
     fn disconnect(&self) {
         // If it cannot even be queued, the connection just ends.
         let _ = match self {
@@ -179,6 +194,11 @@ impl Events {
                     Event::Incoming(Incoming::ConnAck(_)) => Heard::Connected,
                     Event::Outgoing(Outgoing::Publish(id)) => Heard::Sent(id),
                     Event::Incoming(Incoming::PubAck(ack)) => Heard::Acked(ack.pkid),
+                    Event::Incoming(Incoming::Publish(message)) => Heard::Message {
+                        topic: message.topic,
+                        payload: message.payload.to_vec(),
+                        is_retained: message.retain,
+                    },
                     Event::Outgoing(Outgoing::Disconnect) => Heard::Disconnected("we said goodbye".to_owned()),
                     _ => Heard::Nothing,
                 })
@@ -191,6 +211,11 @@ impl Events {
                 Ok(match event {
                     Event::Incoming(Incoming::ConnAck(_)) => Heard::Connected,
                     Event::Outgoing(Outgoing::Publish(id)) => Heard::Sent(id),
+                    Event::Incoming(Incoming::Publish(message)) => Heard::Message {
+                        topic: String::from_utf8_lossy(&message.topic).into_owned(),
+                        payload: message.payload.to_vec(),
+                        is_retained: message.retain,
+                    },
                     Event::Incoming(Incoming::PubAck(ack)) => match ack.reason {
                         PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Heard::Acked(ack.pkid),
                         reason => {
@@ -304,7 +329,29 @@ async fn listen(line: &Line<'_>, events: &mut Events, flight: &RefCell<Flight>, 
                     (false, false) => End::Failed(reason),
                 };
             }
+            Heard::Message { topic, payload, is_retained } => hear_command(line, &topic, &payload, is_retained),
             Heard::Connected | Heard::Nothing => {}
+        }
+    }
+}
+
+fn hear_command(line: &Line<'_>, topic: &str, payload: &[u8], is_retained: bool) {
+    let Some(name) = topic.strip_prefix(&format!("eden/v1/{}/cmd/", line.life.agent)) else { return };
+    let command = match Command::parse(name, payload) {
+        // It would come again at each start.
+        Ok(Command::Restart) if is_retained => Err("a restart that the server keeps is not carried out".to_owned()),
+        parsed => parsed,
+    };
+    match command {
+        Ok(command) => {
+            if !line.exchange.command(command) {
+                tracing::warn!(name, "too many commands wait; this one is left out");
+            }
+        }
+        Err(reason) => {
+            tracing::warn!(name, reason, "a command was not understood");
+            line.exchange.lock().stats.last_command = Some(format!("{name}: {reason}"));
+            line.exchange.notify.notify_one();
         }
     }
 }
@@ -313,9 +360,14 @@ async fn listen(line: &Line<'_>, events: &mut Events, flight: &RefCell<Flight>, 
 async fn speak(line: &Line<'_>, client: &Client, flight: &RefCell<Flight>, acked: &Notify) -> End {
     let mut status_at = Duration::ZERO;
     let mut look_at = line.look_at();
+    // Its queue is empty yet; a server that refuses goes without commands.
+    let _ = client.subscribe(format!("eden/v1/{}/cmd/#", line.life.agent));
+    let mut last_command = line.exchange.lock().stats.last_command.clone();
     loop {
         let now = line.clock.monotonic();
-        if now >= status_at {
+        let command = line.exchange.lock().stats.last_command.clone();
+        if now >= status_at || command != last_command {
+            last_command = command;
             publish_status(line, client, flight, Flying::Status);
             status_at = now + line.status_interval;
         }
@@ -398,6 +450,7 @@ fn publish_status(line: &Line<'_>, client: &Client, flight: &RefCell<Flight>, ki
         "failing_sensors": stats.failing_sensors,
         "bytes_written": stats.wear.bytes_written,
         "syncs": stats.wear.syncs,
+        "last_command": stats.last_command,
         "board_temperature": board.temperature,
         "undervoltage": board.undervoltage,
     });

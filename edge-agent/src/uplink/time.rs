@@ -14,12 +14,15 @@ use crate::wall::{Certainty, Told};
 
 /// While the time is not known for certain, it is asked for this often.
 const ASK_INTERVAL: Duration = Duration::from_secs(30);
+/// The board's own clock is looked at first.
+const FIRST_WAIT: Duration = Duration::from_secs(3);
 /// An answer that takes longer says too little about now.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Asks `urls` in turn until the agent stops, as long as the time is not known for certain.
 pub(crate) fn ask(urls: &[String], exchange: &Exchange, timepiece: &Arc<dyn Timepiece>) {
     let agent = super::http::client();
+    exchange.wait_for_stop(FIRST_WAIT);
     while exchange.lock().stop_at.is_none() {
         let is_known = exchange.lock().stats.clock == Some(Certainty::Known);
         if !is_known && let Some(told) = urls.iter().find_map(|url| ask_one(&agent, url, &**timepiece)) {

@@ -8,16 +8,25 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use edge_agent::outbox::Encoding;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A connection, encrypted or not.
+trait Duplex: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Duplex for T {}
+
 /// One MQTT connection, as the server has it.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
+    socket: TcpStream,
     version: u8,
     pub(crate) client_id: String,
     pub(crate) will: Option<(String, String)>,
+    /// The filter that the agent asked for.
+    pub(crate) subscribed: Option<String>,
 }
 
 /// A PUBLISH packet.
@@ -62,11 +71,20 @@ pub(crate) enum Packet {
     End,
 }
 
-pub(crate) struct MqttPeer(TcpListener);
+pub(crate) struct MqttPeer(TcpListener, Option<Arc<ServerConfig>>);
 
 impl MqttPeer {
     pub(crate) fn new() -> Self {
-        MqttPeer(TcpListener::bind("127.0.0.1:0").unwrap())
+        MqttPeer(TcpListener::bind("127.0.0.1:0").unwrap(), None)
+    }
+
+    /// With TLS.
+    pub(crate) fn with_tls(config: ServerConfig) -> Self {
+        MqttPeer(TcpListener::bind("127.0.0.1:0").unwrap(), Some(Arc::new(config)))
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -78,10 +96,23 @@ impl MqttPeer {
         drop(self.0.accept().unwrap());
     }
 
+    /// Takes the next connection; whether it ends without an MQTT packet.
+    pub(crate) fn ends_before_connect(&self) -> bool {
+        let (socket, _) = self.0.accept().unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let connection = ServerConnection::new(Arc::clone(self.1.as_ref().unwrap())).unwrap();
+        packet(&mut StreamOwned::new(connection, socket)).is_none()
+    }
+
     /// Takes the next connection and answers its CONNECT.
     pub(crate) fn accept(&self, receive_maximum: Option<u16>) -> Connection {
-        let (mut stream, _) = self.0.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (socket, _) = self.0.accept().unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let below = socket.try_clone().unwrap();
+        let mut stream: Box<dyn Duplex> = match &self.1 {
+            None => Box::new(below),
+            Some(config) => Box::new(StreamOwned::new(ServerConnection::new(Arc::clone(config)).unwrap(), below)),
+        };
         let (first, body) = packet(&mut stream).unwrap();
         assert_eq!(first, 0x10, "CONNECT comes first");
         let mut body = Bytes(&body);
@@ -101,7 +132,7 @@ impl MqttPeer {
             }
             (body.text(), body.text())
         });
-        let mut connection = Connection { stream, version, client_id, will };
+        let mut connection = Connection { stream, socket, version, client_id, will, subscribed: None };
         match (version, receive_maximum) {
             (5, Some(maximum)) => {
                 let [high, low] = maximum.to_be_bytes();
@@ -139,11 +170,35 @@ impl Connection {
                     }
                     return Packet::Publish(Publish { topic, id, payload: body.0.to_vec() });
                 }
+                8 => {
+                    let mut body = Bytes(&body);
+                    let id = body.u16();
+                    if self.version == 5 {
+                        body.properties();
+                    }
+                    self.subscribed = Some(body.text());
+                    let [high, low] = id.to_be_bytes();
+                    match self.version {
+                        5 => self.send(&[0x90, 4, high, low, 0, 1]),
+                        _ => self.send(&[0x90, 3, high, low, 1]),
+                    }
+                }
+                // Of a command.
+                4 => {}
                 12 => self.send(&[0xD0, 0]),
                 14 => return Packet::Disconnect,
                 kind => panic!("a packet of kind {kind}"),
             }
         }
+    }
+
+    /// The next packet, acknowledged if it is to be.
+    pub(crate) fn next_acked(&mut self) -> Packet {
+        let packet = self.next();
+        if let Packet::Publish(publish) = &packet {
+            self.ack(publish.id);
+        }
+        packet
     }
 
     /// The next batch; status messages are acknowledged on the way.
@@ -155,6 +210,21 @@ impl Connection {
                 other => panic!("{other:?} where a batch was awaited"),
             }
         }
+    }
+
+    /// Sends a message of QoS 1; `retained` as if it had been kept.
+    pub(crate) fn publish(&mut self, topic: &str, payload: &str, retained: bool) {
+        let mut body = (topic.len() as u16).to_be_bytes().to_vec();
+        body.extend_from_slice(topic.as_bytes());
+        body.extend_from_slice(&[0, 1]);
+        if self.version == 5 {
+            body.push(0);
+        }
+        body.extend_from_slice(payload.as_bytes());
+        let mut packet = vec![0x32 | u8::from(retained), body.len() as u8];
+        assert!(body.len() < 128, "its length is one byte");
+        packet.append(&mut body);
+        self.send(&packet);
     }
 
     pub(crate) fn ack(&mut self, id: u16) {
@@ -170,15 +240,15 @@ impl Connection {
 
     /// Whether nothing comes for `period`.
     pub(crate) fn is_silent(&mut self, period: Duration) -> bool {
-        self.stream.set_read_timeout(Some(period)).unwrap();
-        let is_silent = self.stream.peek(&mut [0]).is_err();
-        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.socket.set_read_timeout(Some(period)).unwrap();
+        let is_silent = self.socket.peek(&mut [0]).is_err();
+        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
         is_silent
     }
 }
 
 /// First byte and content of the next packet; `None` at the end of the connection.
-fn packet(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+fn packet(stream: &mut impl Read) -> Option<(u8, Vec<u8>)> {
     let mut byte = [0];
     stream.read_exact(&mut byte).ok()?;
     let first = byte[0];

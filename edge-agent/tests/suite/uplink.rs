@@ -404,3 +404,87 @@ fn two_agents_cannot_share_an_outbox() {
     drop(agent);
     drop(rig.start());
 }
+
+#[test]
+fn commands_are_carried_out_and_told_of_in_the_status() {
+    for version in [MqttVersion::V311, MqttVersion::V5] {
+        let peer = MqttPeer::new();
+        let rig = Rig::new(vec![server(peer.url(), version)]);
+        let agent = rig.start();
+        let mut connection = peer.accept(None);
+        let first = connection.next_batch();
+        connection.ack(first.id);
+        assert_eq!(connection.subscribed.as_deref(), Some("eden/v1/pi-7/cmd/#"));
+        for (name, payload, retained, said) in [
+            ("interval", r#"{"sensor": "s1", "interval": "1ms"}"#, false, "interval: s1 every 1ms"),
+            ("interval", r#"{"sensor": "s2", "interval": "1ms"}"#, true, r#"interval: there is no sensor "s2""#),
+            ("restart", "", true, "restart: a restart that the server keeps is not carried out"),
+            ("reboot", "", false, "reboot: there are interval and restart"),
+            ("restart", "", false, "restart"),
+        ] {
+            connection.publish(&format!("eden/v1/pi-7/cmd/{name}"), payload, retained);
+            loop {
+                let Packet::Publish(publish) = connection.next() else { panic!("it goes on") };
+                connection.ack(publish.id);
+                if publish.is_status() && status(&publish)["last_command"] == said {
+                    break;
+                }
+            }
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(agent.restart_asked());
+        stop_beside(agent, || while !matches!(connection.next_acked(), Packet::Disconnect) {});
+    }
+}
+
+/// A server's TLS, and the certificate that signed for it, in PEM.
+fn tls_server(name: &str) -> (rustls::ServerConfig, String) {
+    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = builder.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+    (config, cert.pem())
+}
+
+#[test]
+fn an_agent_speaks_mqtt_over_tls_with_a_server_that_it_trusts() {
+    for version in [MqttVersion::V311, MqttVersion::V5] {
+        let (config, pem) = tls_server("localhost");
+        let peer = MqttPeer::with_tls(config);
+        let dir = tempfile::tempdir().unwrap();
+        let ca = dir.path().join("ca.pem");
+        std::fs::write(&ca, pem).unwrap();
+        let url = format!("mqtts://localhost:{}", peer.port());
+        let section = ServerSection { ca: ca.display().to_string(), ..server(url, version) };
+        let rig = Rig::new(vec![section]);
+        let agent = rig.start();
+        let mut connection = peer.accept(None);
+        assert_eq!(connection.client_id, "pi-7");
+        let first = connection.next_batch();
+        assert_eq!(seq(&first.text()), 1);
+        connection.ack(first.id);
+        let stats = stop_beside(agent, || while !matches!(connection.next_acked(), Packet::Disconnect) {});
+        assert_eq!((stats.acked, stats.backlog_batches), (stats.made, 0));
+    }
+}
+
+#[test]
+fn a_server_that_is_not_trusted_gets_nothing() {
+    let (config, _) = tls_server("localhost");
+    let (_, other) = tls_server("localhost");
+    let (elsewhere, pem) = tls_server("eden.example");
+    for (config, pem) in [(config, other), (elsewhere, pem)] {
+        let peer = MqttPeer::with_tls(config);
+        let dir = tempfile::tempdir().unwrap();
+        let ca = dir.path().join("ca.pem");
+        std::fs::write(&ca, pem).unwrap();
+        let url = format!("mqtts://localhost:{}", peer.port());
+        let rig = Rig::new(vec![ServerSection { ca: ca.display().to_string(), ..server(url, MqttVersion::V311) }]);
+        let agent = rig.start();
+        assert!(peer.ends_before_connect(), "the handshake fails");
+        let stats = agent.stop(Duration::ZERO).stats;
+        assert_eq!((stats.connections, stats.acked), (0, 0));
+        assert!(rig.waiting() > 0);
+    }
+}
