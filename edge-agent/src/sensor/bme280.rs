@@ -189,7 +189,7 @@ impl Calibration {
         let var1 = t_fine - 128_000;
         let var2 = var1 * var1 * p6 + ((var1 * p5) << 17) + (p4 << 35);
         let var1 = ((var1 * var1 * p3) >> 8) + ((var1 * p2) << 12);
-        let var1 = i64::try_from(((1_i128 << 47) + i128::from(var1)) * i128::from(self.p1) >> 33).ok()?;
+        let var1 = i64::try_from((((1_i128 << 47) + i128::from(var1)) * i128::from(self.p1)) >> 33).ok()?;
         if var1 == 0 {
             return None;
         }

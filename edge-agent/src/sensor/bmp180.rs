@@ -152,7 +152,7 @@ impl Calibration {
         let b5 = x1 + x2;
         let deci_celsius = (b5 + 8) >> 4;
         if !(-400..=850).contains(&deci_celsius) {
-            return Err(temperature_wrong(format!("{} tenths of a °C", deci_celsius)));
+            return Err(temperature_wrong(format!("{deci_celsius} tenths of a °C")));
         }
         let b6 = b5 - 4000;
         let x1 = (i64::from(self.b2) * ((b6 * b6) >> 12)) >> 11;
@@ -276,6 +276,6 @@ impl Chip for Bmp180 {
         bus: &mut I,
         delay: &mut D,
     ) -> Result<super::Fields, ChipError> {
-        self.read(bus, delay).map(|reading| reading.fields())
+        self.read(bus, delay).map(Bmp180Reading::fields)
     }
 }
