@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use harness::delta_log::DeltaLog;
@@ -201,11 +202,21 @@ impl Bench {
             with_ms.push(beside.p99_ms);
         }
 
-        // Loads follow each other for as long as the queries take. It does not matter that they are the same rows.
-        let mut loading = Loading::start(load()?);
-        let compared = self.compare(report, &format!("{rate} rows/s coming in to another table"), "under_ingest", &[]);
-        loading.stop()?;
-        compared?;
+        let when = format!("{rate} rows/s coming in to another table");
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Loads follow each other for as long as the queries take.
+            let loading = scope.spawn(|| -> Outcome {
+                while !is_over.load(Ordering::Relaxed) {
+                    said(&output(&mut load()?)?)?;
+                }
+                Ok(())
+            });
+            let compared = self.compare(report, &when, "under_ingest", &[]);
+            is_over.store(true, Ordering::Relaxed);
+            loading.join().map_err(|_| "the thread that loads panicked".to_owned())??;
+            compared
+        })?;
 
         report.data("ack_p99_ms", json!({ "without": without_ms, "with": with_ms }));
         report.figure("ack p99 without queries, ms, median", "ack_p99_without_ms", median(without_ms), 1);
@@ -241,32 +252,6 @@ impl Drop for Asking {
         // Gone already is what we want.
         let _ = self.0.kill();
         let _ = self.0.wait();
-    }
-}
-
-/// Loads one after the other until it is told to stop.
-struct Loading {
-    stop: std::sync::mpsc::Sender<()>,
-    thread: Option<std::thread::JoinHandle<Outcome>>,
-}
-
-impl Loading {
-    fn start(mut command: Command) -> Self {
-        let (stop, stopped) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
-                said(&output(&mut command)?)?;
-            }
-            Ok(())
-        });
-        Loading { stop, thread: Some(thread) }
-    }
-
-    fn stop(&mut self) -> Outcome {
-        // If it has ended, its failure says why.
-        let _ = self.stop.send(());
-        let thread = self.thread.take().ok_or("it was stopped before")?;
-        thread.join().map_err(|_| "the thread that loads panicked".to_owned())?
     }
 }
 
