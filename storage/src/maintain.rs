@@ -3,7 +3,7 @@
 //! Owns:     the maintenance thread and its turns; checkpoints that are due; when days are quiet.
 //! Does not: flush (`flusher`), choose shards (`plan`), merge them (`merge`, `compact`), or delete (`retention`, `vacuum`).
 //!
-//! The thread has the lowest priority that the operating system gives without asking, merges one day at a time, and
+//! The thread yields to ingest and to queries ([`Yielding::Background`]), merges one day at a time, and
 //! holds no lock while it reads or writes shards.
 
 mod compact;
@@ -127,8 +127,6 @@ impl Maintainer {
 }
 
 fn run(shared: &Shared, config: &StorageConfig) {
-    // On Linux this is the thread's own. Ingest and queries come first; a system without it merges all the same.
-    let _ = rustix::process::nice(10);
     let clock = &shared.context.clock;
     let period = CLEANING_PERIOD.min(config.vacuum_grace.max(TICK));
     let mut cleaned: Option<Duration> = None;

@@ -49,7 +49,7 @@ fn hostile_statements_are_refused_or_bounded_and_the_server_goes_on() {
         let answer = post(&eden.url, "/_sql", &[], json!({ "stmt": sql }).to_string().as_bytes());
         let elapsed = began.elapsed();
         took.lock().unwrap().push((elapsed, name));
-        let mut complain = |what: String| wrong.lock().unwrap().push(format!("{name}: {what}"));
+        let complain = |what: String| wrong.lock().unwrap().push(format!("{name}: {what}"));
         if elapsed > ANSWER_WITHIN {
             complain(format!("answered after {elapsed:?}"));
         }

@@ -39,17 +39,27 @@ fn shown(eden: &Eden, mark: &str) -> Option<Value> {
     rows.as_array().unwrap().last().cloned()
 }
 
-/// Waits until a statement is in one of `states`; gives the row, and how long that took.
+/// Waits until a statement is shown as `is_wanted` says; gives the row, and how long that took.
 #[expect(clippy::disallowed_methods, reason = "the server runs in real time")]
-fn wait_for(eden: &Eden, mark: &str, states: &[&str], within: Duration) -> (Value, Duration) {
+fn wait_for(eden: &Eden, mark: &str, within: Duration, is_wanted: impl Fn(&Value) -> bool) -> (Value, Duration) {
     let began = Instant::now();
     loop {
         let row = shown(eden, mark);
-        if let Some(row) = row.clone().filter(|row| states.contains(&row[1].as_str().unwrap())) {
+        if let Some(row) = row.clone().filter(&is_wanted) {
             return (row, began.elapsed());
         }
-        assert!(began.elapsed() < within, "{mark}: not {states:?} within {within:?} on this machine, but {row:?}");
+        assert!(began.elapsed() < within, "{mark}: still so after {within:?} on this machine: {row:?}");
     }
+}
+
+/// Waits until a statement runs.
+fn wait_until_it_runs(eden: &Eden, mark: &str) -> Value {
+    wait_for(eden, mark, BEGUN_WITHIN, |row| row[1] == "running").0
+}
+
+/// Waits until a statement has ended so, and has given back its memory.
+fn wait_until_it_is_gone(eden: &Eden, mark: &str, state: &str) -> (Value, Duration) {
+    wait_for(eden, mark, GONE_WITHIN, |row| row[1] == state && row[5] == 0)
 }
 
 async fn flight(address: SocketAddr) -> FlightServiceClient<Channel> {
@@ -120,7 +130,7 @@ fn a_statement_of_any_protocol_is_seen_and_ended_by_kill_and_its_client_is_told_
     for protocol in PROTOCOLS {
         let mark = format!("killed-{protocol}");
         let running = run(&eden, protocol, long(&mark));
-        let (row, _) = wait_for(&eden, &mark, &["running"], BEGUN_WITHIN);
+        let row = wait_until_it_runs(&eden, &mark);
         assert_eq!(row[2], protocol, "{row}");
         assert!(row[3].as_str().unwrap().starts_with("127.0.0.1:"), "{row}");
         assert_eq!(row[4], if protocol == "postgres" { json!("me") } else { Value::Null }, "{row}");
@@ -136,9 +146,8 @@ fn a_statement_of_any_protocol_is_seen_and_ended_by_kill_and_its_client_is_told_
         };
         let by = format!("the statement was ended by KILL {} from 127.0.0.1:", row[0].as_str().unwrap());
         assert!(said.starts_with(code) && said.contains(&by) && said.contains(" over sql"), "{said}");
-        let (row, took) = wait_for(&eden, &mark, &["killed"], GONE_WITHIN);
+        let (row, took) = wait_until_it_is_gone(&eden, &mark, "killed");
         println!("{protocol}: killed and gone after {took:?}");
-        assert_eq!(row[5], 0, "{row}");
         assert!(row[8].as_str().unwrap().contains(&by), "{row}");
     }
     let answer = eden.sql("KILL 1000000");
@@ -182,12 +191,11 @@ fn a_client_that_goes_away_takes_its_statement_with_it() {
                 Box::new(stream)
             }
         };
-        wait_for(&eden, &mark, &["running"], BEGUN_WITHIN);
+        wait_until_it_runs(&eden, &mark);
         drop(connection);
         drop(runtime);
-        let (row, took) = wait_for(&eden, &mark, &["cancelled"], GONE_WITHIN);
+        let (_, took) = wait_until_it_is_gone(&eden, &mark, "cancelled");
         println!("{protocol}: gone {took:?} after its client");
-        assert_eq!(row[5], 0, "{row}");
     }
     // What runs now is only who asks.
     assert_eq!(

@@ -11,6 +11,7 @@ use arrow::json::ReaderBuilder;
 use async_trait::async_trait;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result};
+use model::TableId;
 use model::name::PUBLIC;
 use model::time_text::iso_day;
 use serde_json::{Value, json};
@@ -174,7 +175,8 @@ impl Sys {
     /// Each file of a table's rows, and one more for its rows that are only in memory.
     fn shards(&self) -> Result<Vec<Value>, storage::StorageError> {
         let mut rows = Vec::new();
-        for info in self.storage.tables() {
+        // Tables of the server that are nowhere stored have none.
+        for info in self.storage.tables().into_iter().filter(|info| info.id != TableId([0; 16])) {
             // One that was dropped in the meantime has none, and a damaged one cannot be counted.
             match self.storage.snapshot(&info.name) {
                 Ok(Some(snapshot)) => rows.extend(self.shards_of(&snapshot)),
