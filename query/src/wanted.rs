@@ -6,8 +6,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
-use arrow::buffer::BooleanBuffer;
+use arrow::array::Array;
 use arrow::datatypes::Schema;
 use datafusion::catalog::Session;
 use datafusion::common::cast::as_boolean_array;
@@ -15,9 +14,9 @@ use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use datafusion::physical_expr::PhysicalExpr;
-use storage::{ColumnKind, RowsWanted, TableSchema};
+use storage::{ColumnKind, RowsWanted, SeriesWanted, TableSchema};
 
-type OfSeries = Box<dyn Fn(&RecordBatch) -> Option<BooleanBuffer>>;
+type OfSeries = Box<SeriesWanted<'static>>;
 
 /// See the module.
 pub(crate) struct Wanted {

@@ -70,7 +70,7 @@ pub use priority::Yielding;
 pub use quarantine::{QuarantineId, Quarantined, SET_ASIDE_BYTES_MAX};
 pub use schema::{Column, ColumnKind, TableSchema};
 pub use shard::{Checksums, ColumnStats, Shard, ShardDamage};
-pub use snapshot::{MemoryRows, RowsWanted, ShardView, TableSnapshot};
+pub use snapshot::{MemoryRows, RowsWanted, SeriesWanted, ShardView, TableSnapshot};
 pub use wal::{Loss, WalStats};
 pub use write::PendingWrite;
 

@@ -39,12 +39,15 @@ enum Rows {
     Batch(RecordBatch),
 }
 
+/// Told the tags of series, a row each in the columns of the table, it says which are wanted; `None` for all.
+pub type SeriesWanted<'a> = dyn Fn(&RecordBatch) -> Option<BooleanBuffer> + 'a;
+
 /// Which rows of memory a query looks for.
 pub struct RowsWanted<'a> {
     /// At these times, in µs since 1970.
     pub times_us: RangeInclusive<i64>,
-    /// Of these series: told their tags, a row each in the columns of the table, it says which; `None` for all.
-    pub series: Option<&'a dyn Fn(&RecordBatch) -> Option<BooleanBuffer>>,
+    /// Of these series; `None` for all.
+    pub series: Option<&'a SeriesWanted<'a>>,
 }
 
 impl Default for RowsWanted<'_> {

@@ -62,7 +62,7 @@ fn hostile_statements_are_refused_or_bounded_and_the_server_goes_on() {
         if answer.body.contains("internal error") {
             complain(format!("is a bug here or below: {}", answer.body));
         }
-        if number % OVER_POSTGRES == 0 && !sql.contains('\0') {
+        if number.is_multiple_of(OVER_POSTGRES) && !sql.contains('\0') {
             let mut client = Client::connect(eden.address("postgres"), &[("user", "me")]);
             client.send(&[message(b'Q', format!("{sql}\0").as_bytes())]);
             let mut rows_bytes = 0;

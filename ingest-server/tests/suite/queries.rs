@@ -208,9 +208,9 @@ fn a_client_that_goes_away_takes_its_statement_with_it() {
 fn who_looks_at_the_server_or_ends_a_statement_needs_no_place_among_the_others() {
     let eden = Eden::start_with(&[("EDEN_QUERY_CONCURRENT_MAX", "1")]);
     let first = run(&eden, "sql", long("first"));
-    wait_for(&eden, "first", &["running"], BEGUN_WITHIN);
+    wait_until_it_runs(&eden, "first");
     let second = run(&eden, "postgres", long("second"));
-    wait_for(&eden, "second", &["waiting"], BEGUN_WITHIN);
+    wait_for(&eden, "second", BEGUN_WITHIN, |row| row[1] == "waiting");
     let answer = eden.sql("KILL ALL");
     assert_eq!(answer.json()["rowcount"], 2, "{answer:?}");
     assert!(first.join().unwrap().starts_with("5005 "));

@@ -217,9 +217,9 @@ fn rows_as_parquet_are_a_whole_file_with_their_types() {
     let (types, _, batches) = fetch("SELECT sensor, temperature, time FROM bmp180 ORDER BY sensor");
     let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     assert_eq!(types, [DataType::Utf8View, DataType::Float64, time]);
-    assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 2);
+    assert_eq!(batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 2);
     let (_, groups, batches) = fetch("SELECT value FROM generate_series(1, 300000)");
-    assert_eq!((groups, batches.iter().map(|batch| batch.num_rows()).sum::<usize>()), (3, 300_000));
+    assert_eq!((groups, batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>()), (3, 300_000));
     let (types, _, batches) = fetch("SELECT sensor FROM bmp180 WHERE false");
     assert_eq!((types.len(), batches.len()), (1, 0));
 }

@@ -184,8 +184,8 @@ fn mark(values: &ArrayRef, begins: &mut [u8]) -> Result<()> {
         }
     }
     if let Some(nulls) = values.nulls().filter(|nulls| nulls.null_count() > 0) {
-        for row in 1..begins.len() {
-            begins[row] |= u8::from(nulls.is_valid(row) != nulls.is_valid(row - 1));
+        for (row, begin) in begins.iter_mut().enumerate().skip(1) {
+            *begin |= u8::from(nulls.is_valid(row) != nulls.is_valid(row - 1));
         }
     }
     Ok(())
