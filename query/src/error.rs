@@ -240,6 +240,10 @@ impl QueryError {
             DataFusionError::ArrowError(error, _) => QueryError::Plan(tidy(&error.to_string())),
             DataFusionError::SQL(error, _) => QueryError::Plan(tidy(&error.to_string())),
             DataFusionError::Internal(message) => QueryError::Internal(tidy(message)),
+            // That of a pattern comes as it is.
+            DataFusionError::External(error) if error.to_string().starts_with("regex parse error") => {
+                QueryError::Plan(tidy(&error.to_string()))
+            }
             error => QueryError::Internal(tidy(&error.strip_backtrace())),
         }
     }

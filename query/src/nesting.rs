@@ -20,8 +20,8 @@ const OPERATORS: [&str; 9] = ["IS", "NOT", "COLLATE", "AT", "LIKE", "ILIKE", "BE
 const NESTED_TYPES: [&str; 9] =
     ["ARRAY", "STRUCT", "UNION", "NULLABLE", "LOWCARDINALITY", "MAP", "NESTED", "TUPLE", "TABLE"];
 
-/// The levels that a type in another type counts for. The parser does not bound those, and without optimisation it needs
-/// some 35 kB of stack for each.
+/// The levels that a type in another type counts for, and a statement in another statement. The parser does not bound
+/// those, and without optimisation it needs some 35 kB of stack for each.
 const NESTED_TYPE_LEVELS: usize = 8;
 
 /// What is open at one level of parentheses.
@@ -72,6 +72,8 @@ pub(crate) fn depth(tokens: &[TokenWithSpan]) -> usize {
                     level.operators = 0;
                 } else if OPERATORS.iter().any(is) {
                     level.operators += 1;
+                } else if is(&"EXPLAIN") {
+                    level.operators += NESTED_TYPE_LEVELS;
                 } else if is(&"FROM") || is(&"WITH") {
                     level.commas_chain = true;
                 } else if is(&"SELECT") || is(&"WHERE") || is(&"GROUP") || is(&"ORDER") {

@@ -13,7 +13,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::kernels::length::length;
 use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, TimeUnit};
-use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::common::{DataFusionError, Result, ScalarValue, plan_err};
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -52,10 +52,30 @@ enum Growth {
     ReplacePattern,
     /// Time, in its case: each character of one with each of the other.
     Compare,
+    /// A value of the type that its second names.
+    Type,
 }
 
+/// Refuses the name of a type that its parser would overflow the stack with, or whose values have a size of their own.
+fn modest(name: &str) -> Result<()> {
+    let opened = name.bytes().filter(|byte| matches!(byte, b'(' | b'<')).count();
+    let digits = name.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
+    if opened > TYPE_LEVELS_MAX || (digits > TYPE_SIZE_DIGITS_MAX && name.contains("Fixed")) {
+        return plan_err!(
+            "a type of more than {TYPE_LEVELS_MAX} levels, or of values of a million parts, is not supported"
+        );
+    }
+    Ok(())
+}
+
+/// Types in types, in the name of one.
+const TYPE_LEVELS_MAX: usize = 16;
+
+/// Digits of the size that values of a type have.
+const TYPE_SIZE_DIGITS_MAX: usize = 6;
+
 /// The functions.
-const FUNCTIONS: [(&str, Growth); 10] = [
+const FUNCTIONS: [(&str, Growth); 12] = [
     ("repeat", Growth::Repeat),
     ("lpad", Growth::Pad),
     ("rpad", Growth::Pad),
@@ -66,6 +86,8 @@ const FUNCTIONS: [(&str, Growth); 10] = [
     ("replace", Growth::Replace),
     ("regexp_replace", Growth::ReplacePattern),
     ("levenshtein", Growth::Compare),
+    ("arrow_cast", Growth::Type),
+    ("arrow_try_cast", Growth::Type),
 ];
 
 /// Puts the bounds around the functions that are there.
@@ -141,6 +163,7 @@ impl Bounded {
                     text.saturating_add((text / found).saturating_add(1).saturating_mul(put)).saturating_add(named)
                 })
             }
+            Growth::Type => Box::new(|_| 0),
             Growth::Compare => {
                 let (one, other) = (all.lengths(0)?, all.lengths(1)?);
                 Box::new(move |row| unsigned(one.get(row)).saturating_mul(unsigned(other.get(row))) / COMPARED_PER_BYTE)
@@ -293,10 +316,21 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        if self.growth == Growth::Type {
+            args.scalar_arguments
+                .iter()
+                .flatten()
+                .filter_map(|text| text.try_as_str().flatten())
+                .try_for_each(modest)?;
+        }
         self.inner.return_field_from_args(args)
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        if self.growth == Growth::Type {
+            let texts = args.iter().filter_map(|arg| arg.as_literal()?.try_as_str().flatten());
+            texts.into_iter().try_for_each(modest)?;
+        }
         match self.inner.simplify(args, info)? {
             // That of the function within would be without a bound.
             ExprSimplifyResult::Simplified(Expr::ScalarFunction(mut call)) if call.func == self.inner => {
