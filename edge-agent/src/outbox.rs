@@ -14,11 +14,13 @@
 //! The newest record of the log holds the whole state: what is forgotten and which gaps are not reported yet. So
 //! segments go only once a durable record says that they may, and a gap is durable before what it names is dropped.
 
+mod batch;
 mod boots;
 mod failing;
 mod identity;
 mod peek;
 pub(crate) mod record;
+mod room;
 mod scan;
 
 use std::collections::{HashMap, VecDeque};
@@ -35,12 +37,14 @@ use wal::{Certainty, FrameReader, RING_SEGMENT_BYTES, Recovery, RingLog, WalErro
 use crate::gap::{Gap, GapReason, Gaps, Life};
 use crate::timepiece::BootId;
 use crate::wear::{self, Counts, Wear};
+use batch::pack;
 use boots::Boot;
 use failing::Broken;
 use identity::Identity;
 use record::{Content, Decoded, Header, State, Times};
 use scan::{Entry, Scan, open_log, scan};
 
+pub use batch::{Batch, BatchKey};
 pub use peek::{Waiting, WaitingLife, peek};
 pub use record::Encoding;
 
@@ -61,8 +65,6 @@ const BLOCK_BYTES: u64 = 4096;
 const CURSOR_BYTES: usize = 3 * BLOCK_BYTES as usize;
 /// Every outbox is its log's only node.
 const NODE: NodeId = NodeId(1);
-/// Level of zstd: bodies are small, and 3 is its default.
-const ZSTD_LEVEL: i32 = 3;
 
 /// Why an outbox did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -131,37 +133,6 @@ impl OutboxConfig {
 
 fn log_dir(dir: &Path) -> PathBuf {
     dir.join("log")
-}
-
-/// A batch's name for its agent: no two batches of an outbox have the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BatchKey {
-    /// The agent epoch.
-    pub epoch: u64,
-    /// Its number in it.
-    pub seq: u64,
-}
-
-/// A durable batch, ready to be sent. The same batch has the same bytes at every attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// Under which id and epoch it is sent.
-    pub life: Life,
-    /// Its number.
-    pub seq: u64,
-    /// Its readings.
-    pub readings: u32,
-    /// How the body is packed.
-    pub encoding: Encoding,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-impl Batch {
-    /// Its name.
-    pub fn key(&self) -> BatchKey {
-        BatchKey { epoch: self.life.epoch, seq: self.seq }
-    }
 }
 
 /// Figures of an outbox.
@@ -783,82 +754,6 @@ impl Outbox {
         }
         self.appended = 0;
         Ok(())
-    }
-
-    /// Drops what is known of boots of which nothing waits, and gives back the space of what a durable record says is forgotten; the newest durable record stays.
-    fn truncate(&mut self) {
-        self.forget_boots();
-        let (start, forgotten_to) = self.durable;
-        if let Err(e) = self.log.truncate_behind(start.min(forgotten_to)) {
-            tracing::warn!(error = %e, "space of the outbox could not be given back yet");
-        }
-    }
-
-    /// Drops the oldest segments until a record of `bytes` fits. Says so, durably, before it does.
-    fn make_room(&mut self, bytes: usize) -> Result<(), OutboxError> {
-        // As a frame, on a rotation with two header blocks and an end frame.
-        let needed = (bytes as u64 + 84).next_multiple_of(BLOCK_BYTES) + 3 * BLOCK_BYTES + SPARE_BYTES;
-        while self.log.bytes_on_disk() + needed > self.config.bytes_max {
-            if self.unsaved == 0 {
-                let Some(run) = self.entries.front().map(|entry| entry.run).filter(|run| *run != self.run) else {
-                    break;
-                };
-                let (batches, first_seq) = (self.entries.len(), self.entries.front().map_or(0, |entry| entry.seq));
-                while self.entries.front().is_some_and(|entry| entry.run == run) {
-                    self.drop_first();
-                }
-                let dropped = batches - self.entries.len();
-                tracing::warn!(dropped, first_seq, "the outbox is full: its oldest batches are dropped, and reported");
-            }
-            self.append(Content::Cursor)?;
-            self.sync_log()?;
-            let (start, forgotten_to) = self.durable;
-            self.log.truncate_behind(start.min(forgotten_to))?;
-        }
-        Ok(())
-    }
-
-    /// Drops the oldest batch, to be reported unless it was acknowledged.
-    fn drop_first(&mut self) {
-        let is_handed = self.handed > 0;
-        let Some(entry) = self.forget_first() else { return };
-        if entry.done {
-            return;
-        }
-        if is_handed {
-            self.withdrawn.push(BatchKey { epoch: entry.life.epoch, seq: entry.seq });
-        }
-        let gap = Gap {
-            life: entry.life,
-            first_seq: entry.seq,
-            last_seq: entry.seq,
-            readings: Some(u64::from(entry.readings)),
-            reason: GapReason::OutboxFull,
-            time_us: self.clock.now_us(),
-        };
-        self.lost(gap, entry.gaps);
-    }
-
-    /// A batch is lost, and what it would have reported is to be reported again.
-    fn lost(&mut self, gap: Gap, carried: Vec<Gap>) {
-        for carried in carried {
-            self.gaps.add(carried);
-        }
-        self.found_gap(gap);
-    }
-
-    fn found_gap(&mut self, gap: Gap) {
-        self.stats.gaps += 1;
-        self.stats.gap_readings += gap.readings.unwrap_or(0);
-        self.gaps.add(gap);
-    }
-}
-
-/// A body as it is kept and sent.
-fn pack(text: String) -> (Encoding, Vec<u8>) {
-    match zstd::bulk::compress(text.as_bytes(), ZSTD_LEVEL) {
-        Ok(packed) if packed.len() < text.len() => (Encoding::Zstd, packed),
-        _ => (Encoding::Plain, text.into_bytes()),
     }
 }
 

@@ -176,6 +176,22 @@ impl Values {
         Ok(Values::Named { keys, values: Box::new(of(dictionary.values())?) })
     }
 
+    /// Bytes of its texts, each as often as rows have it; 0 if it has none, or only such as have to be written first.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let sum = |lengths: &mut dyn Iterator<Item = usize>| lengths.fold(0, usize::saturating_add);
+        match self {
+            Values::Text(texts) => sum(&mut texts.as_string_view().iter().flatten().map(str::len)),
+            Values::Named { keys, values } => {
+                let Values::Text(texts) = &**values else { return 0 };
+                let texts = texts.as_string_view();
+                let keys = keys.as_primitive::<Int64Type>().iter().flatten();
+                let valid = keys.filter_map(|key| usize::try_from(key).ok().filter(|key| *key < texts.len()));
+                sum(&mut valid.filter(|key| texts.is_valid(*key)).map(|key| texts.value(key).len()))
+            }
+            _ => 0,
+        }
+    }
+
     /// The value of a row, if it has one.
     pub(crate) fn cell(&self, row: usize) -> Option<Cell> {
         let array = match self {

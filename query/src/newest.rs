@@ -12,6 +12,7 @@
 mod plan;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +29,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 use futures::{StreamExt, TryStreamExt};
+use model::TableName;
 use storage::{ColumnKind, ShardView};
 
 use crate::functions::own;
@@ -41,12 +43,22 @@ const KEPT_BYTES_MAX: usize = 64 << 20;
 /// A shard with more than one newest row for so many is read like any other: its series have few rows each.
 const ROWS_PER_NEWEST_MIN: usize = 4;
 
+/// And so is one whose newest rows take more.
+const SHARD_BYTES_MAX: usize = KEPT_BYTES_MAX / 8;
+
+/// What a shard takes beside its path and rows, roughly.
+const SHARD_BYTES: usize = 256;
+
+/// Tables are spread over so many locks.
+const LOCKS: usize = 16;
+
 /// What is known of shards, for all statements.
 #[derive(Debug, Default)]
 pub(crate) struct NewestRows {
     kept: Mutex<Kept>,
-    /// Held while shards are read, so that two statements do not read the same ones.
-    reading: tokio::sync::Mutex<()>,
+    /// One of them is held while shards of a table are read, so that two statements do not read the same ones.
+    reading: [tokio::sync::Mutex<()>; LOCKS],
+    hasher: RandomState,
 }
 
 #[derive(Debug, Default)]
@@ -73,11 +85,13 @@ enum Newest {
 }
 
 impl Newest {
-    fn bytes(&self) -> usize {
-        match self {
+    /// What it takes to keep this of the shard at `path`.
+    fn bytes(&self, path: &str) -> usize {
+        let rows = match self {
             Newest::Rows(rows) => rows.get_array_memory_size(),
             Newest::Many => 0,
-        }
+        };
+        SHARD_BYTES + path.len() + rows
     }
 }
 
@@ -100,15 +114,20 @@ impl NewestRows {
         let mut kept = self.lock();
         kept.clock += 1;
         let shard = Shard { schema: Arc::clone(schema), asked: kept.clock, newest };
-        kept.bytes += shard.newest.bytes();
+        kept.bytes += shard.newest.bytes(path);
         if let Some(before) = kept.shards.insert(path.to_owned(), shard) {
-            kept.bytes -= before.newest.bytes();
+            kept.bytes -= before.newest.bytes(path);
         }
         while kept.bytes > KEPT_BYTES_MAX {
             let oldest = kept.shards.iter().min_by_key(|(_, shard)| shard.asked).map(|(path, _)| path.clone());
-            let Some(gone) = oldest.and_then(|path| kept.shards.remove(&path)) else { break };
-            kept.bytes -= gone.newest.bytes();
+            let Some((path, gone)) = oldest.and_then(|path| kept.shards.remove_entry(&path)) else { break };
+            kept.bytes -= gone.newest.bytes(&path);
         }
+    }
+
+    /// The lock of a table.
+    fn reading(&self, table: &TableName) -> &tokio::sync::Mutex<()> {
+        &self.reading[self.hasher.hash_one(table) as usize % LOCKS]
     }
 }
 
@@ -169,7 +188,7 @@ impl ShardTable {
         if let Some(all) = views.iter().map(known).collect() {
             return Ok(all);
         }
-        let _reading = self.newest.reading.lock().await;
+        let _reading = self.newest.reading(&self.snapshot.name).lock().await;
         let read = views.iter().map(|view| {
             let (cache, schema) = (Arc::clone(&self.newest), Arc::clone(&schema));
             let path = view.shard.path.clone();
@@ -206,25 +225,23 @@ impl ShardTable {
     }
 }
 
-/// The newest of rows that are sorted by tags and time; [`Newest::Many`] if they are more than `rows_max`.
+/// The newest of rows that are sorted by tags and time; [`Newest::Many`] if they are more than `rows_max`, or take too much.
 async fn newest_of(mut rows: SendableRecordBatchStream, tags: Vec<usize>, rows_max: usize) -> Result<Newest> {
     let schema = rows.schema();
-    let (mut parts, mut count) = (Vec::new(), 0);
+    let (mut parts, mut count, mut bytes) = (Vec::new(), 0, 0);
     while let Some(batch) = rows.try_next().await? {
         if batch.num_rows() == 0 {
             continue;
         }
         let newest = newest_in(&batch, &tags)?;
         count += newest.num_rows();
-        if count > rows_max {
+        bytes += newest.get_array_memory_size();
+        if count > rows_max || bytes > SHARD_BYTES_MAX {
             return Ok(Newest::Many);
         }
         parts.push(newest);
     }
-    let all = concat_batches(&schema, &parts)?;
-    // Without the bytes of texts that only other rows have.
-    let columns = all.columns().iter().cloned().map(own).collect();
-    Ok(Newest::Rows(RecordBatch::try_new(schema, columns)?))
+    Ok(Newest::Rows(concat_batches(&schema, &parts)?))
 }
 
 /// The newest of each run of one series, and what lacks a value there, from earlier in the run.
@@ -244,7 +261,9 @@ fn newest_in(batch: &RecordBatch, tags: &[usize]) -> Result<RecordBatch> {
     rows.sort_unstable();
     rows.dedup();
     let rows = UInt32Array::from(rows);
-    let columns = batch.columns().iter().map(|column| take(column, &rows, None)).collect::<Result<_, _>>()?;
+    // Without the bytes of texts that only other rows have.
+    let columns = batch.columns().iter().map(|column| Ok(own(take(column, &rows, None)?)));
+    let columns = columns.collect::<Result<_>>()?;
     Ok(RecordBatch::try_new(batch.schema(), columns)?)
 }
 

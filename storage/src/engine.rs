@@ -42,7 +42,7 @@ use crate::space::DiskSpace;
 use crate::table::Table;
 use crate::write::{Ack, InFlight, Memory, PendingWrite, Subject, Token};
 use crate::{
-    RejectedRow, ReplayProgress, Shard, ShardDamage, StorageConfig, StorageError, StorageStats, TableInfo,
+    RejectedRow, ReplayProgress, ShardDamage, StorageConfig, StorageError, StorageStats, TableContents, TableInfo,
     TableOptions, TableSchema, TableSnapshot, Unfit, identity, nodes, recovery,
 };
 
@@ -65,19 +65,6 @@ pub struct Storage {
     losses: Vec<Loss>,
     threads: Mutex<Option<Threads>>,
     _lock: Box<dyn DiskLock>,
-}
-
-/// What a table has, beside what [`TableInfo`] counts.
-#[derive(Clone, Debug)]
-pub struct TableContents {
-    /// The table.
-    pub info: TableInfo,
-    /// What is set for it.
-    pub options: TableOptions,
-    /// The shards of its current version.
-    pub shards: Vec<Arc<Shard>>,
-    /// The first and the last UTC day that it has rows of, those in memory included; days since 1970-01-01.
-    pub days: Option<(i32, i32)>,
 }
 
 /// What the threads share.

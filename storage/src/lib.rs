@@ -59,7 +59,7 @@ use model::{NodeId, TableId, TableName};
 pub use agents::{AgentBatch, AgentGap, AgentStatus, GAPS_PER_BATCH_MAX, Seen, SetAside};
 pub use catalog::DamagedTable;
 pub use data_loss::LostData;
-pub use engine::{Storage, TableContents};
+pub use engine::Storage;
 pub use error::StorageError;
 pub use flush::Settling;
 pub use live::LiveTable;
@@ -71,6 +71,7 @@ pub use quarantine::{QuarantineId, Quarantined, SET_ASIDE_BYTES_MAX};
 pub use schema::{Column, ColumnKind, TableSchema};
 pub use shard::{Checksums, ColumnStats, Shard, ShardDamage};
 pub use snapshot::{MemoryRows, RowsWanted, SeriesWanted, ShardView, TableSnapshot};
+pub use table::TableContents;
 pub use wal::{Loss, WalStats};
 pub use write::PendingWrite;
 

@@ -28,7 +28,20 @@ use crate::memtable::{Below, Memtable};
 use crate::options::Properties;
 use crate::settle::Layers;
 use crate::snapshot::{MemoryRows, ShardView, TableSnapshot};
-use crate::{ColumnKind, Shard, StorageError, TableContents, TableInfo, TableSchema};
+use crate::{ColumnKind, Shard, StorageError, TableInfo, TableOptions, TableSchema};
+
+/// What a table has, beside what [`TableInfo`] counts.
+#[derive(Clone, Debug)]
+pub struct TableContents {
+    /// The table.
+    pub info: TableInfo,
+    /// What is set for it.
+    pub options: TableOptions,
+    /// The shards of its current version.
+    pub shards: Vec<Arc<Shard>>,
+    /// The first and the last UTC day that it has rows of, those in memory included; days since 1970-01-01.
+    pub days: Option<(i32, i32)>,
+}
 
 /// Rounds in which a snapshot follows writers before it makes them wait.
 const SETTLE_ROUNDS: usize = 4;

@@ -261,13 +261,17 @@ fn a_clock_that_nobody_vouches_for_is_taken_after_a_while_and_marked_and_one_tha
         let (mut collector, exchange) = start(&config, Arc::new(disk()), &board, 7);
         let intake = Intake::idle();
         let mut server = Server::default();
-        for number in 0..120 {
+        // A second, in which one reading is made.
+        let mut pass = |number, server: &mut Server| {
             board.change(|state| state.true_us += S);
             let fields = vec![("value".into(), Value::whole(number))];
             collector.take(Given { station: 0, boot_us: board.boot_us(), measured: Ok(fields) });
             collector.step(&intake);
             server.serve(&exchange, &SplitMix64::new(1), 10, 7);
             collector.take_outcomes(Duration::ZERO);
+        };
+        for number in 0..120 {
+            pass(number, &mut server);
             if number < 58 {
                 assert!(server.readings.is_empty(), "they wait");
             }
@@ -277,12 +281,7 @@ fn a_clock_that_nobody_vouches_for_is_taken_after_a_while_and_marked_and_one_tha
         // The clock is right at last: what is made from now on has no mark.
         board.change(|state| (state.is_synchronised, state.wrong_us) = (true, 0));
         for number in 120..150 {
-            board.change(|state| state.true_us += S);
-            let fields = vec![("value".into(), Value::whole(number))];
-            collector.take(Given { station: 0, boot_us: board.boot_us(), measured: Ok(fields) });
-            collector.step(&intake);
-            server.serve(&exchange, &SplitMix64::new(1), 10, 7);
-            collector.take_outcomes(Duration::ZERO);
+            pass(number, &mut server);
         }
         let (last_us, is_estimated) = server.readings[&140];
         assert!(!is_estimated && last_us.abs_diff(BEGIN_US + (5 + 141) * S) < 1_000, "{last_us}");

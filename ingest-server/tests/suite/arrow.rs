@@ -279,4 +279,19 @@ fn a_dictionary_that_would_fill_the_disk_is_refused() {
         ("time", times((0..100_000).collect())),
     ]);
     refused(&post(&eden, "table=t&tags=", &[rows]), 400, "send fewer rows at a time");
+    assert_eq!(eden.rows("SELECT count(*) FROM information_schema.tables WHERE table_name = 't'"), json!([[0]]));
+}
+
+#[test]
+fn a_body_with_more_rows_than_wait_for_the_log_at_a_time_is_stored() {
+    let eden = Eden::start();
+    // 160 MiB of texts in a stream of 3 MiB; 64 MiB wait at most.
+    let long: Vec<String> = (0..3_u8).map(|i| char::from(b'a' + i).to_string().repeat(1 << 20)).collect();
+    let keys = arrow::array::Int8Array::from_iter_values((0..160_u8).map(|row| (row % 3) as i8));
+    let dictionary = DictionaryArray::new(keys, texts(long.iter().map(|text| Some(text.as_str())).collect()));
+    let rows = batch(vec![("s", Arc::new(dictionary)), ("time", times((0..160).collect()))]);
+    let answer = post(&eden, "table=t&tags=", &[rows]);
+    assert_eq!(answer.status, 204, "{answer:?}");
+    let stored = eden.rows("SELECT count(*), count(DISTINCT s), sum(length(s)) FROM t");
+    assert_eq!(stored, json!([[160, 3, 160 << 20]]));
 }

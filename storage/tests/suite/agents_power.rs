@@ -41,6 +41,8 @@ struct InFlight {
     named: Option<usize>,
     /// `None` for a duplicate.
     write: Option<Write>,
+    /// The batch may have been stored before this call: what became of the call tells nothing of that.
+    may_be_stored: bool,
 }
 
 #[derive(Default)]
@@ -80,7 +82,7 @@ impl Oracle {
             let Some(named) = call.named else { continue };
             let fate = &mut self.sent[named].fate;
             if call.write.is_some() && *fate != Fate::Known {
-                *fate = if i < most { Fate::Maybe } else { Fate::Unknown };
+                *fate = if i < most || call.may_be_stored { Fate::Maybe } else { Fate::Unknown };
             }
         }
     }
@@ -112,7 +114,7 @@ fn send(storage: &Storage, oracle: &mut Oracle, rng: &SplitMix64) -> Result<Opti
     if kind < 4 {
         let write = random_write(&mut oracle.readings, rng);
         let pending = storage.write(vec![table_batch(&write)], "test");
-        oracle.in_flight.push(InFlight { named: None, write: Some(write) });
+        oracle.in_flight.push(InFlight { named: None, write: Some(write), may_be_stored: false });
         return Ok(pending.ok());
     }
     let index = if kind < 7 || oracle.sent.is_empty() {
@@ -138,7 +140,8 @@ fn send(storage: &Storage, oracle: &mut Oracle, rng: &SplitMix64) -> Result<Opti
         // It may have been logged in part, as if its answer had been lost.
         Err(_) => {
             let write = (sent.fate != Fate::Known && !on_its_way).then(|| sent.write.clone());
-            oracle.in_flight.push(InFlight { named: Some(index), write });
+            let may_be_stored = sent.fate == Fate::Maybe;
+            oracle.in_flight.push(InFlight { named: Some(index), write, may_be_stored });
             return Ok(None);
         }
     };
@@ -155,7 +158,7 @@ fn send(storage: &Storage, oracle: &mut Oracle, rng: &SplitMix64) -> Result<Opti
     }
     oracle.duplicates += u64::from(seen == Seen::Duplicate);
     let write = (seen == Seen::New).then(|| sent.write.clone());
-    oracle.in_flight.push(InFlight { named: Some(index), write });
+    oracle.in_flight.push(InFlight { named: Some(index), write, may_be_stored: false });
     Ok(pending)
 }
 

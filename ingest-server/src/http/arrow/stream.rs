@@ -89,11 +89,16 @@ pub(super) fn decode<E>(
         }
         let (Some(batch), Some((_, roles)), Some(rows)) = (batch, &roles_known, &mut rows) else { continue };
         let columns = guarded(|| prepared(&batch, roles)).map_err(malformed)?;
+        // Before a row of them is stored.
+        let texts_bytes =
+            columns.iter().flatten().map(Values::text_bytes).fold(rows.texts_bytes, usize::saturating_add);
+        if texts_bytes > texts_max {
+            return Err(too_long());
+        }
         for row in 0..batch.num_rows() {
             rows.add(&columns, roles, row);
             if rows.texts_bytes > texts_max {
-                let what = "its dictionaries would be many times as long in rows; send fewer rows at a time";
-                return Err(DecodeError::Malformed(what.into()));
+                return Err(too_long());
             }
             if rows.bytes >= CHUNK_BYTES {
                 rows.hand_on(take)?;
@@ -105,6 +110,11 @@ pub(super) fn decode<E>(
     let Some(mut rows) = rows else { return Err(DecodeError::Malformed("it has no schema".into())) };
     rows.hand_on(take)?;
     Ok(rows.number)
+}
+
+fn too_long<E>() -> DecodeError<E> {
+    let what = "its dictionaries would be many times as long in rows; send fewer rows at a time";
+    DecodeError::Malformed(what.into())
 }
 
 type Leaves = Vec<(String, DataType)>;

@@ -17,6 +17,7 @@ use decode::line_text::write_row;
 use decode::metrics::{COUNT, Chunk, DecodeError, RefusedSample, Take};
 use model::TableBatch;
 use storage::{Storage, StorageError};
+use tokio::runtime::Handle;
 
 use super::aside::Came;
 use super::{WriteError, in_parser};
@@ -145,7 +146,11 @@ impl<'a> Sink<'a> {
         }
         // Storage takes the rows; those that it refuses are looked up here.
         let copies = batches.clone();
-        let reasons: HashMap<u32, String> = match self.storage.write(batches, &self.came.source) {
+        let mut written = self.storage.write(batches, &self.came.source);
+        if matches!(written, Err(StorageError::Busy { .. })) && self.wait_for_pending()? {
+            written = self.storage.write(copies.clone(), &self.came.source);
+        }
+        let reasons: HashMap<u32, String> = match written {
             Ok(mut pending) => {
                 let rejected = std::mem::take(&mut pending.rejected);
                 self.pending.push(self.tally.storing(pending));
@@ -159,6 +164,16 @@ impl<'a> Sink<'a> {
             Err(error) => return Err(error.into()),
         };
         Ok(refused_rows(&copies, &reasons))
+    }
+
+    /// Waits until the portions before this one are durable, so that a long body is not refused for its own length.
+    /// False if there are none.
+    fn wait_for_pending(&mut self) -> Result<bool, WriteError> {
+        let waited = !self.pending.is_empty();
+        for pending in self.pending.drain(..) {
+            Handle::current().block_on(pending)?;
+        }
+        Ok(waited)
     }
 
     /// Durable when this returns.
