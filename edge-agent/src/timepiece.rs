@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::Clock;
 
@@ -57,6 +58,8 @@ pub trait Timepiece: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub struct SystemTimepiece {
     boot_id: BootId,
+    /// It was said that the kernel does not answer.
+    is_said: AtomicBool,
 }
 
 impl SystemTimepiece {
@@ -65,7 +68,7 @@ impl SystemTimepiece {
         let named = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
         let boot_id =
             named.and_then(|text| BootId::parse(&text)).unwrap_or_else(|| BootId(uuid::Uuid::new_v4().into_bytes()));
-        SystemTimepiece { boot_id }
+        SystemTimepiece { boot_id, is_said: AtomicBool::new(false) }
     }
 }
 
@@ -97,7 +100,14 @@ impl Timepiece for SystemTimepiece {
             let mut timex: libc::timex = std::mem::zeroed();
             (libc::adjtimex(&raw mut timex), timex)
         };
-        state != -1 && state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0
+        if state == -1 {
+            let error = std::io::Error::last_os_error();
+            if !self.is_said.swap(true, Ordering::Relaxed) {
+                tracing::error!(%error, "the kernel does not say whether the clock is right, so it never counts as right: is adjtimex filtered?");
+            }
+            return false;
+        }
+        state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0
     }
 }
 
