@@ -4,7 +4,7 @@
 //! make one.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -16,24 +16,60 @@ const SECTOR: u64 = 512;
 /// Sectors. One sector a cluster makes the boot partition FAT32, as on a Raspberry Pi.
 const BOOT: (u64, u64) = (2_048, 163_840);
 const ROOT: (u64, u64) = (BOOT.0 + BOOT.1, 65_536);
-const CONFIG: &str = "# For more options see the manual\n#dtparam=i2c_arm=on\ndtparam=audio=on\n[cm4]\notg_mode=1\n";
+const CONFIG: &str = "# For more options see the manual\n#dtparam=i2c_arm=on\ndtparam=i2c_arm_baudrate=400000\n\
+                      dtparam=audio=on\n[cm4]\notg_mode=1\n";
 
 pub(super) fn a_card_is_ready_to_measure() -> Outcome {
-    for (program, package) in
-        [("mcopy", "mtools"), ("mkfs.vfat", "dosfstools"), ("debugfs", "e2fsprogs"), ("xz", "xz-utils")]
-    {
+    for (program, package) in [
+        ("mcopy", "mtools"),
+        ("mkfs.vfat", "dosfstools"),
+        ("debugfs", "e2fsprogs"),
+        ("xz", "xz-utils"),
+        ("systemd-analyze", "systemd"),
+    ] {
         install(program, package)?;
     }
+    the_unit_lets_the_agent_ask_for_the_clock()?;
     let folder = tempfile::Builder::new().prefix("eden-flash-").tempdir().map_err(failed)?;
     let flash = Flash::prepare(folder.path())?;
     flash.writes_an_image()?;
     flash.refuses_what_is_no_image()?;
+    flash.writes_only_to_a_disk_that_nobody_holds()?;
     println!("flash: files, modes and owners are right; the file system is sound; damaged images are refused");
     Ok(())
 }
 
 fn failed(error: std::io::Error) -> Failure {
     format!("prepare an image: {error}")
+}
+
+/// What systemd makes of the unit: it is understood, and among the calls that it lets through is the one that says
+/// whether the clock is right, while setting the clock takes a capability that it has not.
+fn the_unit_lets_the_agent_ask_for_the_clock() -> Outcome {
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let text = std::fs::read_to_string(root().join("cross/debian/eden-agent.service")).map_err(failed)?;
+    let unit = folder.path().join("eden-agent.service");
+    // Here is no agent to be started; another program is.
+    std::fs::write(&unit, text.replace("/usr/bin/eden-agent", "/bin/true")).map_err(failed)?;
+    let said = output(Command::new("systemd-analyze").arg("verify").arg(&unit).stderr(std::process::Stdio::inherit()))?;
+    if !said.is_empty() {
+        return Err(format!("systemd-analyze verify: {said}"));
+    }
+    let about =
+        output(Command::new("systemd-analyze").args(["security", "--offline=true", "--json=short"]).arg(&unit))?;
+    let rules: Vec<serde_json::Value> = serde_json::from_str(&about).map_err(|e| format!("{about}: {e}"))?;
+    for (rule, wanted) in [
+        ("SystemCallFilter_clock", "adjtimex is allowed"),
+        ("ProtectClock", "may write"),
+        ("CapabilityBoundingSet_CAP_SYS_TIME", "cannot change the system clock"),
+    ] {
+        let found = rules.iter().find(|found| found["json_field"] == rule);
+        let said = found.and_then(|found| found["description"].as_str()).unwrap_or_default();
+        if !said.contains(wanted) {
+            return Err(format!("the unit's {rule} should say {wanted:?}: {said:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// A folder with an image and what goes into it.
@@ -53,6 +89,10 @@ impl<'a> Flash<'a> {
         run_command(Command::new("mkfs.vfat").args(vfat).arg(&image).arg(&boot).stdout(std::process::Stdio::null()))?;
         let tree = flash.path("tree");
         std::fs::create_dir_all(tree.join("etc/systemd/system")).map_err(failed)?;
+        std::fs::create_dir_all(tree.join("var/lib/NetworkManager")).map_err(failed)?;
+        // As images have it whose country of Wi-Fi nobody set.
+        let wifi = "[main]\nWirelessEnabled=false\n";
+        std::fs::write(tree.join("var/lib/NetworkManager/NetworkManager.state"), wifi).map_err(failed)?;
         std::fs::write(tree.join("etc/hostname"), "raspberrypi\n").map_err(failed)?;
         std::fs::write(tree.join("etc/hosts"), "127.0.0.1\tlocalhost\n127.0.1.1\traspberrypi\n").map_err(failed)?;
         let place = format!("offset={},root_owner=0:0", ROOT.0 * SECTOR);
@@ -119,6 +159,8 @@ impl<'a> Flash<'a> {
             ("/var/lib/eden-setup/setup", "0755", "dpkg --install"),
             ("/var/lib/eden-setup/authorized_keys", "0600", "somebody"),
             ("/etc/NetworkManager/system-connections/eden-wifi.nmconnection", "0600", "psk=not\\sa\\ssecret"),
+            ("/var/lib/NetworkManager/NetworkManager.state", "0644", "WirelessEnabled=true"),
+            ("/var/lib/eden-setup/wifi", "0644", ""),
         ] {
             let status = debugfs(&image, &format!("stat {path}"))?;
             let words: Vec<_> = status.split_whitespace().collect();
@@ -144,14 +186,83 @@ impl<'a> Flash<'a> {
             return Err("the package is not what was given".into());
         }
         let config = boot_file(&image, "config.txt")?;
-        if !config.ends_with("[all]\ndtparam=i2c_arm=on\n") || config.contains("#dtparam=i2c_arm") {
-            return Err(format!("config.txt does not enable I²C for every board: {config}"));
+        let is_enabled = config.ends_with("[all]\ndtparam=i2c_arm=on\n") && !config.contains("#dtparam=i2c_arm=");
+        if !is_enabled || !config.contains("dtparam=i2c_arm_baudrate=400000\n") {
+            return Err(format!("config.txt does not enable I²C for every board, or lost another line: {config}"));
+        }
+        self.starts_without_waiting_for_itself(&image)?;
+        let mode = std::fs::metadata(&image).map_err(failed)?.permissions().mode() & 0o777;
+        if mode != 0o600 {
+            return Err(format!("the image holds a password, and its mode is {mode:o}"));
         }
         let expected = [("cmdline.txt", "cfg80211.ieee80211_regdom=DE"), ("user-data", "hostname: kitchen")];
         for (name, wanted) in expected {
             if !boot_file(&image, name)?.contains(wanted) {
                 return Err(format!("{name} does not say {wanted}"));
             }
+        }
+        Ok(())
+    }
+
+    /// The first start: systemd and the shell understand what is there, and no unit waits for one that waits for it.
+    fn starts_without_waiting_for_itself(&self, image: &Path) -> Outcome {
+        let unit = self.path("eden-setup.service");
+        let script = self.path("setup");
+        for (path, to) in [("/etc/systemd/system/eden-setup.service", &unit), ("/var/lib/eden-setup/setup", &script)] {
+            debugfs(image, &format!("dump {path} {}", to.display()))?;
+        }
+        run_command(Command::new("systemd-analyze").arg("verify").arg(&unit))?;
+        run_command(Command::new("sh").arg("-n").arg(&script))?;
+        let (unit, script) =
+            (std::fs::read_to_string(&unit).map_err(failed)?, std::fs::read_to_string(&script).map_err(failed)?);
+        let starts = script.lines().map(str::trim).filter(|line| line.starts_with("systemctl")).collect::<Vec<_>>();
+        if unit.contains("Before=")
+            || starts != ["systemctl enable ssh.service", "systemctl start --no-block ssh.service"]
+        {
+            return Err(format!("the first start may wait for itself: {starts:?} {unit}"));
+        }
+        Ok(())
+    }
+
+    /// A disk that somebody holds is refused although nothing is mounted from it: btrfs and ZFS do not say what they are on.
+    fn writes_only_to_a_disk_that_nobody_holds(&self) -> Outcome {
+        let disk = self.path("disk.img");
+        File::create(&disk).and_then(|file| file.set_len((ROOT.0 + ROOT.1) * SECTOR)).map_err(failed)?;
+        let attached = Command::new("losetup").args(["--find", "--show"]).arg(&disk).output().map_err(failed)?;
+        if !attached.status.success() {
+            println!("flash: no loop device may be made here, so no disk was written");
+            return Ok(());
+        }
+        let device = PathBuf::from(String::from_utf8_lossy(&attached.stdout).trim());
+        let done = self.writes_to(&device);
+        run_command(Command::new("losetup").arg("--detach").arg(&device))?;
+        done
+    }
+
+    fn writes_to(&self, device: &Path) -> Outcome {
+        let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
+        let holder = File::options().read(true).custom_flags(exclusive).open(device).map_err(failed)?;
+        for (holder, reasons) in
+            [(Some(holder), &["is in use", "cannot be taken out"][..]), (None, &["cannot be taken out"][..])]
+        {
+            let done = self.run("base.img", device, &[])?;
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            let is_held = holder.is_some();
+            if done.status.success()
+                || !reasons.iter().all(|reason| said.contains(reason))
+                || said.contains("is in use") != is_held
+            {
+                return Err(format!("held {is_held}: {} {said}", done.status));
+            }
+        }
+        let told = ["--overwrite-this-disk", "--overwrite-this-disk"];
+        let done = self.run("base.img", device, &told)?;
+        if !done.status.success() {
+            return Err(format!("cross/flash to a disk: {}", String::from_utf8_lossy(&done.stderr)));
+        }
+        let config = boot_file(device, "config.txt")?;
+        if !config.ends_with("dtparam=i2c_arm=on\n") {
+            return Err(format!("the disk is not what the image was: {config}"));
         }
         Ok(())
     }
@@ -172,6 +283,14 @@ impl<'a> Flash<'a> {
             let said = String::from_utf8_lossy(&done.stderr).into_owned();
             if done.status.code() != Some(1) || !said.contains(reason) || to.exists() {
                 return Err(format!("{image} should be refused because it {reason}: {} {said}", done.status));
+            }
+        }
+        for password in ["with\ttab", "two\nlines of it", "short"] {
+            std::fs::write(self.path("wrong"), password).map_err(failed)?;
+            let (to, wrong) = (self.path("none.img"), self.path("wrong"));
+            let done = self.run("base.img", &to, &["--wifi", "Net", "--wifi-password", &wrong.to_string_lossy()])?;
+            if done.status.code() != Some(1) || to.exists() {
+                return Err(format!("a password {password:?} was taken"));
             }
         }
         let done = self.run("base.img.xz", &self.path("card.img"), &[])?;
