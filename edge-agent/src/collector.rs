@@ -41,6 +41,8 @@ struct Channel {
     name: String,
     series: Series,
     shaper: Shaper,
+    /// A reading came, whose fields were looked at.
+    is_known: bool,
     /// Since the last reading.
     failures: u64,
     hangs: bool,
@@ -80,6 +82,7 @@ impl Collector {
             name: section.name.clone(),
             series: Series::new(&config.agent.id, section),
             shaper: Shaper::new(section),
+            is_known: false,
             failures: 0,
             hangs: false,
         };
@@ -179,7 +182,7 @@ impl Collector {
     pub(crate) fn take(&mut self, given: Given) {
         let Given { station, boot_us, measured } = given;
         let Some(channel) = self.channels.get_mut(station) else { return };
-        let timed = match with_fields(measured) {
+        let timed = match with_fields(measured).and_then(|fields| channel.series.check(fields)) {
             Ok(fields) => {
                 if channel.failures > 0 {
                     tracing::info!(
@@ -189,6 +192,15 @@ impl Collector {
                     );
                 }
                 channel.failures = 0;
+                let strangers = if channel.is_known { Vec::new() } else { channel.shaper.strangers(&fields) };
+                if !strangers.is_empty() {
+                    tracing::warn!(
+                        sensor = channel.name,
+                        ?strangers,
+                        "offsets or dead_band name fields that the sensor did not give"
+                    );
+                }
+                channel.is_known = true;
                 channel.shaper.take(fields, boot_us, self.align_us)
             }
             Err(e) => {

@@ -135,11 +135,13 @@ section! {
         /// Added to fields, for a sensor that is known to be off: `{ temperature = "-0.4" }`.
         offsets: Numbers = Numbers::default(),
         /// Readings in which no field moved by as much since the last one kept are left out:
-        /// `{ temperature = "0.2" }`. Fields that are not named do not count.
+        /// `{ temperature = "0.2" }`. Fields that are not named do not count; a reading without any of
+        /// those that are is kept. With a window, they are the fields that it makes.
         dead_band: Numbers = Numbers::default(),
         /// With a dead band, one reading is kept at least this often.
         max_silence: Period = Period(Duration::from_secs(600)),
-        /// Readings of so much time become one, stamped with its beginning. 0s: each is kept.
+        /// Readings of so much time become one, stamped with its beginning, the first after a start with
+        /// that of its first reading. 0s: each is kept.
         window: Period = Period(Duration::ZERO),
         /// What is kept of a window: `mean` under the field's name, `min` and `max` as `temperature_min`
         /// and `temperature_max`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use settings::{ConfigError, Configuration, Others, Part, Section as _, Setting, Value, quoted, text, unknown};
 
 use super::{
-    Address, AgentSection, BatchSection, ClockSection, Config, ConversionEnd, MqttVersion, OutboxSection,
+    Address, AgentSection, Aggregate, BatchSection, ClockSection, Config, ConversionEnd, MqttVersion, OutboxSection,
     SensorSection, ServerSection, Stamp, Tls, Trust, UplinkSection, check_id,
 };
 use crate::outbox::IN_FLIGHT_MAX;
@@ -212,7 +212,7 @@ fn check_sensor(sensor: &SensorSection) -> Result<(), String> {
         if name.eq_ignore_ascii_case("agent") || name.eq_ignore_ascii_case("sensor") {
             return Err(format!("the tag {name:?} is set by the agent"));
         }
-        if driver.fields.iter().any(|field| name.eq_ignore_ascii_case(field)) {
+        if kept_fields(sensor, driver.fields).iter().any(|field| name.eq_ignore_ascii_case(field)) {
             return Err(format!("the tag {name:?} has the name of a field that the sensor measures; choose another"));
         }
         if name.ends_with('\\') {
@@ -224,14 +224,20 @@ fn check_sensor(sensor: &SensorSection) -> Result<(), String> {
 }
 
 fn check_shape(sensor: &SensorSection, fields: &[&str]) -> Result<(), String> {
-    for (key, numbers) in [("offsets", &sensor.offsets), ("dead_band", &sensor.dead_band)] {
-        // A window of a field has the field's own name only as its mean.
-        let unknown = numbers.0.keys().find(|name| {
-            let stem = name.strip_suffix("_min").or(name.strip_suffix("_max")).filter(|_| key == "dead_band");
-            !fields.is_empty() && !fields.contains(&stem.unwrap_or(name))
-        });
-        if let Some(name) = unknown {
-            return Err(format!("{key}: the sensor has no field {name:?}; it has {}", fields.join(", ")));
+    if let Some(name) = sensor.offsets.0.keys().find(|name| !fields.is_empty() && !fields.contains(&name.as_str())) {
+        return Err(format!("offsets: the sensor has no field {name:?}; it has {}", fields.join(", ")));
+    }
+    let kept = kept_fields(sensor, fields);
+    let has_means = sensor.window.0.is_zero() || sensor.aggregates.0.contains(&Aggregate::Mean);
+    for name in sensor.dead_band.0.keys() {
+        // Where the device says which fields it has, any may be a mean.
+        let is_kept = match fields.is_empty() {
+            true => has_means || sensor.aggregates.0.iter().any(|aggregate| name.ends_with(&aggregate.name_of(""))),
+            false => kept.contains(name),
+        };
+        if !is_kept {
+            let there = if kept.is_empty() { "names with _min or _max".to_owned() } else { kept.join(", ") };
+            return Err(format!("dead_band: no field {name:?} is kept; window and aggregates make {there}"));
         }
     }
     if let Some((name, _)) = sensor.dead_band.0.iter().find(|(_, band)| band.steps <= 0) {
@@ -249,7 +255,24 @@ fn check_shape(sensor: &SensorSection, fields: &[&str]) -> Result<(), String> {
     if sensor.max_silence.0.is_zero() {
         return Err("max_silence: more than 0s".into());
     }
+    let default = SensorSection::default();
+    if sensor.dead_band.0.is_empty() && sensor.max_silence != default.max_silence {
+        return Err("max_silence: there is no dead_band that could silence the sensor".into());
+    }
+    if sensor.window.0.is_zero() && sensor.aggregates != default.aggregates {
+        return Err("aggregates: there is no window of which they could be".into());
+    }
     Ok(())
+}
+
+/// The fields that are kept of readings of `fields`.
+fn kept_fields(sensor: &SensorSection, fields: &[&str]) -> Vec<String> {
+    if sensor.window.0.is_zero() {
+        return fields.iter().map(|&field| field.to_owned()).collect();
+    }
+    let of_one =
+        |field: &&str| sensor.aggregates.0.iter().map(|aggregate| aggregate.name_of(field)).collect::<Vec<_>>();
+    fields.iter().flat_map(of_one).collect()
 }
 
 fn check_tag_value(name: &str, value: &str) -> Result<(), String> {

@@ -114,6 +114,9 @@ impl Driver {
         useless("oversampling", self.oversampling.is_empty() && section.oversampling != 0)?;
         useless("command", self.made_of != MadeOf::Program && !section.command.is_empty())?;
         let has_source = matches!(self.made_of, MadeOf::Files(_) | MadeOf::File);
+        let has_devices = matches!(self.made_of, MadeOf::Files(_));
+        useless("sysfs", !has_devices && section.sysfs != SensorSection::default().sysfs)?;
+        useless("timeout", self.made_of != MadeOf::Program && section.timeout != SensorSection::default().timeout)?;
         useless("source", !has_source && !section.source.is_empty())?;
         let has_end = matches!(self.made_of, MadeOf::Chip { model: Model::Bmp180, .. });
         useless("conversion_end", !has_end && section.conversion_end != ConversionEnd::Register)?;

@@ -6,7 +6,9 @@
 //! Invariants
 //!  1. In this order: offsets are added, windows are made of the sums, dead bands look at what comes out.
 //!  2. Every reading is in one window; a window is given out when a reading of a later one comes, or at the end.
+//!  3. No two windows have one time, those of an earlier process included: the first begins with its first reading.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use settings::{Setting, quoted};
@@ -66,6 +68,15 @@ pub enum Aggregate {
 impl Aggregate {
     const ALL: [(&'static str, Aggregate); 3] =
         [("mean", Aggregate::Mean), ("min", Aggregate::Min), ("max", Aggregate::Max)];
+
+    /// The name under which it is kept of a field.
+    pub(crate) fn name_of(self, field: &str) -> String {
+        match self {
+            Aggregate::Mean => field.to_owned(),
+            Aggregate::Min => format!("{field}_min"),
+            Aggregate::Max => format!("{field}_max"),
+        }
+    }
 }
 
 /// Some of them, in the order in which their fields stand.
@@ -100,6 +111,8 @@ pub(crate) struct Shaper {
     window_us: i64,
     aggregates: Vec<Aggregate>,
     open: Option<Window>,
+    /// No window was opened yet.
+    is_new: bool,
     band: Numbers,
     silence_us: i64,
     kept: Option<Timed>,
@@ -109,7 +122,8 @@ pub(crate) struct Shaper {
 #[derive(Debug)]
 struct Window {
     begin: i64,
-    fields: Vec<(std::borrow::Cow<'static, str>, Vec<Value>)>,
+    time_us: i64,
+    fields: Vec<(Cow<'static, str>, Vec<Value>)>,
 }
 
 /// Readings beyond in one window are left out of it: more than any window of a sensor should hold.
@@ -123,6 +137,7 @@ impl Shaper {
             window_us: us(section.window),
             aggregates: section.aggregates.0.clone(),
             open: None,
+            is_new: true,
             band: section.dead_band.clone(),
             silence_us: us(section.max_silence),
             kept: None,
@@ -139,7 +154,10 @@ impl Shaper {
         let begin = time_us - (time_us.wrapping_add(align_us)).rem_euclid(self.window_us);
         let is_next = self.open.as_ref().is_some_and(|open| open.begin != begin);
         let ended = if is_next { self.end() } else { None };
-        let open = self.open.get_or_insert_with(|| Window { begin, fields: Vec::new() });
+        // An earlier process may have given out what it had of this window, under the time of its begin.
+        let begins_us = if self.is_new { time_us } else { begin };
+        self.is_new = false;
+        let open = self.open.get_or_insert_with(|| Window { begin, time_us: begins_us, fields: Vec::new() });
         for (name, value) in fields {
             match open.fields.iter_mut().find(|(other, _)| *other == name) {
                 Some((_, values)) if values.len() < WINDOW_READINGS_MAX => values.push(value),
@@ -152,22 +170,33 @@ impl Shaper {
 
     /// The window that is open, as it is.
     pub(crate) fn end(&mut self) -> Option<Timed> {
-        let Window { begin, fields } = self.open.take()?;
+        let Window { time_us, fields, .. } = self.open.take()?;
         let mut made = Fields::new();
         for (name, values) in fields {
             for aggregate in &self.aggregates {
-                let (value, name) = match aggregate {
-                    Aggregate::Mean => (Value::mean(&values), name.clone()),
-                    Aggregate::Min => (values.iter().copied().min_by(|a, b| a.order(*b)), format!("{name}_min").into()),
-                    Aggregate::Max => (values.iter().copied().max_by(|a, b| a.order(*b)), format!("{name}_max").into()),
+                let value = match aggregate {
+                    Aggregate::Mean => Value::mean(&values),
+                    Aggregate::Min => values.iter().copied().min_by(|a, b| a.order(*b)),
+                    Aggregate::Max => values.iter().copied().max_by(|a, b| a.order(*b)),
                 };
-                made.extend(value.map(|value| (name, value)));
+                made.extend(value.map(|value| (Cow::Owned(aggregate.name_of(&name)), value)));
             }
         }
-        self.keep(made, begin)
+        self.keep(made, time_us)
     }
 
-    /// What the dead band lets through. A field that is new, or was and is not, is a change too.
+    /// What offsets and dead band name although no such field comes of these.
+    pub(crate) fn strangers(&self, fields: &Fields) -> Vec<&str> {
+        let comes_of = |field: &str, name: &str| match self.window_us {
+            0 => field == name,
+            _ => self.aggregates.iter().any(|aggregate| aggregate.name_of(field) == name),
+        };
+        let offsets = self.offsets.0.keys().filter(|name| !fields.iter().any(|(field, _)| *field == name.as_str()));
+        let bands = self.band.0.keys().filter(|name| !fields.iter().any(|(field, _)| comes_of(field, name)));
+        offsets.chain(bands).map(String::as_str).collect()
+    }
+
+    /// What the dead band lets through: all in which it finds none of its fields. A field that is new, or was and is not, is a change too.
     fn keep(&mut self, fields: Fields, time_us: i64) -> Option<Timed> {
         if self.band.0.is_empty() {
             return Some((fields, time_us));
@@ -178,6 +207,7 @@ impl Shaper {
             time_us.saturating_sub(*kept_us) >= self.silence_us
                 // A clock that was set back must not silence a sensor.
                 || time_us < *kept_us
+                || !self.band.0.keys().any(|name| value(&fields, name).is_some())
                 || self.band.0.iter().any(|(name, band)| match (value(kept, name), value(&fields, name)) {
                     (Some(old), Some(new)) => new.is_off_by(old, *band),
                     (old, new) => old.is_some() != new.is_some(),
@@ -235,7 +265,7 @@ mod tests {
         for (value, second, out) in [
             ("20.0", 3, "-"),
             ("21.0", 9, "-"),
-            ("30", 10, "t=20.50,t_min=20.0,t_max=21.0 0"),
+            ("30", 10, "t=20.50,t_min=20.0,t_max=21.0 3"),
             ("-30", 39, "t=30.0,t_min=30,t_max=30 10"),
         ] {
             assert_eq!(shown(shaper.take(reading(value), second * S, 0)), out);
@@ -245,6 +275,41 @@ mod tests {
         // 3 s past a minute by the clock that windows follow.
         assert_eq!(shown(shaper.take(reading("1"), 0, 3 * S)), "-");
         assert_eq!(shown(shaper.take(reading("2"), 7 * S, 3 * S)), "t=1.0,t_min=1,t_max=1 -3");
+    }
+
+    #[test]
+    fn what_is_measured_after_a_start_has_another_time_than_what_was_measured_before_it() {
+        let section = SensorSection { window: Period(Duration::from_secs(60)), ..SensorSection::default() };
+        let process = |seconds: std::ops::Range<i64>| {
+            let mut shaper = Shaper::new(&section);
+            let mut out: Vec<i64> = seconds
+                .filter_map(|second| shaper.take(reading("1"), second * S, 0))
+                .map(|(_, time_us)| time_us / S)
+                .collect();
+            out.extend(shaper.end().map(|(_, time_us)| time_us / S));
+            out
+        };
+        assert_eq!(process(50..90), [50, 60]);
+        assert_eq!(process(91..130), [91, 120], "not the window that was given out at 60");
+        assert_eq!(process(180..181), [180]);
+    }
+
+    #[test]
+    fn a_dead_band_of_fields_that_never_come_drops_nothing() {
+        let section = SensorSection { dead_band: numbers(&[("t_min", "0.2")]), ..SensorSection::default() };
+        let mut shaper = Shaper::new(&section);
+        assert_eq!(shaper.strangers(&reading("20")), ["t_min"]);
+        for (value, second) in [("20.0", 0), ("20.0", 1), ("20.1", 2)] {
+            assert_eq!(shown(shaper.take(reading(value), second * S, 0)), format!("t={value} {second}"));
+        }
+        let section = SensorSection {
+            window: Period(Duration::from_secs(10)),
+            aggregates: Aggregates(vec![Aggregate::Min, Aggregate::Max]),
+            dead_band: numbers(&[("t", "0.2"), ("t_max", "1")]),
+            offsets: numbers(&[("t", "1"), ("p", "1")]),
+            ..SensorSection::default()
+        };
+        assert_eq!(Shaper::new(&section).strangers(&reading("20")), ["p", "t"]);
     }
 
     #[test]
@@ -281,9 +346,11 @@ mod tests {
             let mut shaper = Shaper::new(&section);
             let mut time = 0;
             let mut windows: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+            let mut first = None;
             let mut out = Vec::new();
             for _ in 0..100 {
                 time += rng.below(7) as i64;
+                first.get_or_insert(time);
                 let steps = rng.below(1_000) as i64 - 500;
                 windows.entry(time - time.rem_euclid(window)).or_default().push(steps);
                 out.extend(shaper.take(vec![("t".into(), Value { steps, decimals: 1 })], time * S, 0));
@@ -291,7 +358,7 @@ mod tests {
             out.extend(shaper.end());
             assert_eq!(out.len(), windows.len(), "seed {seed}");
             for ((fields, time_us), (begin, steps)) in out.iter().zip(&windows) {
-                assert_eq!(*time_us, begin * S, "seed {seed}");
+                assert_eq!(*time_us, first.unwrap().max(*begin) * S, "seed {seed}");
                 let mean = steps.iter().sum::<i64>() as f64 / steps.len() as f64 / 10.0;
                 let number = |at: usize| fields[at].1.to_string().parse::<f64>().unwrap();
                 assert!((number(0) - mean).abs() <= 0.005_001, "seed {seed}");

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::shape::Offsets;
-use super::{Fields, Sensor, SensorError, driver};
+use super::{Fields, Measured, Sensor, SensorError, driver};
 use crate::config::SensorSection;
 
 /// What a sensor measured at one time.
@@ -58,7 +58,7 @@ impl Station {
     /// # Errors
     /// See [`Sensor::measure`].
     pub fn read(&mut self, time_us: i64) -> Result<Reading, SensorError> {
-        let mut fields = self.sensor.measure(time_us)?;
+        let mut fields = self.series.check(self.sensor.measure(time_us)?)?;
         self.offsets.add_to(&mut fields);
         let Series { table, tags, .. } = &self.series;
         Ok(Reading { table: table.clone(), tags: tags.clone(), fields, time_us })
@@ -92,6 +92,17 @@ impl Series {
         Series { table, tags, text }
     }
 
+    /// Gives the fields back, unless a tag has the name of one: a table has one column of a name.
+    pub(crate) fn check(&self, fields: Fields) -> Measured {
+        let is_tag = |name: &str| self.tags.keys().any(|tag| tag.eq_ignore_ascii_case(name));
+        match fields.iter().find(|(name, _)| is_tag(name)) {
+            Some((name, _)) => {
+                Err(SensorError(format!("it gave a field {name:?}, and a tag has that name: rename the tag")))
+            }
+            None => Ok(fields),
+        }
+    }
+
     /// Appends a reading of `fields`, of which there is at least one, at `time_us` of any clock.
     pub(crate) fn write_line(&self, fields: &Fields, time_us: i64, lines: &mut String) {
         lines.push_str(&self.text);
@@ -123,6 +134,19 @@ fn escape(out: &mut String, text: &str, special: &[char]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_with_the_name_of_a_tag_is_refused() {
+        let section = SensorSection {
+            driver: "command".to_owned(),
+            name: "s1".to_owned(),
+            tags: BTreeMap::from([("Value".to_owned(), "x".to_owned())]),
+            command: ["/bin/echo", "1"].map(str::to_owned).to_vec(),
+            ..SensorSection::default()
+        };
+        let refused = Station::new("pi-7", &section).read(0).unwrap_err().to_string();
+        assert!(refused.contains("\"value\", and a tag has that name"), "{refused}");
+    }
 
     #[test]
     fn a_reading_is_a_line() {

@@ -151,6 +151,35 @@ fn values_that_cannot_work_are_refused() {
         (sensor("driver = \"bmp180\"\nname = \"a\"\ndead_band = { pressure = \"0\" }"), "not greater than 0"),
         (sensor("driver = \"bmp180\"\nname = \"a\"\naggregates = []"), "at least one of mean, min and max"),
         (sensor("driver = \"bmp180\"\nname = \"a\"\nwindow = \"10ms\""), "shorter than the interval"),
+        (
+            sensor("driver = \"bmp180\"\nname = \"a\"\ndead_band = { temperature_min = \"1\" }"),
+            "no field \"temperature_min\" is kept; window and aggregates make temperature, pressure",
+        ),
+        (
+            sensor(
+                "driver = \"bmp180\"\nname = \"a\"\nwindow = \"1m\"\naggregates = [\"min\", \"max\"]\n\
+                 dead_band = { temperature = \"1\" }",
+            ),
+            "make temperature_min, temperature_max, pressure_min, pressure_max",
+        ),
+        (
+            sensor(
+                "driver = \"file\"\nname = \"a\"\nsource = \"x\"\nwindow = \"1m\"\naggregates = [\"min\"]\n\
+                 dead_band = { value = \"1\" }",
+            ),
+            "no field \"value\" is kept",
+        ),
+        (sensor("driver = \"bmp180\"\nname = \"a\"\nmax_silence = \"1m\""), "there is no dead_band"),
+        (sensor("driver = \"bmp180\"\nname = \"a\"\naggregates = [\"min\"]"), "there is no window"),
+        (sensor("driver = \"bmp180\"\nname = \"a\"\nsysfs = \"/x\""), "sysfs: the driver \"bmp180\" has none"),
+        (sensor("driver = \"file\"\nname = \"a\"\nsource = \"x\"\ntimeout = \"1s\""), "timeout: the driver"),
+        (
+            sensor(
+                "driver = \"bmp180\"\nname = \"a\"\nwindow = \"1m\"\naggregates = [\"min\"]\n\
+                 tags = { pressure_min = \"x\" }",
+            ),
+            "has the name of a field",
+        ),
         (sensor("name = \"s1\""), "driver is missing"),
         (sensor("driver = \"simulated-bmp18\"\nname = \"s1\""), "did you mean \"simulated-bmp180\"?"),
         (sensor("driver = \"simulated-bmp180\""), "name is empty"),

@@ -165,16 +165,16 @@ fn run(sensors: Vec<SensorSection>, done: impl Fn(&AgentStats) -> bool) -> Agent
 fn sensors_that_fail_or_hang_hold_up_none_of_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let named = |name: &str, section: SensorSection| SensorSection { name: name.to_owned(), ..section };
+    let sysfs = Path::new("/sys");
     let program = |script: &str| SensorSection {
         command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-        ..section("command", "", dir.path())
+        ..section("command", "", sysfs)
     };
-    let fast =
-        SensorSection { interval: Period(Duration::from_millis(5)), ..section("simulated-bmp180", "", dir.path()) };
+    let fast = SensorSection { interval: Period(Duration::from_millis(5)), ..section("simulated-bmp180", "", sysfs) };
     let sensors = vec![
         named("hangs", program("sleep 600")),
         named("fails", program("exit 1")),
-        named("missing", section("bmp180", "", dir.path())),
+        named("missing", section("bmp180", "", sysfs)),
         named("good", fast),
     ];
     let sensors: Vec<SensorSection> =

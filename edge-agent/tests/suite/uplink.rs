@@ -494,6 +494,9 @@ fn a_server_that_is_not_trusted_gets_nothing() {
         let rig = Rig::new(vec![ServerSection { ca: ca.display().to_string(), ..server(url, MqttVersion::V311) }]);
         let agent = rig.start();
         assert!(peer.ends_before_connect(), "the handshake fails");
+        while agent.stats().readings == 0 {
+            std::thread::yield_now();
+        }
         let stats = agent.stop(Duration::ZERO).stats;
         assert_eq!((stats.connections, stats.acked), (0, 0));
         assert!(rig.waiting() > 0);
