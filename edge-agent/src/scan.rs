@@ -12,7 +12,7 @@ use embedded_hal::i2c::{Error as _, ErrorKind, I2c};
 use settings::quoted;
 
 use crate::config::SensorSection;
-use crate::sensor::i2c::{LinuxBus, is_taken};
+use crate::sensor::i2c::{HOLD_WAIT_MS, LinuxBus, Turn, is_taken};
 use crate::sensor::sht3x::crc8;
 use crate::sensor::sysfs::{Kind, devices};
 use crate::sensor::{Station, bme280, driver, sht3x};
@@ -102,13 +102,20 @@ fn all_buses(dev: &Path) -> Vec<PathBuf> {
 }
 
 fn scan_bus(path: &Path, report: &mut Report) {
-    let mut bus = match LinuxBus::open(path) {
-        Ok(bus) => bus,
+    let (mut bus, turn) = match LinuxBus::open(path).and_then(|bus| Ok((bus, Turn::open(path)?))) {
+        Ok(opened) => opened,
         Err(e) => return report.note(&e.to_string()),
     };
     let mut found = 0;
     for address in ADDRESSES {
-        match ask(&mut bus, address) {
+        // Between two questions an agent that runs may measure.
+        let held = match turn.hold(HOLD_WAIT_MS) {
+            Ok(held) => held,
+            Err(e) => return report.note(&e.to_string()),
+        };
+        let asked = ask(&mut bus, address);
+        drop(held);
+        match asked {
             Ok(Answer::Nobody) => continue,
             Ok(Answer::Other(what)) => report.note(&format!("{} at {address:#04x}: {what}", path.display())),
             Ok(Answer::Chip(driver)) => report.chip(driver, path, address),

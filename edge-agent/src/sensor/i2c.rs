@@ -1,17 +1,23 @@
 //! I²C as Linux gives it, and what drivers of chips on it share.
 //!
-//! Owns:     opening a bus, the words for what goes wrong on it, registers of a chip.
+//! Owns:     opening a bus, holding it for a measurement, the words for what goes wrong on it, registers of a chip.
 //! Does not: know any chip.
+//!
+//! Invariant: agents of one board measure one after the other on a bus. A conversion that another process began meanwhile
+//! would give a plausible and wrong value.
 //!
 //! Meanings of error numbers: the kernel's `Documentation/i2c/fault-codes.rst`.
 
 use std::fmt::{self, Display};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use embedded_hal::delay::DelayNs;
 use embedded_hal::i2c::{self, ErrorKind, I2c, NoAcknowledgeSource, Operation};
 use linux_embedded_hal::i2cdev::linux::LinuxI2CError;
 use linux_embedded_hal::{Delay, I2cdev};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::fault::{ChipError, SensorError};
 use super::{Fields, Measured, Sensor};
@@ -48,6 +54,57 @@ impl<I: I2c<Error: Display>> Registers<'_, I> {
 
     pub(crate) fn fault(&self, action: &'static str, register: &'static str, error: &I::Error) -> ChipError {
         ChipError::Bus { action, register, address: self.address, fault: error.to_string() }
+    }
+}
+
+/// Longer than any measurement: who holds a bus for as long hangs.
+pub(crate) const HOLD_WAIT_MS: u32 = 2_000;
+const HOLD_STEP_MS: u32 = 2;
+
+/// The right to a bus, which one process has at a time among those that ask for it.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    path: PathBuf,
+    /// Not the file by which the bus is read: that one is opened anew for each address.
+    file: File,
+}
+
+/// Given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Held<'a>(&'a File);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // It can only fail for a file that is not open.
+        let _ = flock(self.0, FlockOperation::Unlock);
+    }
+}
+
+impl Turn {
+    pub(crate) fn open(path: &Path) -> Result<Turn, SensorError> {
+        let file = File::open(path).map_err(|e| SensorError::file("open", path, &e))?;
+        Ok(Turn { path: path.to_owned(), file })
+    }
+
+    /// Waits up to `wait_ms` until nobody else has it.
+    pub(crate) fn hold(&self, wait_ms: u32) -> Result<Held<'_>, SensorError> {
+        let mut waited_ms = 0;
+        loop {
+            match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Held(&self.file)),
+                Err(Errno::WOULDBLOCK) if waited_ms < wait_ms => {
+                    Delay.delay_ms(HOLD_STEP_MS);
+                    waited_ms += HOLD_STEP_MS;
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(SensorError(format!(
+                        "another process has held the bus {} for {wait_ms} ms: `lslocks` says which",
+                        self.path.display()
+                    )));
+                }
+                Err(e) => return Err(SensorError::file("lock", &self.path, &e.into())),
+            }
+        }
     }
 }
 
@@ -166,7 +223,7 @@ impl I2c for LinuxBus {
 #[derive(Debug)]
 pub(crate) struct OnBus<C> {
     path: PathBuf,
-    bus: Option<LinuxBus>,
+    bus: Option<(LinuxBus, Turn)>,
     chip: C,
 }
 
@@ -178,12 +235,32 @@ impl<C: Chip> OnBus<C> {
 
 impl<C: Chip> Sensor for OnBus<C> {
     fn measure(&mut self, _time_us: i64) -> Measured {
-        let mut bus = match self.bus.take() {
-            Some(bus) => bus,
-            None => LinuxBus::open(&self.path)?,
+        let (mut bus, turn) = match self.bus.take() {
+            Some(opened) => opened,
+            None => (LinuxBus::open(&self.path)?, Turn::open(&self.path)?),
         };
+        let held = turn.hold(HOLD_WAIT_MS)?;
         let fields = self.chip.measure(&mut bus, &mut Delay)?;
-        self.bus = Some(bus);
+        drop(held);
+        self.bus = Some((bus, turn));
         Ok(fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bus_is_held_by_one_at_a_time() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let [one, other] = [(); 2].map(|()| Turn::open(file.path()).unwrap());
+        let held = one.hold(0).unwrap();
+        let refused = other.hold(0).unwrap_err().to_string();
+        assert!(refused.starts_with("another process has held the bus"), "{refused}");
+        drop(held);
+        let held = other.hold(0).unwrap();
+        assert!(one.hold(0).is_err());
+        drop(held);
     }
 }

@@ -16,6 +16,7 @@ impl Board {
     fn new() -> Board {
         let folder = tempfile::tempdir().unwrap();
         let shim = folder.path().join("bmp180.so");
+        std::fs::write(folder.path().join("bus"), "").unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cross/shim/bmp180.c");
         let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
         let mut command = Command::new(compiler);
@@ -31,7 +32,8 @@ impl Board {
         std::fs::write(&configuration, format!("[[sensor]]\ndriver = \"bmp180\"\nname = \"s1\"\n{keys}\n")).unwrap();
         let mut agent = Command::new(env!("CARGO_BIN_EXE_eden-agent"));
         agent.args([command, "--config"]).arg(&configuration);
-        let output = agent.env("LD_PRELOAD", &self.shim).env("EDEN_SHIM_FAULT", fault).output().unwrap();
+        agent.env("LD_PRELOAD", &self.shim).env("EDEN_SHIM_FILE", self.folder.path().join("bus"));
+        let output = agent.env("EDEN_SHIM_FAULT", fault).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         String::from_utf8_lossy(&text).split_whitespace().collect::<Vec<_>>().join(" ")
     }
@@ -46,6 +48,18 @@ fn a_chip_on_a_bus_of_linux_is_read_in_every_mode() {
         assert!(said.contains("temperature 15.0"), "{samples} samples: {said}");
         assert!(said.contains(&format!("pressure {pascal}")), "{samples} samples: {said}");
     }
+}
+
+#[test]
+fn a_bus_that_another_process_holds_is_left_alone() {
+    let board = Board::new();
+    let bus = std::fs::File::open(board.folder.path().join("bus")).unwrap();
+    bus.lock().unwrap();
+    let refused = board.run("read", "", "");
+    assert!(refused.contains("another process has held the bus /dev/i2c-1"), "{refused}");
+    bus.unlock().unwrap();
+    let said = board.run("read", "", "");
+    assert!(said.contains("pressure 69963"), "{said}");
 }
 
 #[test]
