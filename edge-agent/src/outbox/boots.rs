@@ -50,8 +50,10 @@ impl Outbox {
         let mut found: Vec<(BootId, Fix)> = Vec::new();
         // What is known to be later than the boot that is looked at.
         let (mut next_us, mut current) = (fix.offset_us, None);
-        let entries = self.entries.iter().map(|entry| entry.times);
-        let times: Vec<Times> = entries.chain(self.unsynced.iter().map(|made| made.header.times)).collect();
+        // A batch of gaps alone has the time of a wall clock that may never have been set.
+        let entries = self.entries.iter().filter(|entry| entry.readings > 0).map(|entry| entry.times);
+        let made = self.unsynced.iter().map(|made| &made.header).filter(|header| header.readings > 0);
+        let times: Vec<Times> = entries.chain(made.map(|header| header.times)).collect();
         for times in times.iter().rev() {
             let Some(id) = times.boot else {
                 next_us = times.first_us;
@@ -103,14 +105,16 @@ impl Outbox {
         here.chain(made).filter(waits).count() as u64
     }
 
-    /// The latest wall time of a reading that was known for certain, microseconds since 1970-01-01 UTC; 0 before the first.
+    /// The wall time of the newest reading of which it was known for certain, microseconds since 1970-01-01 UTC; 0 before
+    /// the first.
     pub(crate) fn newest_us(&self) -> i64 {
         self.newest_us
     }
 
-    /// Readings up to this wall time were kept, which was known for certain.
+    /// Readings up to this wall time were kept, which was known for certain. It may be before one that was taken for
+    /// certain and was wrong.
     pub(crate) fn saw_time(&mut self, wall_us: i64) {
-        self.newest_us = self.newest_us.max(wall_us);
+        self.newest_us = wall_us;
     }
 
     /// What a durable record says of a boot's wall time; none for batches by the wall clock.
