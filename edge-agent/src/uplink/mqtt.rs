@@ -144,6 +144,8 @@ fn open(client_id: &str, place: &Place, will: Option<(String, Vec<u8>)>) -> (Cli
             let mut options = v5::MqttOptions::new(client_id, host, port);
             options.set_keep_alive(KEEP_ALIVE).set_clean_start(true).set_outgoing_inflight_upper_limit(PACKET_IDS);
             options.set_connection_timeout(connect_s).set_transport(place.transport());
+            // The library's own limit is 10 KiB, for what the server sends; told this one, the server sends nothing larger.
+            options.set_max_packet_size(Some(PACKET_BYTES_MAX as u32));
             let mut network = rumqttc::NetworkOptions::new();
             network.set_tcp_nodelay(true);
             options.set_network_options(network);

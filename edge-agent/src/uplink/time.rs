@@ -35,7 +35,9 @@ pub(crate) fn ask(urls: &[String], exchange: &Exchange, timepiece: &Arc<dyn Time
 
 fn ask_one(agent: &ureq::Agent, url: &str, timepiece: &dyn Timepiece) -> Option<Told> {
     let before_us = timepiece.boot_us();
-    let answer = agent.get(url).config().timeout_global(Some(ANSWER_TIME_MAX)).build().call();
+    // Where a server sends us elsewhere, often to HTTPS, it has said what time it is.
+    let request = agent.get(url).config().timeout_global(Some(ANSWER_TIME_MAX)).max_redirects(0).build();
+    let answer = request.call();
     let after_us = timepiece.boot_us();
     let date = match &answer {
         Ok(answer) => answer.headers().get("date").and_then(|date| date.to_str().ok()).and_then(parse),
@@ -86,6 +88,28 @@ fn number(text: &str, digits: usize) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_sends_elsewhere_has_said_the_time() {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                socket.read_exact(&mut byte).unwrap();
+                asked.push(byte[0]);
+            }
+            let answer = "HTTP/1.1 301 Moved Permanently\r\nDate: Mon, 01 Jun 2026 00:00:00 GMT\r\n\
+                          Location: https://example.invalid/\r\nContent-Length: 0\r\n\r\n";
+            socket.write_all(answer.as_bytes()).unwrap();
+        });
+        let told = ask_one(&super::super::http::client(), &url, &crate::timepiece::SystemTimepiece::new());
+        assert_eq!(told.map(|told| told.wall_us), Some(1_780_272_000_500_000));
+        server.join().unwrap();
+    }
 
     #[test]
     fn dates_are_read_as_web_servers_write_them() {

@@ -221,8 +221,13 @@ impl Connection {
             body.push(0);
         }
         body.extend_from_slice(payload.as_bytes());
-        let mut packet = vec![0x32 | u8::from(retained), body.len() as u8];
-        assert!(body.len() < 128, "its length is one byte");
+        let mut packet = vec![0x32 | u8::from(retained)];
+        let mut length = body.len();
+        while length >= 0x80 {
+            packet.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        packet.push(length as u8);
         packet.append(&mut body);
         self.send(&packet);
     }

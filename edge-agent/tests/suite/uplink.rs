@@ -429,6 +429,7 @@ fn commands_are_carried_out_and_told_of_in_the_status() {
         for (name, payload, retained, said) in [
             ("interval", r#"{"sensor": "s1", "interval": "1ms"}"#, false, "interval: s1 every 1ms"),
             ("interval", r#"{"sensor": "s2", "interval": "1ms"}"#, true, r#"interval: there is no sensor "s2""#),
+            ("interval", &" ".repeat(100_000), true, "interval: it is longer than 4096 bytes"),
             ("restart", "", true, "restart: a restart that the server keeps is not carried out"),
             ("reboot", "", false, "reboot: there are interval and restart"),
             ("restart", "", false, "restart"),
