@@ -58,6 +58,8 @@ pub(crate) struct Collector {
     wall: Wall,
     /// What is known of it is not in the outbox yet.
     is_unsaved: bool,
+    /// Batches that wait for the wall clock, counted when it was looked at: the outbox goes through all that wait.
+    untimed: u64,
     look_at: Duration,
     /// The offset by which windows and intervals are multiples of themselves; 0 while none is known.
     align_us: i64,
@@ -99,6 +101,7 @@ impl Collector {
             boot,
             wall,
             is_unsaved: false,
+            untimed: 0,
             look_at: now,
             align_us: 0,
             max_readings: config.batch.max_readings,
@@ -138,6 +141,7 @@ impl Collector {
 
     /// Looks at the wall clock, and gives boots their time once it is known.
     fn look(&mut self, intake: &Intake) {
+        self.untimed = self.outbox.untimed();
         let told = self.exchange.lock().told;
         let is_new = self.wall.look(told);
         let Some(fix) = self.wall.fix() else { return };
@@ -148,10 +152,13 @@ impl Collector {
             self.align_us = fix.offset_us;
             intake.align(fix.offset_us);
         }
-        self.is_unsaved |= is_new || self.outbox.untimed() > 0;
+        self.is_unsaved |= is_new || self.untimed > 0;
         if self.is_unsaved {
             match self.outbox.fix_boots(self.boot, fix) {
-                Ok(()) => self.is_unsaved = false,
+                Ok(()) => {
+                    self.is_unsaved = !self.outbox.has_fix(self.boot, fix);
+                    self.untimed = self.outbox.untimed();
+                }
                 Err(e) => tracing::debug!(error = %with_causes(&e), "the wall time of a boot is kept later"),
             }
         }
@@ -311,7 +318,7 @@ impl Collector {
         stats.sensor_failures = self.sensor_failures;
         stats.failing_sensors = failing_sensors;
         stats.clock = self.wall.fix().map(|fix| fix.certainty);
-        stats.untimed_batches = self.outbox.untimed();
+        stats.untimed_batches = self.untimed;
         stats.made = outbox.made;
         stats.disk_bytes = outbox.disk_bytes;
         stats.wear = outbox.wear;
@@ -335,9 +342,10 @@ impl Collector {
         self.sync();
         loop {
             self.hand_out();
+            self.untimed = self.outbox.untimed();
             self.publish_stats();
             // What waits for the wall clock is not sent by this life any more.
-            if self.outbox.is_handed_out() || (self.wall.fix().is_none() && self.outbox.untimed() > 0) {
+            if self.outbox.is_handed_out() || (self.wall.fix().is_none() && self.untimed > 0) {
                 self.exchange.set_last();
             }
             let shared = self.exchange.lock();

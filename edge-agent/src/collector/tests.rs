@@ -351,6 +351,40 @@ fn a_clock_that_was_taken_for_right_and_was_ahead_does_not_hold_up_later_boots()
     assert_eq!((stats.clock, stats.untimed_batches), (Some(crate::wall::Certainty::Estimated), 0));
 }
 
+#[test]
+fn the_next_process_of_a_boot_goes_on_by_the_corrected_clock() {
+    let board = Arc::new(Board::default());
+    board.change(|state| (state.true_us, state.booted_us, state.boot) = (BEGIN_US + 5 * S, BEGIN_US, 1));
+    let config = config(1, Duration::from_secs(10));
+    let disk = disk();
+    let intake = Intake::idle();
+    let (mut collector, exchange) = start(&config, Arc::new(disk.clone()), &board, 7);
+    let mut server = Server::default();
+    let mut number = 0;
+    let mut pass = |collector: &mut Collector, seconds: i64| {
+        for _ in 0..seconds {
+            board.change(|state| state.true_us += S);
+            let fields = vec![("value".into(), Value::whole(number))];
+            collector.take(Given { station: 0, boot_us: board.boot_us(), measured: Ok(fields) });
+            number += 1;
+            collector.step(&intake);
+        }
+    };
+    pass(&mut collector, 20);
+    board.change(|state| (state.is_synchronised, state.wrong_us) = (true, 1_000 * S));
+    pass(&mut collector, 20);
+    // Corrected, while what was measured before the clock was known waits for its acknowledgement.
+    board.change(|state| state.wrong_us = 0);
+    pass(&mut collector, 20);
+    let offset_us = collector.wall.fix().unwrap().offset_us;
+    assert_eq!(offset_us, BEGIN_US);
+    server.serve(&exchange, &SplitMix64::new(1), 10, 7);
+    collector.take_outcomes(Duration::ZERO);
+    pass(&mut collector, 20);
+    let (collector, _) = start(&config, Arc::new(disk.kill()), &board, 8);
+    assert_eq!(collector.wall.fix().map(|fix| fix.offset_us), Some(offset_us));
+}
+
 /// Ten sensors at one reading a second, for `hours` of simulated time; syncs and bytes of the outbox.
 fn wear(hours: u64, is_connected: bool) -> (u64, u64) {
     let board = Arc::new(Board::default());

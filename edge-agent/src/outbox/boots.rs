@@ -42,7 +42,13 @@ impl Outbox {
         self.boots.iter().find(|known| known.id == boot).map(|known| known.fix)
     }
 
+    /// Whether `fix` is what the next process of `boot` is given.
+    pub(crate) fn has_fix(&self, boot: BootId, fix: Fix) -> bool {
+        self.boots.iter().any(|known| known.id == boot && known.fix == fix)
+    }
+
     /// The wall time of `boot`, which is the present one, is known: so is that of all boots before it, by counting back.
+    /// Another one than before takes effect only once no batch waits that has its time by the old one.
     ///
     /// # Errors
     /// The disk's. Batches of these boots wait on; a later call tries again.
