@@ -14,7 +14,8 @@ use crate::sensor::sysfs::{Kind, devices};
 pub(crate) struct Board {
     /// Of its processor, °C.
     pub(crate) temperature: Option<f64>,
-    /// Whether its supply is, or was since boot, too weak.
+    /// Whether its supply was too weak in the last seconds: the kernel's driver asks the firmware every two, and clears
+    /// what that has noted.
     pub(crate) undervoltage: Option<bool>,
 }
 

@@ -52,6 +52,11 @@ pub trait Sensor: fmt::Debug + Send {
     /// If there is no reading to be had now; a later call tries again.
     fn measure(&mut self, time_us: i64) -> Measured;
 
+    /// For how long a measurement may rightly take; zero for what does not wait.
+    fn time_max(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
     /// What another thread calls to end a measurement that takes long; none if nothing can.
     fn interrupt(&self) -> Option<Interrupt> {
         None

@@ -265,19 +265,13 @@ impl Bme280 {
         let twenty = |msb, lsb, xlsb| u32::from_be_bytes([0, msb, lsb, xlsb]) >> 4;
         let (adc_p, adc_t) = (twenty(p1, p2, p3), twenty(t1, t2, t3));
         let adc_h = (self.kind == Kind::Bme280).then(|| u32::from(u16::from_be_bytes([h1, h2])));
-        let is_missing = |field: &'static str| ChipError::OutOfRange {
-            field,
-            found: "missing: no conversion took place".to_owned(),
-            range: "the chip was reset meanwhile",
-        };
-        if adc_t == NO_RESULT_20 {
-            return Err(is_missing("temperature"));
-        }
-        if adc_p == NO_RESULT_20 {
-            return Err(is_missing("pressure"));
-        }
-        if adc_h == Some(NO_RESULT_16) {
-            return Err(is_missing("humidity"));
+        // Each alone may be measured; all together are not.
+        if adc_t == NO_RESULT_20 && adc_p == NO_RESULT_20 && adc_h.is_none_or(|adc_h| adc_h == NO_RESULT_16) {
+            return Err(ChipError::OutOfRange {
+                field: "each value",
+                found: "missing: no conversion took place".to_owned(),
+                range: "the chip was reset meanwhile",
+            });
         }
         let reading = calibration.compensate(adc_t, adc_p, adc_h)?;
         self.calibration = Some(calibration);

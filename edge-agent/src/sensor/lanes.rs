@@ -21,8 +21,10 @@ use crate::timepiece::Timepiece;
 const WAITING_MAX: usize = 1_024;
 /// A sensor that fails is tried again at least this often, unless its interval is longer.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// A sensor that does not come back for as long is called hanging.
+/// A sensor that does not come back for as long is called hanging, unless it may take longer.
 pub(crate) const HANGS_AFTER: Duration = Duration::from_secs(15);
+/// By so much it may take longer than it may.
+const LATE_MAX: Duration = Duration::from_secs(5);
 /// A stop waits for lanes that measure just now for as long.
 const STOP_TIME_MAX: Duration = Duration::from_secs(1);
 /// Drivers need little.
@@ -52,6 +54,8 @@ pub(crate) struct Given {
 pub(crate) struct Intake {
     shared: Mutex<Shared>,
     changed: Condvar,
+    /// By station: for how long it may measure.
+    patience: Vec<Duration>,
 }
 
 #[derive(Debug)]
@@ -67,16 +71,16 @@ struct Shared {
 }
 
 impl Intake {
-    fn new(intervals_us: Vec<i64>, lanes: usize) -> Intake {
+    fn new(intervals_us: Vec<i64>, patience: Vec<Duration>, lanes: usize) -> Intake {
         let shared =
             Shared { given: VecDeque::new(), intervals_us, align_us: 0, busy: vec![None; lanes], stops: false };
-        Intake { shared: Mutex::new(shared), changed: Condvar::new() }
+        Intake { shared: Mutex::new(shared), changed: Condvar::new(), patience }
     }
 
     /// Without lanes: a test gives readings itself.
     #[cfg(test)]
     pub(crate) fn idle() -> Intake {
-        Intake::new(Vec::new(), 0)
+        Intake::new(Vec::new(), Vec::new(), 0)
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -94,7 +98,7 @@ impl Intake {
     pub(crate) fn hanging(&self, now: Duration) -> Vec<(usize, Duration)> {
         let busy = self.lock().busy.clone();
         let times = busy.into_iter().flatten().map(|(station, since)| (station, now.saturating_sub(since)));
-        times.filter(|(_, time)| *time >= HANGS_AFTER).collect()
+        times.filter(|(station, time)| self.patience.get(*station).is_some_and(|patience| time >= patience)).collect()
     }
 
     /// From now on whole intervals are multiples of the clock since boot and `align_us`.
@@ -141,9 +145,11 @@ impl Lanes {
         let mut lanes: Vec<(String, Vec<Due>)> = Vec::new();
         let now_us = around.timepiece.boot_us();
         let mut intervals_us = Vec::new();
+        let mut patience = Vec::new();
         let mut interrupts = Vec::new();
         for (station, (Station { lane, sensor, interval, .. }, stamp)) in stations.into_iter().enumerate() {
             intervals_us.push(micros(interval));
+            patience.push(HANGS_AFTER.max(sensor.time_max().saturating_add(LATE_MAX)));
             interrupts.extend(sensor.interrupt());
             let due = Due { station, sensor, stamp, at_us: now_us, planned: (0, 0), failures: 0 };
             match lanes.iter_mut().find(|(name, _)| *name == lane) {
@@ -151,7 +157,7 @@ impl Lanes {
                 None => lanes.push((lane, vec![due])),
             }
         }
-        let intake = Arc::new(Intake::new(intervals_us, lanes.len()));
+        let intake = Arc::new(Intake::new(intervals_us, patience, lanes.len()));
         let mut started = Lanes { intake: Arc::clone(&intake), interrupts, threads: Vec::new() };
         for (number, (_, dues)) in lanes.into_iter().enumerate() {
             let lane = Lane { number, dues, intake: Arc::clone(&intake), around: around.clone() };
@@ -202,6 +208,33 @@ struct Due {
 }
 
 impl Due {
+    /// It is read now. What was due while nobody could read it is read once, at the newest time at which it was due.
+    fn begin(&mut self, now_us: i64) {
+        let late_us = now_us.saturating_sub(self.at_us);
+        if self.stamp == Stamp::Interval && late_us > 0 {
+            self.at_us += late_us - late_us % self.planned.0;
+        }
+    }
+
+    /// Plans what comes after a reading that ended at `now_us`, on the grid of the interval.
+    fn next(&mut self, is_well: bool, now_us: i64, interval_us: i64) {
+        self.failures = if is_well { 0 } else { self.failures.saturating_add(1) };
+        if !is_well {
+            let wait_us = now_us.saturating_add(retry_us(interval_us, self.failures)).saturating_sub(self.at_us);
+            let intervals = wait_us / interval_us + i64::from(wait_us % interval_us != 0);
+            self.at_us = self.at_us.saturating_add(intervals.saturating_mul(interval_us));
+            return;
+        }
+        self.at_us = self.at_us.saturating_add(interval_us);
+        if self.at_us < now_us {
+            // After a long wait one reading makes up for all, on the same grid.
+            self.at_us = now_us - (now_us - self.at_us).rem_euclid(interval_us);
+            if self.at_us < now_us && self.stamp == Stamp::Interval {
+                self.at_us = self.at_us.saturating_add(interval_us);
+            }
+        }
+    }
+
     /// Plans anew if the interval, or what its times are multiples of, has changed.
     fn plan(&mut self, now_us: i64, interval_us: i64, align_us: i64) {
         if self.planned == (interval_us, align_us) {
@@ -231,6 +264,7 @@ impl Lane {
         while let Some(index) = self.wait() {
             let due = &mut self.dues[index];
             let started_us = self.around.timepiece.boot_us();
+            due.begin(started_us);
             let measured = due.sensor.measure(self.around.clock.now_us());
             let now_us = self.around.timepiece.boot_us();
             let boot_us = match due.stamp {
@@ -241,16 +275,7 @@ impl Lane {
             let mut shared = self.intake.lock();
             shared.busy[self.number] = None;
             let interval_us = shared.intervals_us[due.station];
-            due.failures = if is_well { 0 } else { due.failures.saturating_add(1) };
-            let wait_us = if is_well { interval_us } else { retry_us(interval_us, due.failures) };
-            due.at_us = due.at_us.saturating_add(wait_us);
-            if due.at_us < now_us {
-                // After a long wait one reading makes up for all, on the same grid.
-                due.at_us = now_us - (now_us - due.at_us).rem_euclid(interval_us);
-                if due.at_us < now_us && due.stamp == Stamp::Interval {
-                    due.at_us = due.at_us.saturating_add(interval_us);
-                }
-            }
+            due.next(is_well, now_us, interval_us);
             shared.given.push_back(Given { station: due.station, boot_us, measured });
             drop(shared);
             self.intake.changed.notify_all();
@@ -332,6 +357,54 @@ mod tests {
         assert!(given.iter().all(is_whole), "{given:?}");
         assert!(given.windows(2).all(|pair| pair[0].boot_us < pair[1].boot_us), "{given:?}");
         lanes.stop();
+    }
+
+    fn due(stamp: Stamp, at_us: i64, interval_us: i64) -> Due {
+        let section =
+            SensorSection { driver: "simulated-bmp180".to_owned(), name: "s1".to_owned(), ..SensorSection::default() };
+        let sensor = Station::new("pi-7", &section).sensor;
+        Due { station: 0, sensor, stamp, at_us, planned: (interval_us, 0), failures: 0 }
+    }
+
+    #[test]
+    fn a_reading_that_is_late_has_the_newest_time_at_which_it_was_due() {
+        for (now_us, stamped_us, next_us) in
+            [(1_000, 1_000, 2_000), (1_999, 1_000, 2_000), (5_500, 5_000, 6_000), (6_000, 6_000, 7_000)]
+        {
+            let mut due = due(Stamp::Interval, 1_000, 1_000);
+            due.begin(now_us);
+            assert_eq!(due.at_us, stamped_us, "at {now_us}");
+            due.next(true, now_us, 1_000);
+            assert_eq!(due.at_us, next_us, "at {now_us}");
+        }
+        // A measurement that takes longer than the interval: the next one is due in the future, not before it ended.
+        let mut due = due(Stamp::Interval, 1_000, 1_000);
+        due.begin(1_000);
+        due.next(true, 3_500, 1_000);
+        assert_eq!(due.at_us, 4_000);
+    }
+
+    #[test]
+    fn a_wait_after_a_failure_begins_when_it_failed() {
+        let mut due = due(Stamp::Interval, 0, 1_000_000);
+        // A bus that answered nothing for 30 s.
+        due.begin(0);
+        due.next(false, 30_200_000, 1_000_000);
+        assert_eq!(due.at_us, 32_000_000);
+        due.next(false, 32_000_000, 1_000_000);
+        assert_eq!(due.at_us, 34_000_000);
+        due.next(true, 34_000_000, 1_000_000);
+        assert_eq!((due.at_us, due.failures), (35_000_000, 0));
+    }
+
+    #[test]
+    fn a_program_that_may_take_long_is_not_called_hanging_before_that() {
+        let patience = vec![HANGS_AFTER, Duration::from_secs(65)];
+        let intake = Intake::new(vec![1, 1], patience, 2);
+        intake.lock().busy = vec![Some((0, Duration::ZERO)), Some((1, Duration::ZERO))];
+        let hanging = |seconds| intake.hanging(Duration::from_secs(seconds)).into_iter().map(|(at, _)| at).collect();
+        let none: Vec<usize> = hanging(14);
+        assert_eq!((none, hanging(15), hanging(65)), (vec![], vec![0], vec![0, 1]));
     }
 
     #[test]

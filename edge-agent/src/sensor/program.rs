@@ -1,6 +1,7 @@
 //! Sensors of the operator's own: a program that prints, or a file that something else writes.
 //!
-//! Both give one number, which is the field `value`, or a JSON object of numbers, which are fields by their names.
+//! Both give one number, which is the field `value`, or a JSON object of numbers, which are fields by their names. Programs
+//! print binary fractions with all their digits; they are rounded.
 //!
 //! Owns:     what such a text means, and the time that a program may take.
 //! Does not: run a shell: a program is started with its arguments as they stand.
@@ -33,7 +34,7 @@ const FIELDS_MAX: usize = 64;
 /// Says what is wrong with it.
 pub fn fields_of(text: &str) -> Measured {
     let text = text.trim();
-    if let Some(value) = Value::parse(text) {
+    if let Some(value) = Value::nearest(text) {
         return Ok(vec![("value".into(), value)]);
     }
     let shown: String = text.chars().take(60).collect();
@@ -53,9 +54,8 @@ pub fn fields_of(text: &str) -> Measured {
         if name.ends_with('\\') || ["agent", "sensor"].iter().any(|tag| name.eq_ignore_ascii_case(tag)) {
             return Err(wrong(&format!("has a field {name:?}, which cannot be a field's name")));
         }
-        let number = value.as_number().and_then(|number| Value::parse(&number.to_string()));
-        let value =
-            number.ok_or_else(|| wrong(&format!("has a field {name:?} that is no number of at most 9 decimals")))?;
+        let number = value.as_number().and_then(|number| Value::nearest(&number.to_string()));
+        let value = number.ok_or_else(|| wrong(&format!("has a field {name:?} that is no number, or too large")))?;
         fields.push((name.into(), value));
     }
     Ok(fields)
@@ -149,6 +149,10 @@ impl Sensor for Program {
         Some(Box::new(move || end(&running)))
     }
 
+    fn time_max(&self) -> Duration {
+        self.timeout
+    }
+
     fn measure(&mut self, _time_us: i64) -> Measured {
         let name = self.command.first().cloned().unwrap_or_default();
         let wrong = |what: String| SensorError(format!("the program {name}: {what}"));
@@ -186,6 +190,11 @@ mod tests {
             (" 21.5\n", "value=21.5"),
             ("-3", "value=-3"),
             (r#"{"co2": 412, "t": 21.50}"#, "co2=412,t=21.5"),
+            ("21.300000000000004", "value=21.3"),
+            (r#"{"a": 0.30000000000000004, "b": 5.551115123125783e-17, "c": -1e-9}"#, "a=0.3,b=0,c=-0.000000001"),
+            ("0.1000000000000000055511151231257827021181583404541015625", "value=0.1"),
+            ("1e300", "is neither"),
+            (r#"{"a": 1e300}"#, "that is no number, or too large"),
             ("", "\"\" is neither a number nor a JSON object"),
             ("ERR", "\"ERR\" is neither"),
             ("[1]", "is neither"),

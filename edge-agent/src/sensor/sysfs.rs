@@ -184,8 +184,9 @@ fn ds18b20(folder: &Path) -> Measured {
     }
     let steps = second.rsplit_once("t=").and_then(|(_, steps)| steps.trim().parse::<i64>().ok());
     match steps {
-        // What the chip holds from power-on until its first conversion (data sheet, table 1).
-        Some(85_000) if first.starts_with("50 05") => {
+        // What the chip holds from power-on until its first conversion (data sheets, table 1): a DS18S20 counts halves, the
+        // others sixteenths of a degree.
+        Some(85_000) if first.starts_with("50 05") || first.starts_with("aa 00") => {
             no_answer("it was without power: 85 °C is what it says before it measures")
         }
         Some(steps @ -55_000..=125_000) => Ok(vec![("temperature".into(), Value { steps, decimals: 3 })]),

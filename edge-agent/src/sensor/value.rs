@@ -13,6 +13,15 @@ pub struct Value {
 
 /// More decimals than any sensor has.
 pub(crate) const DECIMALS_MAX: u8 = 9;
+/// Behind the point; with those before it they fit 128 bits.
+const NEAREST_DIGITS: usize = 20;
+
+/// Whether a number has to fit as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exact {
+    Yes,
+    No,
+}
 
 impl Value {
     /// A whole number.
@@ -23,6 +32,16 @@ impl Value {
     /// A decimal number such as `-0.5`, `21` or `1.2e-3`, with the decimals that it is written with; zeros beyond
     /// [`DECIMALS_MAX`] do not count. `None` for anything else, and for what does not fit exactly.
     pub fn parse(text: &str) -> Option<Value> {
+        Value::read(text, Exact::Yes)
+    }
+
+    /// The same of a number with any decimals: those beyond [`DECIMALS_MAX`] are rounded, and zeros at their end left out.
+    /// `None` for what is no number, or too large.
+    pub fn nearest(text: &str) -> Option<Value> {
+        Value::read(text, Exact::No)
+    }
+
+    fn read(text: &str, exact: Exact) -> Option<Value> {
         let (number, exponent) = match text.split_once(['e', 'E']) {
             Some((number, exponent)) => (number, exponent.parse::<i32>().ok()?),
             None => (text, 0),
@@ -31,7 +50,11 @@ impl Value {
             Some(digits) => (-1, digits),
             None => (1, number.strip_prefix('+').unwrap_or(number)),
         };
-        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let (whole, mut fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        if exact == Exact::No && fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+            // What is behind them moves nothing that is kept.
+            fraction = &fraction[..fraction.len().min(NEAREST_DIGITS)];
+        }
         if whole.len() + fraction.len() > 40 || (whole.is_empty() && fraction.is_empty()) {
             return None;
         }
@@ -41,8 +64,18 @@ impl Value {
         }
         let mut decimals = i32::try_from(fraction.len()).ok()?.checked_sub(exponent)?;
         while decimals > i32::from(DECIMALS_MAX) {
-            if steps % 10 != 0 {
+            if steps % 10 != 0 && exact == Exact::Yes {
                 return None;
+            }
+            if steps % 10 != 0 {
+                let excess = (decimals - i32::from(DECIMALS_MAX)).unsigned_abs();
+                steps = 10_i128.checked_pow(excess).map_or(0, |divisor| nearest(steps, divisor));
+                decimals = i32::from(DECIMALS_MAX);
+                while decimals > 0 && steps % 10 == 0 {
+                    steps /= 10;
+                    decimals -= 1;
+                }
+                break;
             }
             if steps == 0 {
                 decimals = 0;
@@ -176,6 +209,27 @@ mod tests {
             "1e2147483647",
         ] {
             assert_eq!(Value::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_with_more_decimals_are_rounded_where_that_is_asked_for() {
+        for (text, shown) in [
+            ("21.300000000000004", "21.3"),
+            ("-0.1234567895", "-0.12345679"),
+            ("0.99999999999", "1"),
+            ("9.9e-10", "0.000000001"),
+            ("-4e-10", "0"),
+            ("1.23e-300", "0"),
+            ("21.50", "21.50"),
+            ("1.5000000000e3", "1500.0000000"),
+        ] {
+            assert_eq!(Value::nearest(text).map(|value| value.to_string()).as_deref(), Some(shown), "{text}");
+        }
+        let long = format!("0.{}", "3".repeat(400));
+        assert_eq!(Value::nearest(&long).unwrap().to_string(), "0.333333333");
+        for text in ["", "1.2.3", "nan", "1e30", "99999999999999999999", "1.٣", "0.1234567891234567891234567891x"] {
+            assert_eq!(Value::nearest(text), None, "{text}");
         }
     }
 

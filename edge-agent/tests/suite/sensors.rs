@@ -50,6 +50,8 @@ fn a_thermometer_on_1_wire_is_read_and_its_faults_are_named() {
         ("72 01 4b 46 7f ff 0e 10 57 : crc=57 YES\n72 01 4b 46 7f ff 0e 10 57 t=23125\n", "temperature=23.125"),
         ("5e ff 4b 46 7f ff 02 10 c8 : crc=c8 YES\n5e ff 4b 46 7f ff 02 10 c8 t=-10125\n", "temperature=-10.125"),
         ("50 05 4b 46 7f ff 0c 10 1c : crc=1c YES\n50 05 4b 46 7f ff 0c 10 1c t=85000\n", "it was without power"),
+        ("aa 00 4b 46 ff ff 0c 10 87 : crc=87 YES\naa 00 4b 46 ff ff 0c 10 87 t=85000\n", "it was without power"),
+        ("aa 00 4b 46 7f ff 06 10 57 : crc=57 YES\naa 00 4b 46 7f ff 06 10 57 t=10625\n", "temperature=10.625"),
         (
             "ff ff ff ff ff ff ff ff ff : crc=c9 NO\nff ff ff ff ff ff ff ff ff t=-62\n",
             "checksum of its answer is wrong",

@@ -44,6 +44,8 @@ struct Chip {
     sticks: bool,
     /// Was told to skip humidity, as after power-on.
     osrs_h: u8,
+    /// What it measures: pressure, temperature, humidity; none if it was reset.
+    measures: Option<(u32, u32, u32)>,
 }
 
 impl Chip {
@@ -54,7 +56,14 @@ impl Chip {
         registers.put(0x88, &first);
         registers.put(0xE1, &second);
         registers.put(0xF7, &[0x80, 0, 0, 0x80, 0, 0, 0x80, 0]);
-        Chip { registers, until_us: None, ready_us: 1_500, sticks: false, osrs_h: 0 }
+        Chip {
+            registers,
+            until_us: None,
+            ready_us: 1_500,
+            sticks: false,
+            osrs_h: 0,
+            measures: Some((ADC_P, ADC_T, ADC_H)),
+        }
     }
 }
 
@@ -76,11 +85,12 @@ impl Device for Chip {
     }
 
     fn read(&mut self, bytes: &mut [u8], now_us: u64) -> bool {
-        if self.until_us.is_some_and(|until| now_us >= until) {
-            self.until_us = None;
-            let [_, p1, p2, p3] = (ADC_P << 4).to_be_bytes();
-            let [_, t1, t2, t3] = (ADC_T << 4).to_be_bytes();
-            let [_, _, h1, h2] = ADC_H.to_be_bytes();
+        if self.until_us.take_if(|until| now_us >= *until).is_some()
+            && let Some((adc_p, adc_t, adc_h)) = self.measures
+        {
+            let [_, p1, p2, p3] = (adc_p << 4).to_be_bytes();
+            let [_, t1, t2, t3] = (adc_t << 4).to_be_bytes();
+            let [_, _, h1, h2] = adc_h.to_be_bytes();
             let (h1, h2) = if self.osrs_h == 0 { (0x80, 0) } else { (h1, h2) };
             self.registers.put(0xF7, &[p1, p2, p3, t1, t2, t3, h1, h2]);
         }
@@ -125,6 +135,21 @@ fn a_bme280_gives_humidity_too() {
     }
     assert_eq!(Oversampling::of(3), None);
     assert_eq!(Oversampling::of(32), None);
+}
+
+#[test]
+fn what_a_reset_leaves_is_no_reading_and_the_same_number_measured_is_one() {
+    for (kind, id) in [(Kind::Bmp280, 0x58), (Kind::Bme280, 0x60)] {
+        for measures in [(0x8_0000, ADC_T, ADC_H), (ADC_P, 0x8_0000, ADC_H), (ADC_P, ADC_T, 0x8000)] {
+            let mut bus = Bus::new(ADDRESS, Chip::new(id));
+            bus.device.measures = Some(measures);
+            read(&mut bus, &mut driver(kind)).unwrap();
+        }
+        let mut bus = Bus::new(ADDRESS, Chip::new(id));
+        bus.device.measures = None;
+        let error = read(&mut bus, &mut driver(kind)).unwrap_err().to_string();
+        assert!(error.contains("no conversion took place"), "{error}");
+    }
 }
 
 /// The data sheet's other way, in floating point (BST-BME280-DS002, section 8.1): °C, Pa, %.
