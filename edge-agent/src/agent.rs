@@ -1,7 +1,8 @@
 //! A running agent: sensors in threads of their own, the outbox in one, the uplink in another.
 //!
-//! Owns:     these threads, when to close a batch and when to sync.
-//! Does not: set up logging, take signals or hold globals: many agents run in one process.
+//! Owns:     these threads, and how they end.
+//! Does not: decide when to close a batch and when to sync (`collector`); set up logging, take signals or hold globals:
+//!           many agents run in one process.
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};

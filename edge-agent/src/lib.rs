@@ -5,10 +5,10 @@
 //!           many times in one process.
 //!
 //! ```
-//! use edge_agent::Bmp180Twin;
+//! use edge_agent::InventedPlace;
 //!
-//! let twin = Bmp180Twin::new(7);
-//! let reading = twin.read(1_780_272_000_000_000);
+//! let place = InventedPlace::new(7);
+//! let reading = place.read(1_780_272_000_000_000);
 //! assert!((300.0..=1100.0).contains(&(f64::from(reading.pressure.0) / 100.0)), "hPa");
 //! ```
 
@@ -32,4 +32,4 @@ pub mod wear;
 pub use agent::{Agent, AgentError, AgentStats, Stopped, Surroundings};
 pub use causes::with_causes;
 pub use config::Config;
-pub use sensor::place::{Bmp180Reading, Bmp180Twin, DeciCelsius, Pascal};
+pub use sensor::place::{Bmp180Reading, DeciCelsius, InventedPlace, Pascal};

@@ -6,10 +6,7 @@
 //! Sources: `clock_gettime(2)`, `adjtimex(2)`, `random(4)`.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use model::Clock;
 
 /// One start of the board: its clock since boot means nothing in another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,24 +105,6 @@ impl Timepiece for SystemTimepiece {
             return false;
         }
         state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0
-    }
-}
-
-/// Takes a [`Clock`] for both: its own time for the time since boot, and its wall clock for right.
-#[derive(Debug)]
-pub struct TrustedClock(pub Arc<dyn Clock>);
-
-impl Timepiece for TrustedClock {
-    fn boot_id(&self) -> BootId {
-        BootId([0xFF; 16])
-    }
-
-    fn boot_us(&self) -> i64 {
-        i64::try_from(self.0.monotonic().as_micros()).unwrap_or(i64::MAX)
-    }
-
-    fn is_synchronised(&self) -> bool {
-        true
     }
 }
 

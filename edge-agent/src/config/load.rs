@@ -7,10 +7,11 @@ use std::time::Duration;
 use settings::{ConfigError, Configuration, Others, Part, Section as _, Setting, Value, quoted, text, unknown};
 
 use super::{
-    Address, AgentSection, Aggregate, BatchSection, ClockSection, Config, ConversionEnd, MqttVersion, OutboxSection,
+    Address, AgentSection, BatchSection, ClockSection, Config, ConversionEnd, MqttVersion, OutboxSection,
     SensorSection, ServerSection, Stamp, Tls, Trust, UplinkSection, check_id,
 };
 use crate::outbox::IN_FLIGHT_MAX;
+use crate::sensor::shape::Aggregate;
 use crate::sensor::{DRIVERS, driver};
 
 impl Setting for MqttVersion {

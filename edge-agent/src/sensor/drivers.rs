@@ -11,7 +11,7 @@ use super::Sensor;
 use super::bme280::{self, Bme280};
 use super::bmp180::{self, Bmp180, ConversionEnd};
 use super::i2c::OnBus;
-use super::place::Bmp180Twin;
+use super::place::InventedPlace;
 use super::program::{File, Program};
 use super::sht3x::{self, Repeatability, Sht3x};
 use super::sysfs::{Device, Kind};
@@ -167,7 +167,7 @@ impl Driver {
             samples => samples,
         };
         match self.made_of {
-            MadeOf::Twin(likeness) => Box::new(Twin { likeness, place: Bmp180Twin::new(seed) }),
+            MadeOf::Twin(likeness) => Box::new(Twin { likeness, place: InventedPlace::new(seed) }),
             MadeOf::Chip { model, addresses } => {
                 let address =
                     u8::try_from(section.address).ok().filter(|address| *address != 0).unwrap_or(addresses[0]);

@@ -327,7 +327,7 @@ mod tests {
 
     use super::*;
     use crate::config::SensorSection;
-    use crate::timepiece::TrustedClock;
+    use crate::timepiece::SystemTimepiece;
 
     #[test]
     fn times_of_the_interval_are_multiples_of_it_by_the_wall_clock_once_that_is_known() {
@@ -338,7 +338,7 @@ mod tests {
             ..SensorSection::default()
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let around = Around { timepiece: Arc::new(TrustedClock(Arc::clone(&clock))), clock, ring: Arc::new(|| {}) };
+        let around = Around { timepiece: Arc::new(SystemTimepiece::new()), clock, ring: Arc::new(|| {}) };
         let mut lanes = Lanes::start(vec![(Station::new("pi-7", &section), Stamp::Interval)], &around).unwrap();
         let take = |count: usize| {
             let mut given = Vec::new();

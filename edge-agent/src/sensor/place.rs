@@ -1,4 +1,4 @@
-//! Invented places with weather, and the simulated twin of a Bosch BMP180 that stands at one.
+//! Invented places with weather, at which simulated twins of chips stand, and what a Bosch BMP180 reads there.
 //!
 //! Figures are the data sheet's (BST-BMP180-DS000): output in steps of 0.1 °C and 1 Pa, −40 … 85 °C,
 //! 300 … 1100 hPa, noise of 3 Pa RMS in ultra high resolution mode.
@@ -71,21 +71,21 @@ const WEATHER_DAYS: f64 = 3.3;
 const NOISE_PA: f64 = 3.0;
 const NOISE_CENTI_CELSIUS: f64 = 4.0;
 
-/// A BMP180 that measures an invented place: its values follow time of day and weather, with the chip's
-/// noise on top. The same seed is the same place, and reads the same values in the same order of calls.
+/// A place whose air follows time of day and weather, with the noise of a sensor on top. The same seed is the same place,
+/// and reads the same values in the same order of calls.
 #[derive(Debug)]
-pub struct Bmp180Twin {
+pub struct InventedPlace {
     rng: SplitMix64,
     mean_centi_celsius: f64,
     mean_pa: f64,
     phase_days: f64,
 }
 
-impl Bmp180Twin {
-    /// The twin at the place that `seed` stands for.
+impl InventedPlace {
+    /// The place that `seed` stands for.
     pub fn new(seed: u64) -> Self {
         let rng = SplitMix64::new(seed);
-        Bmp180Twin {
+        InventedPlace {
             mean_centi_celsius: 1_800.0 + rng.below(600) as f64,
             mean_pa: 99_500.0 + rng.below(2_500) as f64,
             // Afternoons are warm everywhere; places differ by an hour or so.
@@ -94,7 +94,7 @@ impl Bmp180Twin {
         }
     }
 
-    /// Measures at `time_us`, microseconds since 1970-01-01 UTC.
+    /// What a BMP180 measures at `time_us`, microseconds since 1970-01-01 UTC.
     pub fn read(&self, time_us: i64) -> Bmp180Reading {
         let Weather { centi_celsius, pa, .. } = self.weather(time_us);
         Bmp180Reading {
@@ -139,8 +139,8 @@ mod tests {
     #[test]
     fn the_same_seed_reads_the_same_values() {
         let read = |seed| {
-            let twin = Bmp180Twin::new(seed);
-            (0..100).map(|second| twin.read(NOON + second * 1_000_000)).collect::<Vec<_>>()
+            let place = InventedPlace::new(seed);
+            (0..100).map(|second| place.read(NOON + second * 1_000_000)).collect::<Vec<_>>()
         };
         assert_eq!(read(7), read(7));
         assert_ne!(read(7), read(8));
@@ -148,19 +148,19 @@ mod tests {
 
     #[test]
     fn a_second_changes_little_and_half_a_day_changes_much() {
-        let twin = Bmp180Twin::new(7);
-        let (now, next) = (twin.read(NOON), twin.read(NOON + 1_000_000));
+        let place = InventedPlace::new(7);
+        let (now, next) = (place.read(NOON), place.read(NOON + 1_000_000));
         assert!(now.temperature.0.abs_diff(next.temperature.0) <= 5, "{now:?} {next:?}");
         assert!(now.pressure.0.abs_diff(next.pressure.0) <= 40, "{now:?} {next:?}");
-        let night = twin.read(NOON + DAY_US / 2);
+        let night = place.read(NOON + DAY_US / 2);
         assert!(now.temperature.0 - night.temperature.0 > 40, "{now:?} {night:?}");
     }
 
     #[test]
     fn values_stay_within_the_chip_at_any_time() {
-        let twin = Bmp180Twin::new(u64::MAX);
+        let place = InventedPlace::new(u64::MAX);
         for time_us in [i64::MIN, -1, 0, NOON, i64::MAX] {
-            let reading = twin.read(time_us);
+            let reading = place.read(time_us);
             assert!((-400..=850).contains(&reading.temperature.0), "{reading:?}");
             assert!((30_000..=110_000).contains(&reading.pressure.0), "{reading:?}");
         }

@@ -1,6 +1,6 @@
 //! Simulated twins: each measures an invented place, in the steps of the chip that it stands for.
 
-use super::place::{Bmp180Twin, Weather};
+use super::place::{InventedPlace, Weather};
 use super::value::Value;
 use super::{Measured, Sensor};
 
@@ -17,7 +17,7 @@ pub(super) enum Likeness {
 #[derive(Debug)]
 pub(super) struct Twin {
     pub(super) likeness: Likeness,
-    pub(super) place: Bmp180Twin,
+    pub(super) place: InventedPlace,
 }
 
 impl Sensor for Twin {

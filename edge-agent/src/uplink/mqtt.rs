@@ -126,7 +126,7 @@ impl Place {
 }
 
 fn open(client_id: &str, place: &Place, will: Option<(String, Vec<u8>)>) -> (Client, Events) {
-    let (host, port) = (place.host.as_str(), place.port);
+    let (host, port) = (library_host(place), place.port);
     let connect_s = CONNECT_TIME_MAX.as_secs();
     match place.version {
         MqttVersion::V311 => {
@@ -157,6 +157,12 @@ fn open(client_id: &str, place: &Place, will: Option<(String, Vec<u8>)>) -> (Cli
             (Client::V5(client), Events::V5(Box::new(events)))
         }
     }
+}
+
+/// The host as the library wants it. A certificate names an address of IPv6 without its brackets; without TLS it keeps them.
+fn library_host(place: &Place) -> &str {
+    let bare = place.host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    bare.filter(|_| place.tls.is_some()).unwrap_or(&place.host)
 }
 
 impl Client {

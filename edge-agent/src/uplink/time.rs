@@ -106,7 +106,7 @@ mod tests {
                           Location: https://example.invalid/\r\nContent-Length: 0\r\n\r\n";
             socket.write_all(answer.as_bytes()).unwrap();
         });
-        let told = ask_one(&super::super::http::client(), &url, &crate::timepiece::SystemTimepiece::new());
+        let told = ask_one(&ureq::agent(), &url, &crate::timepiece::SystemTimepiece::new());
         assert_eq!(told.map(|told| told.wall_us), Some(1_780_272_000_500_000));
         server.join().unwrap();
     }

@@ -83,6 +83,12 @@ impl MqttPeer {
         MqttPeer(TcpListener::bind("127.0.0.1:0").unwrap(), Some(Arc::new(config)))
     }
 
+    /// The same on the loopback of IPv6; none on a machine that has none.
+    pub(crate) fn with_tls_on_v6(config: ServerConfig) -> Option<Self> {
+        let listener = TcpListener::bind("[::1]:0").ok()?;
+        Some(MqttPeer(listener, Some(Arc::new(config))))
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.0.local_addr().unwrap().port()
     }

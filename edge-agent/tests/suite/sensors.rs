@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_agent::config::{Config, Period, SensorSection};
+use edge_agent::config::{Config, Period, SensorSection, Trust};
 use edge_agent::sensor::Station;
-use edge_agent::timepiece::TrustedClock;
+use edge_agent::timepiece::SystemTimepiece;
 use edge_agent::{Agent, AgentStats, Surroundings};
 use model::{SplitMix64, SystemClock};
 use wal::disk::LocalDisk;
@@ -141,12 +141,13 @@ fn run(sensors: Vec<SensorSection>, done: impl Fn(&AgentStats) -> bool) -> Agent
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config { sensors, ..Config::default() };
     config.agent.id = "pi-7".to_owned();
+    config.clock.trust = Trust::System;
     config.outbox.dir = dir.path().join("outbox");
     config.servers = vec![edge_agent::config::ServerSection::new("mqtt://127.0.0.1:1")];
     let clock = Arc::new(SystemClock::new());
     let surroundings = Surroundings {
         disk: Arc::new(LocalDisk::new()),
-        timepiece: Arc::new(TrustedClock(clock.clone())),
+        timepiece: Arc::new(SystemTimepiece::new()),
         clock,
         rng: Arc::new(SplitMix64::new(7)),
         serial: None,

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_agent::config::{ByteSize, Config, MqttVersion, Period, SensorSection, ServerSection};
-use edge_agent::timepiece::TrustedClock;
+use edge_agent::config::{ByteSize, Config, MqttVersion, Period, SensorSection, ServerSection, Trust};
+use edge_agent::timepiece::SystemTimepiece;
 use edge_agent::{Agent, AgentStats, Surroundings};
 use model::{Clock, SplitMix64, SystemClock};
 use tempfile::TempDir;
@@ -26,6 +26,7 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config { servers, ..Config::default() };
         config.agent.id = "pi-7".to_owned();
+        config.clock.trust = Trust::System;
         config.outbox.dir = dir.path().join("outbox");
         config.outbox.sync_interval = Period(Duration::from_millis(20));
         config.sensors.push(SensorSection {
@@ -44,7 +45,7 @@ impl Rig {
     fn start_by(&self, clock: Arc<dyn Clock>) -> Agent {
         let surroundings = Surroundings {
             disk: Arc::new(LocalDisk::new()),
-            timepiece: Arc::new(TrustedClock(Arc::new(SystemClock::new()))),
+            timepiece: Arc::new(SystemTimepiece::new()),
             clock,
             rng: Arc::new(SplitMix64::new(7)),
             serial: None,
@@ -461,13 +462,25 @@ fn tls_server(name: &str) -> (rustls::ServerConfig, String) {
 
 #[test]
 fn an_agent_speaks_mqtt_over_tls_with_a_server_that_it_trusts() {
-    for version in [MqttVersion::V311, MqttVersion::V5] {
-        let (config, pem) = tls_server("localhost");
-        let peer = MqttPeer::with_tls(config);
+    for (version, name) in [
+        (MqttVersion::V311, "localhost"),
+        (MqttVersion::V5, "localhost"),
+        (MqttVersion::V311, "::1"),
+        (MqttVersion::V5, "::1"),
+    ] {
+        let (config, pem) = tls_server(name);
+        let (peer, host) = match name {
+            "::1" => (MqttPeer::with_tls_on_v6(config), "[::1]"),
+            _ => (Some(MqttPeer::with_tls(config)), name),
+        };
+        let Some(peer) = peer else {
+            println!("this machine has no IPv6");
+            continue;
+        };
         let dir = tempfile::tempdir().unwrap();
         let ca = dir.path().join("ca.pem");
         std::fs::write(&ca, pem).unwrap();
-        let url = format!("mqtts://localhost:{}", peer.port());
+        let url = format!("mqtts://{host}:{}", peer.port());
         let section = ServerSection { ca: ca.display().to_string(), ..server(url, version) };
         let rig = Rig::new(vec![section]);
         let agent = rig.start();

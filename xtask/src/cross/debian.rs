@@ -30,7 +30,7 @@ impl Debian {
             Purpose::Board => "board",
         };
         let folder = super::folder()?.join(name);
-        if !is_current(&folder) {
+        if !is_current(&folder, name) {
             install("mmdebstrap", "mmdebstrap")?;
             println!("making a Debian with what {name} needs; once, some minutes");
             run_command(in_root(root().join("cross/root")).arg(name).arg(&folder))?;
@@ -59,8 +59,8 @@ impl Debian {
     }
 }
 
-fn is_current(folder: &Path) -> bool {
-    let read = |path: PathBuf| std::fs::read(path).ok();
+fn is_current(folder: &Path, purpose: &str) -> bool {
+    let read = |path: PathBuf| std::fs::read_to_string(path).ok();
     let script = read(root().join("cross/root"));
-    script.is_some() && script == read(folder.join("made-by"))
+    script.is_some_and(|script| read(folder.join("made-by")) == Some(format!("{script}# {purpose}\n")))
 }
