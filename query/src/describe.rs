@@ -150,6 +150,12 @@ impl Planning<'_> {
 
     /// The type that a name of a type stands for.
     async fn type_of(&self, sql_type: &SqlType) -> Option<DataType> {
+        // PostgreSQL's numbers of things are whole numbers to DataFusion, and a type of their own to clients.
+        match sql_type.to_string().to_ascii_lowercase().as_str() {
+            "oid" => return Some(DataType::UInt32),
+            "oid[]" => return Some(DataType::new_list(DataType::UInt32, true)),
+            _ => {}
+        }
         let sql = format!("SELECT CAST(NULL AS {sql_type})");
         let statement = DFParser::parse_sql(&sql).ok()?.pop_front()?;
         let plan = self.state.statement_to_plan(statement).await.ok()?;

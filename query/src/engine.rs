@@ -242,6 +242,16 @@ impl QueryEngine {
             .tasks
             .spawn_on(run(Arc::clone(&self.shared), request, begun, cancel.clone(), start), runtime.handle());
         let limit = self.shared.timeout;
+        // With those who wait: operators that are long about one batch keep the threads of queries from looking at the clock.
+        let _late = tokio::spawn({
+            let (running, cancel) = (Arc::clone(&running), cancel.clone());
+            async move {
+                if tokio::time::timeout(limit, running.over().cancelled()).await.is_err() {
+                    running.note_late();
+                    cancel.cancel();
+                }
+            }
+        });
         // Planning, or one call of a function, may not look up for long. Its task ends when that does.
         let overdue = async {
             let _ = tokio::time::timeout(limit, cancel.cancelled()).await;

@@ -52,6 +52,7 @@ pub(crate) fn with_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
     builder
         .with_optimizer_rules(rules)
         .with_physical_optimizer_rule(Arc::new(AggregateByRuns))
+        .with_physical_optimizer_rule(Arc::new(bounded::LongConstants))
         .with_query_planner(Arc::new(Planner))
         .with_relation_planners(vec![Arc::new(asof::AsOfRelations)])
 }

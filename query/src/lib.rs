@@ -28,6 +28,7 @@ mod damage;
 mod describe;
 mod engine;
 mod error;
+mod extent;
 mod functions;
 mod interrupt;
 mod names;

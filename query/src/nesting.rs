@@ -1,6 +1,6 @@
 //! How deep the tree of a statement will be, told from its tokens.
 //!
-//! Owns:     the bound that keeps a statement from overflowing the stack of a query thread.
+//! Owns:     the bounds that keep a statement from overflowing the stack of a query thread, and the parser from trying without end.
 //! Does not: parse: the parser bounds parentheses itself, but `a OR b OR c …` it turns into a tree as deep as the
 //!           chain is long, and planning, optimising and dropping such a tree are recursive.
 
@@ -23,6 +23,60 @@ const NESTED_TYPES: [&str; 9] =
 /// The levels that a type in another type counts for, and a statement in another statement. The parser does not bound
 /// those, and without optimisation it needs some 35 kB of stack for each.
 const NESTED_TYPE_LEVELS: usize = 8;
+
+/// Levels within each other of what the parser begins anew if it finds a mistake inside.
+pub(crate) const RETRIED_MAX: usize = 12;
+
+/// What it reads as a name when it could not read it as what its keyword says. A mistake behind n of them costs 2ⁿ attempts.
+const RETRIED: [&str; 16] = [
+    "ARRAY",
+    "CAST",
+    "CEIL",
+    "CONVERT",
+    "EXTRACT",
+    "FLOOR",
+    "INTERVAL",
+    "OVERLAY",
+    "POSITION",
+    "SAFE_CAST",
+    "STRUCT",
+    "SUBSTR",
+    "SUBSTRING",
+    "TRIM",
+    "TRY_CAST",
+    "TRY_CONVERT",
+];
+
+/// It is read as an operator too.
+const RETRIED_TWICE: &str = "POSITION";
+
+/// How many of [`RETRIED`] are within each other.
+pub(crate) fn retried(tokens: &[TokenWithSpan]) -> usize {
+    let mut open: Vec<usize> = Vec::new();
+    let (mut now, mut most, mut next) = (0_usize, 0, 0);
+    for token in tokens {
+        match &token.token {
+            Token::Whitespace(_) => continue,
+            Token::LParen | Token::LBracket => {
+                now += next;
+                open.push(next);
+                next = 0;
+            }
+            Token::RParen | Token::RBracket => {
+                now = now.saturating_sub(open.pop().unwrap_or(0));
+                next = 0;
+            }
+            Token::Word(word) if word.quote_style.is_none() => {
+                let is_retried = RETRIED.iter().any(|name| word.value.eq_ignore_ascii_case(name));
+                let is_twice = word.value.eq_ignore_ascii_case(RETRIED_TWICE);
+                next = usize::from(is_retried) + usize::from(is_twice);
+            }
+            _ => next = 0,
+        }
+        most = most.max(now);
+    }
+    most
+}
 
 /// What is open at one level of parentheses.
 #[derive(Default)]
@@ -90,6 +144,20 @@ pub(crate) fn depth(tokens: &[TokenWithSpan]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_is_tried_again_is_counted_within_itself_only() {
+        for (sql, expected) in [
+            ("SELECT CAST(a AS INT), CAST(b AS INT)", 1),
+            ("SELECT cast (floor(substr(a, 1)) AS INT)", 3),
+            ("SELECT abs(CAST(abs(ARRAY [a][1]) AS INT))", 2),
+            ("SELECT POSITION('a' IN b)", 2),
+            ("SELECT \"cast\"(a), cast", 0),
+        ] {
+            let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().unwrap();
+            assert_eq!(retried(&tokens), expected, "{sql}");
+        }
+    }
+
     use datafusion::sql::sqlparser::dialect::GenericDialect;
     use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 

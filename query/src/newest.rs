@@ -14,6 +14,7 @@ mod plan;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{Array, RecordBatch, UInt32Array};
@@ -39,6 +40,9 @@ pub(crate) use plan::NewestOnly;
 
 /// Bytes of rows that are kept, of all shards.
 const KEPT_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes that one statement holds of them; what is beyond is read. No more than is kept, or the next one would find none of it.
+const STATEMENT_BYTES_MAX: usize = KEPT_BYTES_MAX / 2;
 
 /// A shard with more than one newest row for so many is read like any other: its series have few rows each.
 const ROWS_PER_NEWEST_MIN: usize = 4;
@@ -185,32 +189,42 @@ impl ShardTable {
     async fn newest(&self, session: &dyn Session, views: &[&ShardView]) -> Result<Vec<Newest>> {
         let schema = self.schema();
         let known = |view: &&ShardView| self.newest.get(&view.shard.path, &schema);
+        // All that is kept is no more than a statement may hold.
         if let Some(all) = views.iter().map(known).collect() {
             return Ok(all);
         }
         let _reading = self.newest.reading(&self.snapshot.name).lock().await;
-        let read = views.iter().map(|view| {
-            let (cache, schema) = (Arc::clone(&self.newest), Arc::clone(&schema));
-            let path = view.shard.path.clone();
-            // Meanwhile another statement may have read it.
-            let found = cache.get(&path, &schema);
-            let rows = found.is_none().then(|| self.rows_of(session, view));
-            let rows_max = usize::try_from(view.shard.rows).unwrap_or(usize::MAX) / ROWS_PER_NEWEST_MIN;
-            let tags = self.tags();
-            async move {
-                let rows = match (found, rows) {
-                    (Some(found), _) => return Ok(found),
-                    (None, rows) => rows.transpose()?,
-                };
-                let Some(rows) = rows else { return Ok(Newest::Many) };
-                let newest = SpawnedTask::spawn(newest_of(rows, tags, rows_max)).join().await;
-                let newest = newest.map_err(|error| datafusion::common::exec_datafusion_err!("{error}"))??;
-                cache.put(&path, &schema, newest.clone());
-                Ok(newest)
-            }
-        });
-        let reads: Vec<_> = read.collect();
+        let taken = AtomicUsize::new(0);
+        let reads: Vec<_> = views.iter().map(|view| self.newest_in(session, view, &schema, &taken)).collect();
         futures::stream::iter(reads).buffered(session.config().target_partitions()).try_collect().await
+    }
+
+    /// The newest rows of one shard, unless those of others took what a statement may hold.
+    async fn newest_in(
+        &self,
+        session: &dyn Session,
+        view: &ShardView,
+        schema: &SchemaRef,
+        taken: &AtomicUsize,
+    ) -> Result<Newest> {
+        if taken.load(Ordering::Relaxed) > STATEMENT_BYTES_MAX {
+            return Ok(Newest::Many);
+        }
+        let path = &view.shard.path;
+        // Meanwhile another statement may have read it.
+        let newest = match self.newest.get(path, schema) {
+            Some(found) => found,
+            None => {
+                let rows = self.rows_of(session, view)?;
+                let rows_max = usize::try_from(view.shard.rows).unwrap_or(usize::MAX) / ROWS_PER_NEWEST_MIN;
+                let newest = SpawnedTask::spawn(newest_of(rows, self.tags(), rows_max)).join().await;
+                let newest = newest.map_err(|error| datafusion::common::exec_datafusion_err!("{error}"))??;
+                self.newest.put(path, schema, newest.clone());
+                newest
+            }
+        };
+        taken.fetch_add(newest.bytes(path), Ordering::Relaxed);
+        Ok(newest)
     }
 
     /// All rows of one shard, in their order.

@@ -32,7 +32,7 @@ use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::Statement as Ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_pg_catalog::pg_catalog::{
@@ -50,6 +50,7 @@ use storage::Storage;
 
 use crate::catalog::{CATALOG, INFORMATION_SCHEMA, Tables};
 use crate::crate_db;
+use crate::nesting::{self, DEPTH_MAX, RETRIED_MAX};
 
 pub(crate) use functions::constant;
 pub(crate) use information_schema::InformationSchema;
@@ -229,6 +230,11 @@ pub(crate) fn parse(sql: &str, tokens: &[TokenWithSpan]) -> Option<DfStatement> 
     // The parser of the library has no `current_setting`, and leaves out what asks for the schemas that are looked through;
     // and columns lose their names in it.
     let asks_for_session = tokens.iter().any(|token| SESSION.iter().any(|name| is_named(token, name)));
+    // Its own dialect has other comments and texts than that of `tokens`.
+    let own = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location().ok()?;
+    if nesting::depth(&own) > DEPTH_MAX || nesting::retried(&own) > RETRIED_MAX {
+        return None;
+    }
     // What it does not understand is said by the parser that has places for its errors.
     let statements = if asks_for_session {
         let statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).ok()?;

@@ -5,13 +5,14 @@
 //!
 //! Invariants
 //!  1. A snapshot of every table that the statement reads is taken once, after the statement came in (P6).
-//!  2. However a statement ends, its plan is dropped and its permit returned before the next one gets it.
+//!  2. However a statement ends, its plan is dropped and its permit returned before the next one gets it. One that ends while
+//!     it is planned keeps its permit until that lets go.
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -21,13 +22,14 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::object_store::ObjectStore;
-use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::{FutureExt, StreamExt};
 use model::TableName;
 use storage::{ShardDamage, Storage};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -122,19 +124,11 @@ pub(crate) async fn run(
     let mut reply = Reply::new(started);
     let open = Arc::new(OpenShards::default());
     let progress = Progress::default();
-    // A task of its own: an operator may be long about one batch.
-    let late = {
-        let (running, cancel, limit) = (Arc::clone(begun.running()), cancel.clone(), shared.timeout);
-        shared.tasks.spawn(async move {
-            let _ = tokio::time::timeout(limit, std::future::pending::<()>()).await;
-            running.note_late();
-            cancel.cancel();
-        })
-    };
     let outcome = {
         let session = request.session.clone();
         let running = begun.running();
-        let statement = Run { shared: &shared, open: &open, progress: &progress, running, session };
+        let place = OnceLock::new();
+        let statement = Run { shared: &shared, open: &open, progress: &progress, running, session, place };
         let work = async {
             match AssertUnwindSafe(statement.run(request, &mut reply)).catch_unwind().await {
                 Ok(outcome) => outcome,
@@ -155,7 +149,6 @@ pub(crate) async fn run(
                 false => error,
             }),
         };
-        late.abort();
         // However it ended: what goes on in other tasks ends by this.
         running.over().cancel();
         outcome
@@ -198,6 +191,8 @@ pub(crate) struct Run<'a> {
     pub(crate) progress: &'a Progress,
     running: &'a Running,
     session: Option<Arc<ClientSession>>,
+    /// Its place among those that may run, once it has one.
+    place: OnceLock<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Run<'_> {
@@ -224,7 +219,8 @@ impl Run<'_> {
             reply.done("KILL", Some(self.shared.queries.kill(target, self.running)));
             return Ok(());
         }
-        let _permit = self.admit(&statement).await?;
+        let permit = self.admit(&statement).await?;
+        let _ = self.place.set(Arc::new(permit));
         let tables = Tables::new(self.shared.storage.tables());
         let schema = resolve::default_schema(request.default_schema.as_deref(), &tables);
         match statement {
@@ -237,13 +233,12 @@ impl Run<'_> {
 
     /// Waits until one more statement may run.
     async fn admit(&self, statement: &Statement) -> Result<OwnedSemaphorePermit, QueryError> {
-        let admission = &self.shared.admission;
+        let (admission, reserve) = (&self.shared.admission, &self.shared.reserve);
         if let Ok(permit) = Arc::clone(admission).try_acquire_owned() {
             return Ok(permit);
         }
-        if statement.only_looks_at_the_server()
-            && let Ok(permit) = Arc::clone(&self.shared.reserve).try_acquire_owned()
-        {
+        let may_use_reserve = statement.only_looks_at_the_server();
+        if may_use_reserve && let Ok(permit) = Arc::clone(reserve).try_acquire_owned() {
             return Ok(permit);
         }
         self.running.enter(Stage::Waiting);
@@ -253,7 +248,13 @@ impl Run<'_> {
         if before >= running.saturating_mul(WAITING_PER_RUNNING) {
             return Err(busy);
         }
-        match tokio::time::timeout(ADMISSION_WAIT_MAX, Arc::clone(admission).acquire_owned()).await {
+        let place = async {
+            tokio::select! {
+                permit = Arc::clone(admission).acquire_owned() => permit,
+                permit = Arc::clone(reserve).acquire_owned(), if may_use_reserve => permit,
+            }
+        };
+        match tokio::time::timeout(ADMISSION_WAIT_MAX, place).await {
             Ok(Ok(permit)) => {
                 self.running.enter(Stage::Planning);
                 Ok(permit)
@@ -312,7 +313,7 @@ impl Run<'_> {
         let catalog = Catalog::new(self.shared, tables, snapshots, self.session.as_ref());
         let state = session::of_statement(&self.shared.template, catalog, schema, self.session.as_deref(), &statement);
         let rest = match state {
-            Ok(state) => self.start(&state, statement).await,
+            Ok(state) => self.start(Arc::new(state), statement).await,
             Err(error) => Err(error),
         };
         match rest {
@@ -367,22 +368,15 @@ impl Run<'_> {
 
     async fn start(
         &self,
-        state: &SessionState,
+        state: Arc<SessionState>,
         statement: DfStatement,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
-        let plan = state.statement_to_plan(statement).await?;
-        // What `statement` lets through by its first words must not write deeper inside.
-        SQLOptions::new()
-            .with_allow_ddl(false)
-            .with_allow_dml(false)
-            .with_allow_statements(false)
-            .verify_plan(&plan)?;
-        let plan = state.create_physical_plan(&plan).await?;
+        let plan = self.plan(Arc::clone(&state), statement).await?;
         let plan = interrupt::interruptible(plan, self.running.over())?;
         let mut environment = RuntimeEnv::clone(state.runtime_env());
         let (all, usage) = (Arc::clone(&environment.memory_pool), Arc::clone(&self.running.usage));
         environment.memory_pool = Arc::new(CountedPool { all, usage });
-        let context = TaskContext::from(state).with_runtime(Arc::new(environment));
+        let context = TaskContext::from(&*state).with_runtime(Arc::new(environment));
         let rows = execute_stream(Arc::clone(&plan), Arc::new(context))?;
         self.running.runs(&plan);
         self.running.enter(Stage::Running);
@@ -392,6 +386,40 @@ impl Run<'_> {
             let _ = &plan;
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+
+    /// The plan of a query. It is made in a thread of its own: no step of it lets go, and neither who waits nor other statements
+    /// need wait for it longer than the statement may run. Until it ends, the statement keeps its place.
+    async fn plan(
+        &self,
+        state: Arc<SessionState>,
+        statement: DfStatement,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let (over, place) = (self.running.over().clone(), self.place.get().cloned());
+        let runtime = Handle::current();
+        let planned = async move {
+            let _place = place;
+            let is_wanted = || match over.is_cancelled() {
+                true => Err(DataFusionError::Execution("the statement was cancelled".into())),
+                false => Ok(()),
+            };
+            let plan = state.statement_to_plan(statement).await?;
+            // What `statement` lets through by its first words must not write deeper inside.
+            SQLOptions::new()
+                .with_allow_ddl(false)
+                .with_allow_dml(false)
+                .with_allow_statements(false)
+                .verify_plan(&plan)?;
+            is_wanted()?;
+            let plan = state.optimize(&plan)?;
+            is_wanted()?;
+            state.query_planner().create_physical_plan(&plan, &*state).await
+        };
+        match self.shared.tasks.spawn_blocking(move || runtime.block_on(planned)).await {
+            Ok(plan) => plan,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(DataFusionError::Execution("the server is stopping".into())),
+        }
     }
 
     pub(crate) async fn explain(&self, error: DataFusionError) -> QueryError {

@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_err};
@@ -69,7 +69,13 @@ fn is_fit(aggregate: &AggregateExec) -> bool {
         && aggregate.dynamic_expressions_produced().is_empty()
         && groups.is_single()
         && !groups.is_empty()
+        && groups.expr().iter().all(|(expr, _)| expr.data_type(&aggregate.input_schema()).is_ok_and(|of| is_plain(&of)))
         && aggregate.aggr_expr().iter().all(|expr| expr.groups_accumulator_supported() && expr.order_bys().is_empty())
+}
+
+/// Whether keys of the type come out of rows as they went in.
+fn is_plain(data_type: &DataType) -> bool {
+    !data_type.is_nested() && !matches!(data_type, DataType::Dictionary(..) | DataType::RunEndEncoded(..))
 }
 
 /// The operator.
@@ -134,7 +140,7 @@ impl ExecutionPlan for RunAggregateExec {
         let work = Work {
             input: self.aggregate.input().execute(partition, Arc::clone(&context))?,
             groups: Groups::try_new(&self.aggregate)?,
-            reservation: consumer.register(context.memory_pool()),
+            reservation: Some(consumer.register(context.memory_pool())),
             metrics: BaselineMetrics::new(&self.metrics, partition),
             aggregate: Arc::clone(&self.aggregate),
             waiting: None,
@@ -154,7 +160,8 @@ impl ExecutionPlan for RunAggregateExec {
 struct Work {
     input: SendableRecordBatchStream,
     groups: Groups,
-    reservation: MemoryReservation,
+    /// None once an ordinary aggregate goes on, which has one of its own: memory is shared among those that have.
+    reservation: Option<MemoryReservation>,
     metrics: BaselineMetrics,
     aggregate: Arc<AggregateExec>,
     /// States that were taken out and are not handed on yet.
@@ -188,6 +195,7 @@ impl Work {
                 Took::All => self.make_room()?,
                 Took::Nothing => {
                     self.take_out()?;
+                    self.reservation = None;
                     self.is_last = true;
                     self.input = self.without_runs(batch)?;
                 }
@@ -209,13 +217,16 @@ impl Work {
     /// Takes the states of all groups out; they wait to be handed on.
     fn take_out(&mut self) -> Result<()> {
         self.waiting = Some(self.groups.take_out()?);
-        self.reservation.free();
+        if let Some(reservation) = &mut self.reservation {
+            reservation.free();
+        }
         Ok(())
     }
 
     /// Reserves what the groups take; if that is not there, lets go of them.
     fn make_room(&mut self) -> Result<()> {
-        match self.reservation.try_resize(self.groups.bytes()) {
+        let Some(reservation) = &mut self.reservation else { return Ok(()) };
+        match reservation.try_resize(self.groups.bytes()) {
             Ok(()) => Ok(()),
             Err(error) if self.groups.is_empty() => Err(error),
             Err(_) => self.take_out(),

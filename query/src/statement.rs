@@ -3,6 +3,7 @@
 //! Owns:     parsing, the list of statements that are allowed, `REFRESH TABLE` and `OPTIMIZE TABLE`.
 //! Does not: know tables or columns (`resolve` does), or what the statements that change tables may say (`change` does).
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use datafusion::common::ScalarValue;
@@ -15,9 +16,11 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::catalog::SYSTEM;
 use crate::change::{self, Change};
+use crate::crate_db::SYS;
 use crate::error::{QueryError, tidy};
+use crate::extent;
 use crate::functions::{asof, like};
-use crate::nesting::{self, DEPTH_MAX};
+use crate::nesting::{self, DEPTH_MAX, RETRIED_MAX};
 use crate::parameters;
 use crate::postgres;
 use crate::queries::Target;
@@ -44,7 +47,7 @@ pub(crate) enum Statement {
 }
 
 impl Statement {
-    /// Whether it reads tables of schema `system`, and no others.
+    /// Whether it reads tables of schema `system`, or of CrateDB's `sys`, and no others.
     pub(crate) fn only_looks_at_the_server(&self) -> bool {
         let Statement::Read(DfStatement::Statement(ast)) = self else { return false };
         let mut tables = 0;
@@ -52,7 +55,9 @@ impl Statement {
             tables += 1;
             match name.0.as_slice() {
                 [.., schema, _]
-                    if schema.as_ident().is_some_and(|schema| schema.value.eq_ignore_ascii_case(SYSTEM)) =>
+                    if schema.as_ident().is_some_and(|schema| {
+                        [SYSTEM, SYS].iter().any(|known| schema.value.eq_ignore_ascii_case(known))
+                    }) =>
                 {
                     ControlFlow::Continue(())
                 }
@@ -166,6 +171,15 @@ fn parse_tokens(
              for long lists of values there is IN"
         )));
     }
+    let retried = nesting::retried(&tokens);
+    if retried > RETRIED_MAX {
+        return Err(QueryError::Unsupported(format!(
+            "{retried} of CAST, SUBSTRING and their like within each other are not supported; at most {RETRIED_MAX} are"
+        )));
+    }
+    let is_placeholder = |(_, token): &(usize, &TokenWithSpan)| matches!(token.token, Token::Placeholder(_));
+    let written: Vec<(usize, TokenWithSpan)> =
+        tokens.iter().enumerate().filter(is_placeholder).map(|(at, token)| (at, token.clone())).collect();
     number(&mut tokens)?;
     let is_space = |token: &TokenWithSpan| matches!(token.token, Token::Whitespace(_) | Token::SemiColon);
     let first = tokens.iter().position(|token| !is_space(token)).unwrap_or(tokens.len());
@@ -191,7 +205,8 @@ fn parse_tokens(
         Some(token) if is_word(token, "TABLE") => select_all(&mut tokens, first),
         _ => {}
     }
-    if let Some(mut statement) = postgres::parse(sql, &tokens) {
+    let numbered = numbered(sql, &written, &tokens);
+    if let Some(mut statement) = postgres::parse(&numbered, &tokens) {
         ast(&mut statement).into_iter().for_each(like::rewrite);
         return Ok(Parsed::Tree(statement));
     }
@@ -216,8 +231,37 @@ fn parse_tokens(
     Ok(Parsed::Tree(if names_session { postgres::rewritten(statement) } else { statement }))
 }
 
+/// `sql` with its placeholders, which are `written`, as they are in `tokens`; each with its place among them.
+fn numbered<'a>(sql: &'a str, written: &[(usize, TokenWithSpan)], tokens: &[TokenWithSpan]) -> Cow<'a, str> {
+    let changes = written.iter().filter_map(|(at, old)| tokens.get(*at).map(|new| (old, new)));
+    let mut changes = changes.filter(|(old, new)| old.token != new.token).peekable();
+    if changes.peek().is_none() {
+        return Cow::Borrowed(sql);
+    }
+    let mut text = String::with_capacity(sql.len() + 16);
+    let (mut line, mut column, mut hidden) = (1, 1, 0);
+    for char in sql.chars() {
+        if let Some((old, new)) =
+            changes.next_if(|(old, _)| (old.span.start.line, old.span.start.column) == (line, column))
+        {
+            hidden = old.token.to_string().chars().count();
+            text.push_str(&new.token.to_string());
+        }
+        if hidden > 0 {
+            hidden -= 1;
+        } else {
+            text.push(char);
+        }
+        (line, column) = if char == '\n' { (line + 1, 1) } else { (line, column + 1) };
+    }
+    Cow::Owned(text)
+}
+
 /// Checks a statement.
-pub(crate) fn understand(statement: DfStatement) -> Result<Statement, QueryError> {
+pub(crate) fn understand(mut statement: DfStatement) -> Result<Statement, QueryError> {
+    if let Some(ast) = ast(&mut statement) {
+        extent::check(ast)?;
+    }
     match statement {
         DfStatement::Statement(ast) if Change::tag_of(&ast).is_some() => {
             Change::parse(*ast).map(|change| Statement::Change(Box::new(change)))
@@ -502,9 +546,41 @@ mod tests {
             ("SELECT * FROM system.queries WHERE id IN (SELECT id FROM t)", false),
             ("SELECT * FROM system.queries, generate_series(1, 10)", false),
             ("SELECT 1", false),
+            ("SELECT id FROM sys.jobs", true),
         ] {
             assert_eq!(parse(sql).unwrap().only_looks_at_the_server(), expected, "{sql}");
         }
+    }
+
+    #[test]
+    fn placeholders_are_renamed_where_they_stand() {
+        for (sql, expected) in [
+            (
+                "SELECT ?, '?' -- ?\n, \"?\", ü.? FROM pg_class WHERE a = ?",
+                "SELECT $1, '?' -- ?\n, \"?\", ü.$2 FROM pg_class WHERE a = $3",
+            ),
+            ("SELECT $1", "SELECT $1"),
+        ] {
+            let mut tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().unwrap();
+            let written: Vec<_> = tokens.iter().cloned().enumerate().collect();
+            parameters::number(&mut tokens).unwrap();
+            assert_eq!(numbered(sql, &written, &tokens), expected);
+        }
+        for sql in
+            ["SELECT $b, $a, current_user", "SELECT attname FROM pg_attribute WHERE attname = $b AND attnum = $a"]
+        {
+            let values = [ScalarValue::Int64(Some(1)), ScalarValue::from("x")];
+            let statement = parse_named(sql, &["a".into(), "b".into()], &values).unwrap();
+            let Statement::Read(statement) = statement else { panic!("{sql}") };
+            let text = statement.to_string();
+            assert!(text.contains("'x'") && text.find("'x'") < text.rfind('1'), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_comment_of_another_dialect_hides_no_depth() {
+        let sql = format!("SELECT current_user --\r, {}", "1+".repeat(600_000));
+        assert!(parse(&(sql + "1\n")).is_ok(), "the rest is a comment");
     }
 
     #[test]

@@ -271,8 +271,9 @@ impl BatchFormat for ArrowStream {
     }
 }
 
-/// Rows of a row group: what is held back before it is sent.
+/// Rows of a row group, and bytes of it: what is held back before it is sent.
 const ROW_GROUP_ROWS: usize = 1 << 17;
+const ROW_GROUP_BYTES: usize = 16 << 20;
 
 /// A Parquet file. It is sent group by group, and without its end, which is written last, nobody takes it for whole.
 #[derive(Default)]
@@ -308,7 +309,10 @@ impl BatchFormat for ParquetFile {
     }
 
     fn batch(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), QueryError> {
-        self.with(out, |writer| writer.write(batch))
+        self.with(out, |writer| {
+            writer.write(batch)?;
+            if writer.in_progress_size() > ROW_GROUP_BYTES { writer.flush() } else { Ok(()) }
+        })
     }
 
     fn tail(&mut self, out: &mut Vec<u8>) -> Result<(), QueryError> {

@@ -21,13 +21,16 @@ use super::links::Link;
 use super::read::{self, Bad, Connect, Refusal, Version, code};
 use super::sessions::Began;
 use super::write;
-use crate::app::Parts;
+use crate::app::{Parts, Phase};
 use crate::connections::Facts;
 use crate::metrics::Metrics;
 use crate::stream::Stream;
 
 /// CONNECT must be there in this time.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a client that comes while the server starts waits for it, before it is refused: some never come again after that.
+const START_WAIT_MAX: Duration = Duration::from_secs(10);
+const START_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a connection waits for the one it takes over from.
 const TAKE_OVER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Bytes of one read of it.
@@ -69,7 +72,7 @@ async fn greet(mqtt: &Arc<Mqtt>, mut stream: Stream, peer: SocketAddr, link: &Ar
         Ok(Err(Some(refusal))) => refusal,
         // Gone.
         Ok(Err(None)) => return None,
-        Ok(Ok((bytes, head))) => match admit(mqtt, &bytes[head.len..head.total()]) {
+        Ok(Ok((bytes, head))) => match admitted(mqtt, &bytes[head.len..head.total()]).await {
             Ok((connect, parts)) => match enter(mqtt, &parts, peer, link, &connect).await {
                 Ok(client) => {
                     let rest = &bytes[head.total()..];
@@ -122,9 +125,16 @@ async fn receive_connect(stream: &mut Stream) -> Result<(Vec<u8>, read::Head), O
     }
 }
 
-/// Reads CONNECT, and whether it can be accepted now.
-fn admit<'a>(mqtt: &Mqtt, body: &'a [u8]) -> Result<(Connect<'a>, Parts), Refusal> {
+/// Reads CONNECT, and whether it can be accepted now, or soon.
+async fn admitted<'a>(mqtt: &Mqtt, body: &'a [u8]) -> Result<(Connect<'a>, Parts), Refusal> {
     let mut connect = read::connect(body)?;
+    let starting = async {
+        while matches!(mqtt.app.phase(), Phase::Replaying) {
+            tokio::time::sleep(START_LOOK_INTERVAL).await;
+        }
+    };
+    // However long it takes: what comes of it is said below.
+    let _ = timeout(START_WAIT_MAX, starting).await;
     match mqtt.app.for_writes() {
         Ok(parts) => {
             if connect.version != Version::V5 && !connect.clean {

@@ -64,8 +64,13 @@ pub fn null_of(oid: u32) -> Option<ScalarValue> {
     }
 }
 
-/// The type of a parameter that the server gives.
+/// The type of a parameter that the server gives. Whole numbers of 32 bits without a sign are [`Type::OID`], and nothing else.
 pub fn of_parameter(data_type: &DataType) -> Type {
+    match data_type {
+        DataType::UInt32 => return Type::OID,
+        DataType::List(element) if *element.data_type() == DataType::UInt32 => return Type::OID_ARRAY,
+        _ => {}
+    }
     match of_field(&Arc::new(Field::new("", data_type.clone(), true))) {
         found if null_of(found.oid()).is_some() => found,
         _ => Type::TEXT,

@@ -9,6 +9,7 @@ mod commands;
 mod crate_db;
 mod damaged;
 mod failing_disk;
+mod hostile_sql;
 mod influx;
 mod json;
 mod life;

@@ -222,6 +222,16 @@ pub(crate) fn post(url: &str, path: &str, headers: &[(&str, &str)], body: &[u8])
     answer(request.send(body).unwrap())
 }
 
+/// As [`post`], with as much of the answer as came: at most `bytes_max`.
+pub(crate) fn post_for_part(url: &str, path: &str, body: &[u8], bytes_max: u64) -> Answer {
+    let mut response = agent().post(format!("{url}{path}")).send(body).unwrap();
+    let mut part = Vec::new();
+    // What was cut short is a part too.
+    let _ = response.body_mut().as_reader().take(bytes_max).read_to_end(&mut part);
+    let body = String::from_utf8_lossy(&part).into_owned();
+    Answer { status: response.status().as_u16(), headers: Vec::new(), body }
+}
+
 fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
     Answer {
         status: response.status().as_u16(),

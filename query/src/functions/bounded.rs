@@ -7,31 +7,43 @@
 //! from its arguments how much it could make at most. What is too much in one value is refused; what is too much in one
 //! batch is computed part by part, until it has become too much.
 
+mod concatenation;
+mod constants;
+mod windows;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::kernels::length::length;
 use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, TimeUnit};
-use datafusion::common::{DataFusionError, Result, ScalarValue, plan_err};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, plan_err};
 use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, Documentation, Expr, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, WindowFunctionDefinition,
 };
 
+use concatenation::Concatenation;
+
 /// Bytes of one value, and of what is computed at once.
-const VALUE_BYTES_MAX: u64 = 64 << 20;
+pub(super) const VALUE_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes of the values of a batch.
-const BATCH_BYTES_MAX: u64 = 256 << 20;
+pub(super) const BATCH_BYTES_MAX: u64 = 256 << 20;
 
 /// Pairs of characters that `levenshtein` compares in the time in which others write a byte.
 const COMPARED_PER_BYTE: u64 = 8;
 
-const US_PER_DAY: i64 = 86_400_000_000;
+const NS_PER_DAY: i64 = 86_400_000_000_000;
+
+pub(super) use constants::LongConstants;
 
 /// How much a function may make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +66,12 @@ enum Growth {
     Compare,
     /// A value of the type that its second names.
     Type,
+    /// All its arguments in one.
+    Sum,
+    /// All others with its first between them.
+    Join,
+    /// The elements of its first with its second between them.
+    JoinElements,
 }
 
 /// Refuses the name of a type that its parser would overflow the stack with, or whose values have a size of their own.
@@ -75,7 +93,7 @@ const TYPE_LEVELS_MAX: usize = 16;
 const TYPE_SIZE_DIGITS_MAX: usize = 6;
 
 /// The functions.
-const FUNCTIONS: [(&str, Growth); 12] = [
+const FUNCTIONS: [(&str, Growth); 21] = [
     ("repeat", Growth::Repeat),
     ("lpad", Growth::Pad),
     ("rpad", Growth::Pad),
@@ -88,6 +106,15 @@ const FUNCTIONS: [(&str, Growth); 12] = [
     ("levenshtein", Growth::Compare),
     ("arrow_cast", Growth::Type),
     ("arrow_try_cast", Growth::Type),
+    ("strpos", Growth::Compare),
+    ("concat", Growth::Sum),
+    ("concat_ws", Growth::Join),
+    ("array_to_string", Growth::JoinElements),
+    ("make_array", Growth::Sum),
+    ("array_append", Growth::Sum),
+    ("array_prepend", Growth::Sum),
+    ("array_concat", Growth::Sum),
+    ("map", Growth::Sum),
 ];
 
 /// Puts the bounds around the functions that are there.
@@ -99,7 +126,62 @@ pub(super) fn register(state: &mut SessionState) -> Result<()> {
         let inner = state.udf(name)?;
         state.register_udf(Arc::new(ScalarUDF::from(Bounded { inner, growth })))?;
     }
+    state.register_function_rewrite(Arc::new(Bounds { concatenation: Concatenation::function() }))?;
     Ok(())
+}
+
+/// Puts functions with a bound in the place of what is no function that could be registered.
+#[derive(Debug)]
+struct Bounds {
+    concatenation: Arc<ScalarUDF>,
+}
+
+impl FunctionRewrite for Bounds {
+    fn name(&self) -> &str {
+        "bounds"
+    }
+
+    fn rewrite(&self, expr: Expr, _schema: &DFSchema, _config: &ConfigOptions) -> Result<Transformed<Expr>> {
+        Ok(match expr {
+            Expr::BinaryExpr(binary) if binary.op == Operator::StringConcat => {
+                Transformed::yes(concatenation::rewritten(binary, &self.concatenation))
+            }
+            Expr::WindowFunction(mut call) => {
+                let bounded = match &call.fun {
+                    WindowFunctionDefinition::AggregateUDF(aggregate) => windows::bounded(aggregate),
+                    WindowFunctionDefinition::WindowUDF(_) => None,
+                };
+                let is_bounded = bounded.is_some();
+                call.fun = bounded.map_or(call.fun, WindowFunctionDefinition::AggregateUDF);
+                let expr = Expr::WindowFunction(call);
+                if is_bounded { Transformed::yes(expr) } else { Transformed::no(expr) }
+            }
+            other => Transformed::no(other),
+        })
+    }
+}
+
+/// What a call is told that would make too much.
+pub(super) fn too_large(name: &str, limit: u64) -> DataFusionError {
+    DataFusionError::Execution(format!(
+        "the result of {name} would have more than the {limit} bytes that it may have at once"
+    ))
+}
+
+/// Refuses a call whose arguments have too many bytes in all rows.
+///
+/// # Errors
+/// The bound.
+pub(super) fn check_arguments(name: &str, args: &ScalarFunctionArgs) -> Result<()> {
+    if all_bytes(args, Growth::Sum)? > BATCH_BYTES_MAX {
+        return Err(too_large(name, BATCH_BYTES_MAX));
+    }
+    Ok(())
+}
+
+/// The bytes of all arguments of a call in all rows.
+fn all_bytes(args: &ScalarFunctionArgs, growth: Growth) -> Result<u64> {
+    Arguments { args: &args.args, rows: args.number_rows }.all_bytes(growth)
 }
 
 /// A function with a bound.
@@ -112,10 +194,10 @@ struct Bounded {
 impl Bounded {
     fn too_large(&self, limit: u64) -> DataFusionError {
         let name = self.inner.name();
-        DataFusionError::Execution(match self.growth {
-            Growth::Compare => format!("the texts that {name} would compare are too long"),
-            _ => format!("the result of {name} would have more than the {limit} bytes that it may have at once"),
-        })
+        match self.growth {
+            Growth::Compare => DataFusionError::Execution(format!("the texts that {name} would compare are too long")),
+            _ => too_large(name, limit),
+        }
     }
 
     /// The most bytes that each row may become.
@@ -131,7 +213,13 @@ impl Bounded {
             }
             Growth::Pad => {
                 let characters = all.numbers(1)?;
-                Box::new(move |row| unsigned(characters.get(row)))
+                let is_wide = args.args.get(2).is_some();
+                let width = if is_wide { char::MAX.len_utf8() as u64 } else { 1 };
+                let text = all.lengths(0)?;
+                Box::new(move |row| {
+                    let padding = unsigned(characters.get(row)).saturating_mul(width);
+                    padding.saturating_add(unsigned(text.get(row)))
+                })
             }
             Growth::RepeatElement => {
                 let (element, times) = (all.element_bytes(0)?, all.numbers(1)?);
@@ -163,7 +251,14 @@ impl Bounded {
                     text.saturating_add((text / found).saturating_add(1).saturating_mul(put)).saturating_add(named)
                 })
             }
-            Growth::Type => Box::new(|_| 0),
+            Growth::Type | Growth::Sum | Growth::Join => Box::new(|_| 0),
+            Growth::JoinElements => {
+                let (elements, between) = (all.elements(0)?, all.lengths(1)?);
+                let width = all.element_bytes(0)?;
+                Box::new(move |row| {
+                    unsigned(elements.get(row)).saturating_mul(unsigned(between.get(row))).saturating_add(width)
+                })
+            }
             Growth::Compare => {
                 let (one, other) = (all.lengths(0)?, all.lengths(1)?);
                 Box::new(move |row| unsigned(one.get(row)).saturating_mul(unsigned(other.get(row))) / COMPARED_PER_BYTE)
@@ -236,24 +331,25 @@ impl Arguments<'_> {
         })
     }
 
-    /// An argument as numbers: times and steps in microseconds.
+    /// An argument as numbers: times and steps in nanoseconds.
     fn numbers(&self, place: usize) -> Result<Numbers> {
         let Some((array, is_one)) = self.array(place)? else { return Ok(Numbers::of(0)) };
         let times = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let ns = |us: i64| us.saturating_mul(1_000);
         let values = match array.data_type() {
             DataType::Interval(_) => {
                 let steps = array.as_primitive_opt::<IntervalMonthDayNanoType>();
-                let us = |step: arrow::datatypes::IntervalMonthDayNano| {
+                let length = |step: arrow::datatypes::IntervalMonthDayNano| {
                     let days = i64::from(step.months).saturating_mul(28).saturating_add(i64::from(step.days));
-                    days.saturating_mul(US_PER_DAY).saturating_add(step.nanoseconds / 1_000)
+                    days.saturating_mul(NS_PER_DAY).saturating_add(step.nanoseconds)
                 };
                 match steps {
-                    Some(steps) => steps.iter().map(|step| step.map(us)).collect(),
+                    Some(steps) => steps.iter().map(|step| step.map(length)).collect(),
                     None => Int64Array::from(vec![1; array.len()]),
                 }
             }
             DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
-                cast(&cast(&array, &times)?, &DataType::Int64)?.as_primitive::<Int64Type>().clone()
+                cast(&cast(&array, &times)?, &DataType::Int64)?.as_primitive::<Int64Type>().unary(ns)
             }
             _ => cast(&array, &DataType::Int64)?.as_primitive::<Int64Type>().clone(),
         };
@@ -272,6 +368,36 @@ impl Arguments<'_> {
         Ok(Numbers { values, is_one })
     }
 
+    /// The elements of an argument that is a list.
+    fn elements(&self, place: usize) -> Result<Numbers> {
+        match self.array(place)? {
+            Some((array, is_one)) if matches!(array.data_type(), DataType::List(_) | DataType::LargeList(_)) => {
+                Ok(Numbers { values: cast(&length(&array)?, &DataType::Int64)?.as_primitive().clone(), is_one })
+            }
+            Some((array, is_one)) => {
+                let DataType::FixedSizeList(_, size) = array.data_type() else { return Ok(Numbers::of(0)) };
+                Ok(Numbers { values: Int64Array::from(vec![i64::from(*size); array.len()]), is_one })
+            }
+            None => Ok(Numbers::of(0)),
+        }
+    }
+
+    /// The bytes of all arguments in all rows; those of one that is the same in each are as many times there.
+    fn all_bytes(&self, growth: Growth) -> Result<u64> {
+        let is_scalar = self.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let rows = if is_scalar { 1 } else { self.rows as u64 };
+        let mut total = 0_u64;
+        for (place, arg) in self.args.iter().enumerate() {
+            let bytes = match arg {
+                ColumnarValue::Array(array) => bytes_of(array),
+                ColumnarValue::Scalar(scalar) => bytes_of(&scalar.to_array_of_size(1)?).saturating_mul(rows),
+            };
+            let times = if growth == Growth::Join && place == 0 { self.args.len() as u64 } else { 1 };
+            total = total.saturating_add(bytes.saturating_mul(times));
+        }
+        Ok(total)
+    }
+
     /// The bytes of one value of an argument, on average.
     fn element_bytes(&self, place: usize) -> Result<u64> {
         let Some((array, is_one)) = self.array(place)? else { return Ok(size_of::<ScalarValue>() as u64) };
@@ -281,8 +407,32 @@ impl Arguments<'_> {
     }
 }
 
+/// The bytes that the values of an array would have if none shared them.
+fn bytes_of(array: &ArrayRef) -> u64 {
+    let sum = |lengths: &mut dyn Iterator<Item = u32>| lengths.map(u64::from).sum();
+    match array.data_type() {
+        DataType::Utf8View => sum(&mut array.as_string_view().lengths()),
+        DataType::BinaryView => sum(&mut array.as_binary_view().lengths()),
+        DataType::Dictionary(..) => {
+            let dictionary = array.as_any_dictionary();
+            let values = dictionary.values();
+            let width = bytes_of(values).div_ceil(values.len().max(1) as u64);
+            width.saturating_mul(array.len() as u64)
+        }
+        // That of part of an array counts as that of all of it unless it matters.
+        _ if (array.get_buffer_memory_size() as u64) < BATCH_BYTES_MAX => array.get_buffer_memory_size() as u64,
+        _ => array.to_data().get_slice_memory_size().map_or(u64::MAX, |bytes| bytes as u64),
+    }
+}
+
 impl ScalarUDFImpl for Bounded {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if matches!(self.growth, Growth::Sum | Growth::Join) {
+            if all_bytes(&args, self.growth)? > BATCH_BYTES_MAX {
+                return Err(self.too_large(BATCH_BYTES_MAX));
+            }
+            return self.inner.invoke_with_args(args);
+        }
         let bounds = self.bounds(&args)?;
         if bounds.iter().any(|bound| *bound > VALUE_BYTES_MAX) {
             return Err(self.too_large(VALUE_BYTES_MAX));

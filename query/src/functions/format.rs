@@ -14,6 +14,7 @@ use datafusion::common::exec_err;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 
+use super::bounded::{BATCH_BYTES_MAX, VALUE_BYTES_MAX, check_arguments, too_large};
 use crate::names;
 
 /// Widest field and most digits, so that a pattern cannot ask for a text of any size.
@@ -42,6 +43,7 @@ impl ScalarUDFImpl for Format {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        check_arguments("format", &args)?;
         let is_scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if is_scalar { 1 } else { args.number_rows };
         let as_text = |arg: &ColumnarValue| -> Result<ArrayRef> { Ok(cast(&arg.to_array(rows)?, &DataType::Utf8)?) };
@@ -51,11 +53,17 @@ impl ScalarUDFImpl for Format {
             texts.is_valid(row).then(|| texts.value(row))
         };
         let mut values = Vec::with_capacity(texts.len());
+        let mut made = 0;
         let row = |row: usize| -> Result<Option<String>> {
             let Some(pattern) = value(0, row) else { return Ok(None) };
             values.clear();
             values.extend((1..texts.len()).map(|column| value(column, row)));
-            formatted(pattern, &values).map(Some)
+            let text = formatted(pattern, &values)?;
+            made += text.len() as u64;
+            if made > BATCH_BYTES_MAX {
+                return Err(too_large("format", BATCH_BYTES_MAX));
+            }
+            Ok(Some(text))
         };
         let answers: StringArray = (0..rows).map(row).collect::<Result<Vec<_>>>()?.into();
         if is_scalar {
@@ -95,6 +103,9 @@ fn formatted(pattern: &str, values: &[Option<&str>]) -> Result<String> {
             return exec_err!("format: there is no value {at} for {pattern:?}");
         };
         pad(&text_of(*value, kind, &conversion)?, &conversion, &mut out);
+        if out.len() as u64 > VALUE_BYTES_MAX {
+            return Err(too_large("format", VALUE_BYTES_MAX));
+        }
     }
     out.push_str(rest);
     Ok(out)
@@ -191,6 +202,7 @@ mod tests {
             ("%99999s", "too large"),
             ("%f", "no number"),
             ("%0$s", "no value 0"),
+            (&"%1$s%1$1000s".repeat(70_000), "67108864 bytes"),
         ] {
             let error = formatted(pattern, &[Some("a")]).unwrap_err().to_string();
             assert!(error.contains(said), "{pattern}: {error}");

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, Expr, Function, FunctionArguments, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem, SetExpr,
     Statement as Ast, TableAliasColumnDef, TableFactor, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
+    visit_relations,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -19,6 +20,9 @@ use crate::resolve::folded;
 
 /// Functions that are tables of one column, which has the name that the table is given.
 const SERIES: &str = "generate_series";
+
+/// Another one, which no client's statement about the catalog has.
+const RANGE: &str = "range";
 
 /// Functions that are tables.
 pub(super) const TABLE_FUNCTIONS: [&str; 2] = [SERIES, "pg_get_keywords"];
@@ -67,7 +71,7 @@ impl VisitorMut for Rewrite {
             let function = last(name);
             if function == SERIES {
                 alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
-            } else if !TABLE_FUNCTIONS.contains(&function.as_str()) {
+            } else if !TABLE_FUNCTIONS.contains(&function.as_str()) && function != RANGE {
                 let args: Vec<String> = args.args.iter().map(ToString::to_string).collect();
                 let one_row = format!("SELECT {name}({}) AS {}", args.join(", "), alias.name);
                 if let Some(subquery) = query(&one_row) {
@@ -120,12 +124,16 @@ impl VisitorMut for InColumns {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
-            // DataFusion plans few of those that ask about each row. What clients ask like that, there is none of: defaults,
-            // sequences, collations.
-            Expr::Subquery(subquery) if is_correlated(subquery) => *expr = Expr::value(Value::Null),
+            // DataFusion plans few of those that ask about each row. What clients ask `pg_catalog` like that, there is none of:
+            // defaults, sequences, collations (docs/postgres.md).
+            Expr::Subquery(subquery) if is_correlated(subquery) && reads_pg_catalog(subquery) => {
+                *expr = Expr::value(Value::Null);
+            }
             Expr::InSubquery { expr: value, subquery, negated } if !is_correlated(subquery) => {
                 if let Some(list) = query(&format!("SELECT array_agg(\"q\".\"v\") FROM ({subquery}) AS \"q\"(\"v\")")) {
                     let has = call("array_has", vec![Expr::Subquery(list), (**value).clone()]);
+                    // Of no rows there is no list.
+                    let has = call("coalesce", vec![has, Expr::value(Value::Boolean(false))]);
                     *expr = match negated {
                         true => Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(has) },
                         false => has,
@@ -175,6 +183,15 @@ fn one_row(subquery: &mut Query) {
     if !matches!(expr, Expr::Function(function) if AGGREGATES.contains(&last(&function.name).as_str())) {
         *expr = call("first_value", vec![expr.clone()]);
     }
+}
+
+/// Whether a query reads a table of `pg_catalog`, whose names all begin like that.
+fn reads_pg_catalog(query: &Query) -> bool {
+    let reads = visit_relations(query, |name| match last(name).starts_with("pg_") {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    });
+    reads.is_break()
 }
 
 /// Whether a query names a table that it does not read itself.
@@ -238,8 +255,12 @@ mod tests {
             ),
             ("SELECT generate_subscripts(k, 1) FROM t", "SELECT unnest(generate_subscripts(k, 1)) FROM t"),
             (
-                "SELECT CASE WHEN a THEN (SELECT x FROM s.u WHERE u.b = t.b) ELSE 1 END FROM t",
+                "SELECT CASE WHEN a THEN (SELECT x FROM s.pg_u u WHERE u.b = t.b) ELSE 1 END FROM t",
                 "SELECT CASE WHEN a THEN NULL ELSE 1 END FROM t",
+            ),
+            (
+                "SELECT (SELECT count(*) FROM s.u WHERE u.b = t.b), range.value FROM t, range(1, 4) AS range",
+                "SELECT (SELECT count(*) FROM s.u WHERE u.b = t.b), range.value FROM t, range(1, 4) AS range",
             ),
             ("SELECT (SELECT max(u.x) FROM s.u) FROM t", "SELECT (SELECT max(u.x) FROM s.u) FROM t"),
             (
@@ -248,8 +269,9 @@ mod tests {
             ),
             (
                 "SELECT a IN (SELECT b FROM u) FROM t ORDER BY CASE WHEN a NOT IN (SELECT b FROM u) THEN 0 END",
-                "SELECT array_has((SELECT array_agg(\"q\".\"v\") FROM (SELECT b FROM u) AS \"q\" (\"v\")), a) FROM t ORDER BY \
-                 CASE WHEN NOT array_has((SELECT array_agg(\"q\".\"v\") FROM (SELECT b FROM u) AS \"q\" (\"v\")), a) THEN 0 END",
+                "SELECT coalesce(array_has((SELECT array_agg(\"q\".\"v\") FROM (SELECT b FROM u) AS \"q\" (\"v\")), a), false) FROM t \
+                 ORDER BY CASE WHEN NOT coalesce(array_has((SELECT array_agg(\"q\".\"v\") FROM (SELECT b FROM u) AS \"q\" (\"v\")), \
+                 a), false) THEN 0 END",
             ),
             ("SELECT 1 FROM t WHERE a IN (SELECT b FROM u)", "SELECT 1 FROM t WHERE a IN (SELECT b FROM u)"),
         ] {

@@ -191,7 +191,7 @@ fn mark(values: &ArrayRef, begins: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// Equal bits are equal values; views of equal texts may differ, and then only a run is cut in two.
+/// Views of equal texts may differ, and NaN from NaN: then only a run is cut in two.
 fn mark_changes<T: PartialEq>(values: &[T], begins: &mut [u8]) {
     for (begin, pair) in begins.iter_mut().skip(1).zip(values.windows(2)) {
         *begin |= u8::from(pair[0] != pair[1]);

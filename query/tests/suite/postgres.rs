@@ -120,7 +120,8 @@ async fn escape_characters_of_like_are_any() {
 async fn a_parameter_has_the_type_that_it_is_cast_to() {
     let server = server().await;
     for (sql, expected) in [
-        ("SELECT oid FROM pg_type WHERE oid = any($1::oid[])", "List(Int32)"),
+        ("SELECT oid FROM pg_type WHERE oid = any($1::oid[])", "List(UInt32)"),
+        ("SELECT typname FROM pg_type WHERE oid = $1::oid", "UInt32"),
         ("SELECT x FROM env WHERE sensor = any($1::text[])", "List(Utf8View)"),
         ("SELECT $1::bigint", "Int64"),
         ("SELECT x FROM env WHERE sensor = $1", "Utf8View"),

@@ -294,18 +294,21 @@ fn a_client_is_sent_no_more_than_it_takes() {
 #[test]
 fn connections_are_refused_until_the_log_is_replayed_and_ended_when_the_server_stops() {
     let mut setup = Setup::bind_with(|_| {});
-    let mut raw = setup.dial();
+    let (mut three, mut five) = (setup.dial(), setup.dial());
     // MQTT-3.2.2-5, MQTT-3.1.4-5 (3.1.1): what follows a refused CONNECT is not dealt with.
-    raw.send("10 <\"MQTT\" 04 02 003c \"c\"> c0 00");
-    raw.expect("20 02 00 03");
-    raw.expect_closed();
-    let mut raw = setup.dial();
+    three.send("10 <\"MQTT\" 04 02 003c \"c\"> c0 00");
     // MQTT-3.1.4-6, MQTT-3.14.0-1 (5): and no DISCONNECT comes instead of CONNACK.
-    raw.send("10 <\"MQTT\" 05 02 003c {} \"c\"> c0 00");
-    raw.expect("20 ?? 00 88 ..");
-    raw.expect_closed();
+    five.send("10 <\"MQTT\" 05 02 003c {} \"c\"> c0 00");
+    three.expect("20 02 00 03");
+    three.expect_closed();
+    five.expect("20 ?? 00 88 ..");
+    five.expect_closed();
     assert_eq!(setup.metric("eden_mqtt_connections_refused_total{reason=\"unavailable\"}"), 2);
+    // One that comes shortly before is let in when the server is ready.
+    let mut early = setup.dial();
+    early.send("10 <\"MQTT\" 04 02 003c \"early\">");
     setup.open();
+    early.expect("20 02 00 00");
     let mut five = setup.v5("c");
     five.publish(1, 1, "m v=1 1");
     five.expect("40 02 00 01");
