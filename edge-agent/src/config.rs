@@ -185,6 +185,34 @@ pub(crate) enum Tls {
     No,
 }
 
+/// A part that a build may be without (docs/boards.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Feature {
+    Http,
+    Tls,
+}
+
+impl Feature {
+    fn is_built_in(self) -> bool {
+        match self {
+            Feature::Http => cfg!(feature = "http"),
+            Feature::Tls => cfg!(feature = "tls"),
+        }
+    }
+
+    /// What is said of a configuration that needs it.
+    pub(crate) fn left_out(self) -> String {
+        let (name, feature) = match self {
+            Feature::Http => ("HTTP", "http"),
+            Feature::Tls => ("TLS", "tls"),
+        };
+        format!(
+            "this build of eden-agent was made without {name}: install the package eden-agent, or build with --features \
+             {feature}"
+        )
+    }
+}
+
 /// A server's address, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
@@ -211,6 +239,18 @@ impl Config {
             Address::Mqtt { .. } => None,
         };
         servers.filter_map(base).collect()
+    }
+}
+
+impl Address {
+    /// What of the agent it needs that this build is without.
+    pub(crate) fn lacks(&self) -> Option<Feature> {
+        let needed = match self {
+            Address::Mqtt { tls: Tls::No, .. } => return None,
+            Address::Mqtt { tls: Tls::Yes, .. } => Feature::Tls,
+            Address::Http { .. } => Feature::Http,
+        };
+        (!needed.is_built_in()).then_some(needed)
     }
 }
 

@@ -7,10 +7,19 @@
 //!  1. What a connection sent and got no outcome for counts as not sent when the connection ends.
 //!  2. An acknowledgement counts only on the connection on which the batch was sent.
 
+#[cfg(feature = "http")]
+mod http;
+#[cfg(not(feature = "http"))]
+#[path = "uplink/without_http.rs"]
 mod http;
 mod mqtt;
 mod probe;
+#[cfg(feature = "http")]
 mod time;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "uplink/without_tls.rs"]
 mod tls;
 
 use std::path::PathBuf;
@@ -24,7 +33,10 @@ use crate::config::{Address, Config, MqttVersion, ServerSection};
 use crate::exchange::Exchange;
 use crate::gap::Life;
 
+#[cfg(not(feature = "http"))]
+pub(crate) use http::ask;
 pub(crate) use probe::probe;
+#[cfg(feature = "http")]
 pub(crate) use time::ask;
 
 /// Connecting may take as long, and so may a request.

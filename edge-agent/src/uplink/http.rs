@@ -74,6 +74,17 @@ pub(super) fn client() -> ureq::Agent {
         .into()
 }
 
+/// Whether the server says that it is well.
+pub(super) fn probe(base: &str) -> Result<(), String> {
+    let request = client().get(format!("{base}/health"));
+    let answer = request.config().timeout_global(Some(CONNECT_TIME_MAX)).build().call();
+    match answer {
+        Ok(answer) if answer.status().is_success() => Ok(()),
+        Ok(answer) => Err(format!("/health answers {}", answer.status())),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
 fn post(line: &Line<'_>, agent: &ureq::Agent, url: &str, batch: &Batch) -> Answer {
     let timeout = line.grace().unwrap_or(STALL_TIME_MAX).clamp(Duration::from_millis(100), STALL_TIME_MAX);
     let mut request = agent.post(url).header("content-type", "text/plain; charset=utf-8");

@@ -7,16 +7,14 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use model::Backoff;
-use rumqttc::{TlsConfiguration, Transport, v5};
-use rustls::ClientConfig;
+use rumqttc::{Transport, v5};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::{CONNECT_TIME_MAX, End, Ended, Line, STALL_TIME_MAX, Server};
+use super::{CONNECT_TIME_MAX, End, Ended, Line, STALL_TIME_MAX, Server, tls};
 use crate::board;
 use crate::causes::with_causes;
 use crate::command::Command;
@@ -98,7 +96,7 @@ pub(super) struct Place {
     host: String,
     port: u16,
     version: MqttVersion,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<tls::Trusted>,
 }
 
 impl Place {
@@ -111,17 +109,14 @@ impl Place {
             return Err("it does not speak MQTT".to_owned());
         };
         let tls = match tls {
-            Tls::Yes => Some(super::tls::client(server.ca.as_deref())?),
+            Tls::Yes => Some(tls::client(server.ca.as_deref())?),
             Tls::No => None,
         };
         Ok(Place { host: host.clone(), port: *port, version: server.version, tls })
     }
 
     fn transport(&self) -> Transport {
-        match &self.tls {
-            Some(config) => Transport::Tls(TlsConfiguration::Rustls(Arc::clone(config))),
-            None => Transport::Tcp,
-        }
+        self.tls.as_ref().map_or(Transport::Tcp, tls::transport)
     }
 }
 

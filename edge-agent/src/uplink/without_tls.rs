@@ -1,0 +1,19 @@
+//! In the place of `tls`, in a build without the feature `tls`: no configuration that asks for it is taken.
+
+use std::path::Path;
+
+use rumqttc::Transport;
+
+use crate::config::Feature;
+
+/// There is none.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Trusted {}
+
+pub(super) fn client(_ca: Option<&Path>) -> Result<Trusted, String> {
+    Err(Feature::Tls.left_out())
+}
+
+pub(super) fn transport(trusted: &Trusted) -> Transport {
+    match *trusted {}
+}
