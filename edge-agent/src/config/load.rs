@@ -146,7 +146,7 @@ impl Config {
                 Ok(address) if let Some(feature) = address.lacks() => {
                     return Some(format!("[[server]] url: {:?}: {}", server.url, feature.left_out()));
                 }
-                Ok(Address::Mqtt { tls: Tls::Yes, .. }) => {}
+                Ok(Address::Mqtt { tls: Tls::Yes, .. } | Address::Http { tls: Tls::Yes, .. }) => {}
                 Ok(_) if !server.ca.is_empty() => {
                     return Some(format!("[[server]] ca: {:?} is not encrypted", server.url));
                 }

@@ -18,7 +18,7 @@ use super::{CONNECT_TIME_MAX, End, Ended, Line, STALL_TIME_MAX, Server, tls};
 use crate::board;
 use crate::causes::with_causes;
 use crate::command::Command;
-use crate::config::{Address, MqttVersion, Tls};
+use crate::config::{Address, MqttVersion};
 use crate::exchange::Outcome;
 use crate::outbox::{BatchKey, Encoding};
 
@@ -105,13 +105,10 @@ impl Place {
     /// # Errors
     /// If the certificates to trust cannot be read.
     pub(super) fn of(server: &Server) -> Result<Place, String> {
-        let Address::Mqtt { host, port, tls } = &server.address else {
+        let Address::Mqtt { host, port, .. } = &server.address else {
             return Err("it does not speak MQTT".to_owned());
         };
-        let tls = match tls {
-            Tls::Yes => Some(tls::client(server.ca.as_deref())?),
-            Tls::No => None,
-        };
+        let tls = server.trusted()?;
         Ok(Place { host: host.clone(), port: *port, version: server.version, tls })
     }
 

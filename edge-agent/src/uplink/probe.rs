@@ -15,6 +15,6 @@ pub(crate) fn probe(agent: &str, server: &ServerSection) -> Result<(), String> {
             let place = mqtt::Place::of(&Server::new(server))?;
             runtime.block_on(mqtt::try_out(&format!("{agent}-check"), &place))
         }
-        Address::Http { base } => http::probe(&base),
+        Address::Http { base, .. } => http::probe(&base, Server::new(server).trusted()?),
     }
 }

@@ -11,6 +11,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
+#[cfg(feature = "http")]
+pub(super) use super::https::agent as http_agent;
+
 /// What is trusted, and how.
 pub(super) type Trusted = Arc<ClientConfig>;
 

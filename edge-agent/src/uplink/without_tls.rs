@@ -17,3 +17,8 @@ pub(super) fn client(_ca: Option<&Path>) -> Result<Trusted, String> {
 pub(super) fn transport(trusted: &Trusted) -> Transport {
     match *trusted {}
 }
+
+#[cfg(feature = "http")]
+pub(super) fn http_agent(_config: ureq::config::Config, trusted: Trusted) -> ureq::Agent {
+    match trusted {}
+}
