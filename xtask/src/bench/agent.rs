@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::Scratch;
 use super::report::Report;
-use crate::command::{output, run as run_command};
+use crate::command::output;
 use crate::cross::{self, Debian, Extent, HERE, Purpose};
 use crate::interop::install;
 use crate::mosquitto::Mosquitto;
@@ -181,7 +181,7 @@ fn make_certificates(folder: &Path) -> Outcome {
     std::fs::write(folder.join("openssl.cnf"), text).map_err(failed)?;
     let request = |name: &str| {
         let mut command = Command::new("openssl");
-        command.current_dir(folder).args(["req", "-quiet", "-x509", "-config", "openssl.cnf", "-nodes", "-days", "2"]);
+        command.current_dir(folder).args(["req", "-x509", "-config", "openssl.cnf", "-nodes", "-days", "2"]);
         command.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-extensions", name]);
         command.args([
             "-keyout",
@@ -193,6 +193,11 @@ fn make_certificates(folder: &Path) -> Outcome {
         ]);
         command
     };
-    run_command(&mut request("ca"))?;
-    run_command(request("server").args(["-CA", "ca.pem", "-CAkey", "ca.key"]))
+    for command in [&mut request("ca"), request("server").args(["-CA", "ca.pem", "-CAkey", "ca.key"])] {
+        let made = command.output().map_err(|error| format!("start openssl: {error}"))?;
+        if !made.status.success() {
+            return Err(format!("openssl made no certificate: {}", String::from_utf8_lossy(&made.stderr)));
+        }
+    }
+    Ok(())
 }
