@@ -5,13 +5,14 @@
 //!
 //! Exit codes: 0 done, 1 something did not work, 2 a mistake in usage or configuration, 75 told to start again.
 
+mod arguments;
+
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::time_text::iso;
 use model::{Clock as _, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +20,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use wal::disk::{Disk as _, LocalDisk, Replace, SharedDisk, create_dir_all, write_whole};
+
+use arguments::{Command, ConfigArgs, Format};
 
 use crate::agent::{Agent, AgentError, Surroundings};
 use crate::causes::with_causes;
@@ -32,65 +35,6 @@ const INTERRUPTED: i32 = 130;
 /// Exit code of a process that a server told to start again: *try again* of `sysexits.h`.
 const RESTART: u8 = 75;
 const DEFAULT_FILE: &str = "agent.toml";
-
-/// Measures, keeps what it measured until a server has it for certain, and sends it.
-#[derive(Debug, Parser)]
-#[command(name = "eden-agent", version, arg_required_else_help = true)]
-#[command(
-    after_help = "Configuration: docs/agent.md. Exit codes: 0 done, 1 something did not work, 2 usage or configuration."
-)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Measure and send until told to stop (SIGTERM or Ctrl-C).
-    Run(ConfigArgs),
-    /// Read each sensor once and show what it measured; nothing is kept or sent.
-    Read {
-        #[command(flatten)]
-        config: ConfigArgs,
-        /// How readings are shown.
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
-    },
-    /// Show what is on the buses of this board, as sections of a configuration.
-    Scan {
-        /// An I²C bus to look at, such as /dev/i2c-1; may be given more than once [default: all there are].
-        #[arg(long, value_name = "PATH")]
-        bus: Vec<PathBuf>,
-        /// Where the kernel shows devices.
-        #[arg(long, value_name = "FOLDER", default_value = "/sys")]
-        sysfs: PathBuf,
-    },
-    /// Say whether configuration, sensors, outbox and servers are as they should be.
-    Check(ConfigArgs),
-    /// Show what waits in the outbox; also while an agent runs.
-    Outbox {
-        #[command(flatten)]
-        config: ConfigArgs,
-        /// How it is shown.
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
-    },
-}
-
-#[derive(Debug, Args)]
-struct ConfigArgs {
-    /// Configuration file [default: ./agent.toml].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-}
 
 /// Why a command ends with another code than 0.
 #[derive(Debug)]
@@ -111,14 +55,20 @@ impl Failure {
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
-    // `try_parse` would not print; clap's own codes are 0 for help and 2 for mistakes, as ours.
-    let arguments = Arguments::parse();
-    let done = match arguments.command {
+    let command = match arguments::parse(std::env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(said) => {
+            eprintln!("{}", said.trim_end());
+            return ExitCode::from(2);
+        }
+    };
+    let done = match command {
         Command::Run(config) => run_agent(&config),
         Command::Read { config, format } => read(&config, format),
         Command::Scan { bus, sysfs } => print(&crate::scan::scan(&bus, &sysfs)),
         Command::Check(config) => check(&config),
         Command::Outbox { config, format } => outbox(&config, format),
+        Command::Show(text) => print(&text),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -445,14 +395,7 @@ fn utc(time_us: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Arguments::command().debug_assert();
-    }
 
     #[test]
     fn times_are_shown_in_utc() {

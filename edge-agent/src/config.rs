@@ -54,7 +54,7 @@ section! {
         /// marked. Until then they wait in the outbox, unless a server says what time it is.
         wait: Period = Period(Duration::from_secs(600)),
         /// Who is asked for the time while it is not known: any `http://` address, for the header `Date`
-        /// of its answer. Empty: the `[[server]]`s that are HTTP.
+        /// of its answer. Empty: the `[[server]]`s that are HTTP without TLS.
         time_url: String = String::new(),
     }
 }
@@ -87,8 +87,8 @@ section! {
 section! {
     /// A server; several are tried in the order in which they stand.
     "server" ServerSection {
-        /// `mqtt://host:port`, `mqtts://host:port` for TLS, or `http://host:port`; without a port 1883,
-        /// 8883 or 4200.
+        /// `mqtt://host:port` or `http://host:port`, with TLS `mqtts://host:port` or `https://host:port`;
+        /// without a port 1883, 4200, 8883 or 443.
         url: String = "mqtt://127.0.0.1:1883".into(),
         /// With TLS: a file of certificates, in PEM, one of which must have signed the server's. Empty:
         /// what the system trusts.
@@ -187,6 +187,34 @@ pub(crate) enum Tls {
     No,
 }
 
+/// A part that a build may be without (docs/boards.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Feature {
+    Http,
+    Tls,
+}
+
+impl Feature {
+    fn is_built_in(self) -> bool {
+        match self {
+            Feature::Http => cfg!(feature = "http"),
+            Feature::Tls => cfg!(feature = "tls"),
+        }
+    }
+
+    /// What is said of a configuration that needs it.
+    pub(crate) fn left_out(self) -> String {
+        let (name, feature) = match self {
+            Feature::Http => ("HTTP", "http"),
+            Feature::Tls => ("TLS", "tls"),
+        };
+        format!(
+            "this build of eden-agent was made without {name}: install the package eden-agent, or build with --features \
+             {feature}"
+        )
+    }
+}
+
 /// A server's address, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
@@ -195,9 +223,10 @@ pub(crate) enum Address {
         port: u16,
         tls: Tls,
     },
-    /// Without a slash at its end.
     Http {
+        /// Without a slash at its end.
         base: String,
+        tls: Tls,
     },
 }
 
@@ -209,10 +238,23 @@ impl Config {
         }
         let servers = self.servers.iter().filter_map(|server| server.address().ok());
         let base = |address| match address {
-            Address::Http { base } => Some(format!("{base}/health")),
-            Address::Mqtt { .. } => None,
+            Address::Http { base, tls: Tls::No } => Some(format!("{base}/health")),
+            // Whether a certificate is valid is a matter of the time.
+            Address::Http { .. } | Address::Mqtt { .. } => None,
         };
         servers.filter_map(base).collect()
+    }
+}
+
+impl Address {
+    /// What of the agent it needs that this build is without.
+    pub(crate) fn lacks(&self) -> Option<Feature> {
+        let (is_http, tls) = match self {
+            Address::Mqtt { tls, .. } => (false, *tls),
+            Address::Http { tls, .. } => (true, *tls),
+        };
+        let needed = [(is_http, Feature::Http), (tls == Tls::Yes, Feature::Tls)];
+        needed.into_iter().find(|(is_needed, feature)| *is_needed && !feature.is_built_in()).map(|(_, feature)| feature)
     }
 }
 
@@ -223,7 +265,7 @@ impl ServerSection {
     }
 
     pub(crate) fn address(&self) -> Result<Address, String> {
-        let right = "write \"mqtt://host:1883\" or \"http://host:4200\"";
+        let right = "write \"mqtt://host:1883\" or \"http://host:4200\", or mqtts and https for TLS";
         let wrong = |what: &str| format!("{:?} {what}; {right}", self.url);
         let (scheme, rest) = self.url.split_once("://").ok_or_else(|| wrong("is no URL"))?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -245,8 +287,8 @@ impl ServerSection {
         match scheme {
             "mqtt" => Ok(Address::Mqtt { host: host.to_owned(), port: port.unwrap_or(1883), tls: Tls::No }),
             "mqtts" => Ok(Address::Mqtt { host: host.to_owned(), port: port.unwrap_or(8883), tls: Tls::Yes }),
-            "http" => Ok(Address::Http { base: format!("http://{host}:{}", port.unwrap_or(4200)) }),
-            "https" => Err(wrong("is HTTP over TLS, which this release does not speak; MQTT over TLS is \"mqtts://\"")),
+            "http" => Ok(Address::Http { base: format!("http://{host}:{}", port.unwrap_or(4200)), tls: Tls::No }),
+            "https" => Ok(Address::Http { base: format!("https://{host}:{}", port.unwrap_or(443)), tls: Tls::Yes }),
             _ => Err(wrong("has an unknown scheme")),
         }
     }

@@ -19,6 +19,7 @@ pub mod cli;
 mod collector;
 mod command;
 pub mod config;
+#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "parts of it are for HTTP alone"))]
 mod exchange;
 pub mod gap;
 pub mod outbox;

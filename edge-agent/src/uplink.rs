@@ -7,10 +7,21 @@
 //!  1. What a connection sent and got no outcome for counts as not sent when the connection ends.
 //!  2. An acknowledgement counts only on the connection on which the batch was sent.
 
+#[cfg(feature = "http")]
 mod http;
+#[cfg(not(feature = "http"))]
+#[path = "uplink/without_http.rs"]
+mod http;
+#[cfg(all(feature = "http", feature = "tls"))]
+mod https;
 mod mqtt;
 mod probe;
+#[cfg(feature = "http")]
 mod time;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "uplink/without_tls.rs"]
 mod tls;
 
 use std::path::PathBuf;
@@ -20,11 +31,14 @@ use std::time::Duration;
 use model::{Backoff, Clock, Rng};
 use tokio::runtime::Runtime;
 
-use crate::config::{Address, Config, MqttVersion, ServerSection};
+use crate::config::{Address, Config, MqttVersion, ServerSection, Tls};
 use crate::exchange::Exchange;
 use crate::gap::Life;
 
+#[cfg(not(feature = "http"))]
+pub(crate) use http::ask;
 pub(crate) use probe::probe;
+#[cfg(feature = "http")]
 pub(crate) use time::ask;
 
 /// Connecting may take as long, and so may a request.
@@ -109,7 +123,20 @@ impl Server {
     pub(crate) fn authority(&self) -> String {
         match &self.address {
             Address::Mqtt { host, port, .. } => format!("{host}:{port}"),
-            Address::Http { base } => base.trim_start_matches("http://").to_owned(),
+            Address::Http { base, .. } => base.split_once("://").map_or(&**base, |(_, rest)| rest).to_owned(),
+        }
+    }
+
+    /// For TLS, what is trusted; none without.
+    ///
+    /// # Errors
+    /// If the certificates to trust cannot be read.
+    fn trusted(&self) -> Result<Option<tls::Trusted>, String> {
+        match &self.address {
+            Address::Mqtt { tls: Tls::Yes, .. } | Address::Http { tls: Tls::Yes, .. } => {
+                tls::client(self.ca.as_deref()).map(Some)
+            }
+            Address::Mqtt { .. } | Address::Http { .. } => Ok(None),
         }
     }
 }
@@ -194,7 +221,10 @@ impl Uplink {
                 Ok(place) => self.runtime.block_on(mqtt::run(&line, &place)),
                 Err(reason) => Ended { end: End::Failed(reason), was_useful: false },
             },
-            Address::Http { base } => http::run(&line, base),
+            Address::Http { base, .. } => match server.trusted() {
+                Ok(trusted) => http::run(&line, base, trusted),
+                Err(reason) => Ended { end: End::Failed(reason), was_useful: false },
+            },
         }
     }
 }

@@ -57,6 +57,14 @@ pub fn memory_bytes(pid: u32) -> u64 {
     status_bytes(pid, "VmRSS:")
 }
 
+/// The resident memory now that no file holds, in bytes.
+///
+/// # Panics
+/// When the process is gone.
+pub fn anonymous_memory_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "RssAnon:")
+}
+
 fn status_bytes(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("read the process's status");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("memory in the process's status");

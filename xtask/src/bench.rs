@@ -1,5 +1,6 @@
 //! Measured claims: what is measured, how, on which machine, written to `bench/results/`.
 
+mod agent;
 mod fleet_day;
 mod hot_day;
 mod ingest;
@@ -28,6 +29,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         Some("storage") => storage::run(),
         Some("many-tables") => many_tables::run(),
         Some("year") => year::run(),
+        Some("agent") => agent::run(),
         Some("mqtt") => mqtt::run(&arguments[1..]),
         Some(name) => Err(format!("there is no bench {name:?}")),
         None => {
@@ -39,6 +41,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
                 ("many-tables", "1 000 tables, each with a row a second, for 10 min, twice"),
                 ("year", "52.6 M rows of a year in random order of its days"),
                 ("mqtt", "QoS 1 at 1×1, 100×1, 100×100 and 5 000 idle connections, beside Mosquitto"),
+                ("agent", "size of the agent for boards, and its memory at 20 readings/s over MQTT with TLS"),
             ] {
                 println!("cargo xtask bench {name:<12} {about}");
             }

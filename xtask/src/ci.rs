@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::{Profile, eden_binary, wait};
 
 use crate::command::{cargo, exists, in_root, run as run_command, shown_output};
-use crate::{Failure, Outcome, fuzz, interop, tidy};
+use crate::{Failure, Outcome, cross, fuzz, interop, tidy};
 
 /// Tests that ran, from the lines that `cargo test` ends each binary with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,7 @@ pub(crate) fn run() -> Outcome {
     let count = steps.run("test", test)?;
     steps.run("fuzz", || fuzz::run(&[]))?;
     steps.run("interop", || interop::run(&[]))?;
+    steps.run("cross", || cross::run(&[cross::AARCH64.name.to_owned()]))?;
     steps.run("demo", demo)?;
     println!("\n== all steps passed in {}", steps.summary());
     println!("== tests: {count}");

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use harness::wait;
 
 pub(crate) use debian::{Debian, Purpose};
+pub(crate) use trial::{SHIM, make_shim};
 
 use crate::command::{cargo, in_root, root, run as run_command};
 use crate::interop::cache;
@@ -26,8 +27,56 @@ const TARGET: &str = "/target";
 const CARGO: &str = "/cargo";
 const TOOLS: &str = "/tools";
 
-/// Measured: 2.8 MB with drivers of chips and TLS. What grows beyond was not meant for a small board.
-const SIZE_MAX: u64 = 3_000_000;
+/// The standard library without unwinding and backtraces: a panic of the agent's says where it was and ends it.
+const STANDARD_LIBRARY: &[&str] = &["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"];
+/// Nobody unwinds through Rust either.
+const RUST_FLAGS: &str = "-Cforce-unwind-tables=no";
+/// Of glibc 2.39, and not used where they are missing; but their names' version would keep the program from starting there. A
+/// name that is wrapped by nothing is missing everywhere.
+const LINK_FLAGS: &str = "-Clink-arg=-Wl,--wrap=pidfd_spawnp,--wrap=pidfd_getpid";
+/// Raspberry Pi OS of Debian 12 has it; 2.34 is asked for.
+const GLIBC_MAX: (u32, u32) = (2, 36);
+/// Nor through C. Of zstd what level 3 needs: `ZSTD_defaultCParameters` has `ZSTD_dfast` for it at every size.
+const C_FLAGS: &[&str] = &[
+    "-fno-asynchronous-unwind-tables",
+    "-fno-unwind-tables",
+    "-DZSTD_EXCLUDE_GREEDY_BLOCK_COMPRESSOR",
+    "-DZSTD_EXCLUDE_LAZY_BLOCK_COMPRESSOR",
+    "-DZSTD_EXCLUDE_LAZY2_BLOCK_COMPRESSOR",
+    "-DZSTD_EXCLUDE_BTLAZY2_BLOCK_COMPRESSOR",
+    "-DZSTD_EXCLUDE_BTOPT_BLOCK_COMPRESSOR",
+    "-DZSTD_EXCLUDE_BTULTRA_BLOCK_COMPRESSOR",
+    "-DHUF_FORCE_DECOMPRESS_X1",
+    "-DZSTD_FORCE_DECOMPRESS_SEQUENCES_SHORT",
+];
+
+/// How much of the agent is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All of it: what is packed.
+    Whole,
+    /// What a sensor and MQTT over TLS need, as [`Extent::FLAGS`].
+    Small,
+}
+
+impl Extent {
+    /// What grows beyond was not meant for a small board. ARMv6 has the C library in it.
+    fn size_max(self) -> u64 {
+        match self {
+            Extent::Whole => 2_200_000,
+            Extent::Small => 2_000_000,
+        }
+    }
+
+    const FLAGS: &[&str] = &["--no-default-features", "--features", "tls"];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Extent::Whole => "whole",
+            Extent::Small => "small",
+        }
+    }
+}
 
 /// A kind of board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +108,15 @@ pub(crate) const AARCH64: Board = Board {
     emulator: &["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"],
 };
 
+/// No board, but this machine: for what is measured.
+pub(crate) const HERE: Board = Board {
+    name: "x86_64",
+    triple: "x86_64-unknown-linux-gnu",
+    debian: "amd64",
+    compiler: Compiler::Gcc("x86_64-linux-gnu"),
+    emulator: &[],
+};
+
 const BOARDS: &[Board] = &[
     AARCH64,
     Board {
@@ -87,25 +145,39 @@ pub(crate) fn run(names: &[String]) -> Outcome {
     let toolchain = Debian::make(Purpose::Toolchain)?;
     for board in BOARDS.iter().filter(|board| names.is_empty() || names.iter().any(|name| name == board.name)) {
         let start = wait::now();
-        let agent = build(&toolchain, *board)?;
+        let small_agent = build(&toolchain, *board, Extent::Small)?;
+        let small = facts(*board, &small_agent, Extent::Small)?;
+        let agent = build(&toolchain, *board, Extent::Whole)?;
         let built = start.elapsed();
-        let elf = elf::read(&agent)?;
-        trial::run(&toolchain, *board, &agent)?;
+        let whole = facts(*board, &agent, Extent::Whole)?;
+        trial::run(&toolchain, *board, &small_agent, Extent::Small)?;
+        trial::run(&toolchain, *board, &agent, Extent::Whole)?;
         let package = package::make(*board, &agent)?;
         println!(
-            "{}: {:.2} MB, {elf}; built in {:.0} s, tried in {:.0} s\n  {}\n  {}",
+            "{}: {:.2} MB ({:.2} MB without HTTP), {whole}; built in {:.0} s, tried in {:.0} s\n  {}\n  {}",
             board.name,
-            elf.size as f64 / 1e6,
+            whole.size as f64 / 1e6,
+            small.size as f64 / 1e6,
             built.as_secs_f64(),
             (start.elapsed() - built).as_secs_f64(),
             agent.display(),
             package.display()
         );
-        if elf.size > SIZE_MAX {
-            return Err(format!("{}: {} bytes, more than {SIZE_MAX}", agent.display(), elf.size));
-        }
     }
     Ok(())
+}
+
+/// Facts of an agent that boards can take.
+fn facts(board: Board, agent: &Path, extent: Extent) -> Result<elf::Elf, Failure> {
+    let elf = elf::read(agent)?;
+    let size_max = extent.size_max();
+    if elf.size > size_max {
+        return Err(format!("{}: {}: {} bytes, more than {size_max}", board.name, agent.display(), elf.size));
+    }
+    if let Some((major, minor)) = elf.glibc.filter(|glibc| *glibc > GLIBC_MAX) {
+        return Err(format!("{}: {} needs glibc {major}.{minor}, which boards lack", board.name, agent.display()));
+    }
+    Ok(elf)
 }
 
 /// The folder of all that is kept between runs.
@@ -115,9 +187,14 @@ fn folder() -> Result<PathBuf, Failure> {
 }
 
 /// The agent for a board, as new as its sources.
-pub(crate) fn build(toolchain: &Debian, board: Board) -> Result<PathBuf, Failure> {
-    // The only step that asks for crates; what follows has what it needs.
+pub(crate) fn build(toolchain: &Debian, board: Board, extent: Extent) -> Result<PathBuf, Failure> {
+    // The only steps that ask for crates; what follows has what it needs. The standard library has a lock of its own, and
+    // a manifest for nightly cargo.
     run_command(cargo().args(["fetch", "--quiet", "--locked"]))?;
+    let library = toolchain.folder().join("usr/lib/rustlib/src/rust/library/Cargo.toml");
+    let mut fetch = cargo();
+    fetch.env("RUSTC_BOOTSTRAP", "1").args(["fetch", "--quiet", "--locked", "--manifest-path"]).arg(library);
+    run_command(&mut fetch)?;
     let target = folder()?.join("target");
     std::fs::create_dir_all(&target).map_err(|error| format!("make {}: {error}", target.display()))?;
     let cargo_home = cargo_home()?;
@@ -126,34 +203,41 @@ pub(crate) fn build(toolchain: &Debian, board: Board) -> Result<PathBuf, Failure
     let tools = folder()?.join("tools");
     if board.compiler == Compiler::Zig {
         install_zig(&tools)?;
-        let library = toolchain.folder().join("usr/lib/rustlib/src/rust/library/Cargo.toml");
-        // The standard library has a lock of its own, and a manifest for nightly cargo.
-        let mut fetch = cargo();
-        fetch.env("RUSTC_BOOTSTRAP", "1").args(["fetch", "--quiet", "--locked", "--manifest-path"]).arg(library);
-        run_command(&mut fetch)?;
         places.push((&tools, TOOLS));
     }
     let mut command = toolchain.program(&places, "env");
-    command.args(["--ignore-environment", "PATH=/tools/bin:/usr/bin:/bin", "HOME=/tmp"]);
+    // `-Zbuild-std` is for nightly Rust.
+    command.args(["--ignore-environment", "PATH=/tools/bin:/usr/bin:/bin", "HOME=/tmp", "RUSTC_BOOTSTRAP=1"]);
     command.args([format!("CARGO_HOME={CARGO}"), format!("CARGO_TARGET_DIR={TARGET}")]);
     let variable = board.triple.replace('-', "_");
+    command.arg(format!("CFLAGS_{variable}={}", C_FLAGS.join(" ")));
     match board.compiler {
         Compiler::Gcc(prefix) => {
             command.arg(format!("CARGO_TARGET_{}_LINKER={prefix}-gcc", variable.to_uppercase()));
             command.args([format!("CC_{variable}={prefix}-gcc"), format!("AR_{variable}={prefix}-ar")]);
-            command.args(["cargo", "build"]);
+            command.arg(format!("RUSTFLAGS={RUST_FLAGS} {LINK_FLAGS}")).args(["cargo", "build"]);
         }
         Compiler::Zig => {
             command.arg(format!("CARGO_ZIGBUILD_ZIG_PATH={TOOLS}/ziglang/zig"));
-            // `-Zbuild-std` is for nightly Rust. zig brings its own start files.
-            command.args(["RUSTC_BOOTSTRAP=1", "RUSTFLAGS=-Clink-self-contained=no"]);
-            command.args(["cargo-zigbuild", "zigbuild", "-Zbuild-std=std,panic_abort"]);
+            // zig brings its own start files.
+            command.arg(format!("RUSTFLAGS={RUST_FLAGS} -Clink-self-contained=no"));
+            command.args(["cargo-zigbuild", "zigbuild"]);
         }
     }
+    command.args(STANDARD_LIBRARY);
     command.args(["--quiet", "--locked", "--offline", "--package", "edge-agent", "--profile", "agent"]);
+    if extent == Extent::Small {
+        command.args(Extent::FLAGS);
+    }
     command.args(["--target", board.triple, "--manifest-path"]).arg(format!("{SOURCE}/Cargo.toml"));
     run_command(&mut command)?;
-    Ok(target.join(board.triple).join("agent/eden-agent"))
+    // The next build has the same name.
+    let built = target.join(board.triple).join("agent/eden-agent");
+    let kept = target.join(board.triple).join(extent.name()).join("eden-agent");
+    let copied =
+        std::fs::create_dir_all(kept.parent().expect("it has a folder")).and_then(|()| std::fs::copy(&built, &kept));
+    copied.map_err(|error| format!("copy {} to {}: {error}", built.display(), kept.display()))?;
+    Ok(kept)
 }
 
 /// zig and `cargo-zigbuild`, from Python's registry.

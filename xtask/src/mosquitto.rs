@@ -31,6 +31,13 @@ impl Mosquitto {
         Self::with(folder, "persistence false\n")
     }
 
+    /// One that keeps nothing and speaks TLS only, with this certificate and its key.
+    pub(crate) fn start_tls(folder: &Path, certificate: &Path, key: &Path) -> Result<Self, Failure> {
+        let lines =
+            format!("certfile {}\nkeyfile {}\npersistence false\nuser root\n", certificate.display(), key.display());
+        Self::with(folder, &lines)
+    }
+
     /// One that keeps what it has for clients that are away, also while it is stopped. Everybody may publish below `lp/`;
     /// only [`READER`] gets it, with the password that is the first line of [`PASSWORD_FILE`] in the folder.
     pub(crate) fn start_keeping(folder: &Path) -> Result<Self, Failure> {

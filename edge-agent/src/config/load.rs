@@ -7,7 +7,7 @@ use std::time::Duration;
 use settings::{ConfigError, Configuration, Others, Part, Section as _, Setting, Value, quoted, text, unknown};
 
 use super::{
-    Address, AgentSection, BatchSection, ClockSection, Config, ConversionEnd, MqttVersion, OutboxSection,
+    Address, AgentSection, BatchSection, ClockSection, Config, ConversionEnd, Feature, MqttVersion, OutboxSection,
     SensorSection, ServerSection, Stamp, Tls, Trust, UplinkSection, check_id,
 };
 use crate::outbox::IN_FLIGHT_MAX;
@@ -138,10 +138,16 @@ impl Config {
         if !time_url.is_empty() && !time_url.starts_with("http://") {
             return Some(format!("[clock] time_url: {time_url:?} does not begin with \"http://\""));
         }
+        if !time_url.is_empty() && !Feature::Http.is_built_in() {
+            return Some(format!("[clock] time_url: {}", Feature::Http.left_out()));
+        }
         for server in &self.servers {
             match server.address() {
                 Err(reason) => return Some(format!("[[server]] url: {reason}")),
-                Ok(Address::Mqtt { tls: Tls::Yes, .. }) => {}
+                Ok(address) if let Some(feature) = address.lacks() => {
+                    return Some(format!("[[server]] url: {:?}: {}", server.url, feature.left_out()));
+                }
+                Ok(Address::Mqtt { tls: Tls::Yes, .. } | Address::Http { tls: Tls::Yes, .. }) => {}
                 Ok(_) if !server.ca.is_empty() => {
                     return Some(format!("[[server]] ca: {:?} is not encrypted", server.url));
                 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ureq::http::StatusCode;
 
+use super::tls::{self, Trusted};
 use super::{CONNECT_TIME_MAX, End, Ended, Line, STALL_TIME_MAX, is_any_there};
 use crate::exchange::Outcome;
 use crate::outbox::{Batch, Encoding};
@@ -23,8 +24,8 @@ enum Answer {
     Later(String),
 }
 
-pub(super) fn run(line: &Line<'_>, base: &str) -> Ended {
-    let agent = client();
+pub(super) fn run(line: &Line<'_>, base: &str, trusted: Option<Trusted>) -> Ended {
+    let agent = client(trusted);
     let url = format!("{base}/api/v3/write_lp?db=public");
     let mut was_useful = false;
     let mut look_at = line.look_at();
@@ -64,14 +65,28 @@ pub(super) fn run(line: &Line<'_>, base: &str) -> Ended {
     }
 }
 
-/// A client that gives answers of every status back.
-pub(super) fn client() -> ureq::Agent {
-    ureq::Agent::config_builder()
+/// A client that gives answers of every status back; over TLS if there is something to trust.
+pub(super) fn client(trusted: Option<Trusted>) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_connect(Some(CONNECT_TIME_MAX))
         .user_agent(concat!("eden-agent/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into()
+        .build();
+    match trusted {
+        Some(trusted) => tls::http_agent(config, trusted),
+        None => config.into(),
+    }
+}
+
+/// Whether the server says that it is well.
+pub(super) fn probe(base: &str, trusted: Option<Trusted>) -> Result<(), String> {
+    let request = client(trusted).get(format!("{base}/health"));
+    let answer = request.config().timeout_global(Some(CONNECT_TIME_MAX)).build().call();
+    match answer {
+        Ok(answer) if answer.status().is_success() => Ok(()),
+        Ok(answer) => Err(format!("/health answers {}", answer.status())),
+        Err(e) => Err(e.to_string()),
+    }
 }
 
 fn post(line: &Line<'_>, agent: &ureq::Agent, url: &str, batch: &Batch) -> Answer {

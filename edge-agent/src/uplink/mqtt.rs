@@ -7,20 +7,18 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use model::Backoff;
-use rumqttc::{TlsConfiguration, Transport, v5};
-use rustls::ClientConfig;
+use rumqttc::{Transport, v5};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::{CONNECT_TIME_MAX, End, Ended, Line, STALL_TIME_MAX, Server};
+use super::{CONNECT_TIME_MAX, End, Ended, Line, STALL_TIME_MAX, Server, tls};
 use crate::board;
 use crate::causes::with_causes;
 use crate::command::Command;
-use crate::config::{Address, MqttVersion, Tls};
+use crate::config::{Address, MqttVersion};
 use crate::exchange::Outcome;
 use crate::outbox::{BatchKey, Encoding};
 
@@ -98,7 +96,7 @@ pub(super) struct Place {
     host: String,
     port: u16,
     version: MqttVersion,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<tls::Trusted>,
 }
 
 impl Place {
@@ -107,21 +105,15 @@ impl Place {
     /// # Errors
     /// If the certificates to trust cannot be read.
     pub(super) fn of(server: &Server) -> Result<Place, String> {
-        let Address::Mqtt { host, port, tls } = &server.address else {
+        let Address::Mqtt { host, port, .. } = &server.address else {
             return Err("it does not speak MQTT".to_owned());
         };
-        let tls = match tls {
-            Tls::Yes => Some(super::tls::client(server.ca.as_deref())?),
-            Tls::No => None,
-        };
+        let tls = server.trusted()?;
         Ok(Place { host: host.clone(), port: *port, version: server.version, tls })
     }
 
     fn transport(&self) -> Transport {
-        match &self.tls {
-            Some(config) => Transport::Tls(TlsConfiguration::Rustls(Arc::clone(config))),
-            None => Transport::Tcp,
-        }
+        self.tls.as_ref().map_or(Transport::Tcp, tls::transport)
     }
 }
 

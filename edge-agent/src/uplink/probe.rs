@@ -1,7 +1,5 @@
 //! Whether a server can be reached, for `eden-agent check`.
 
-use std::time::Duration;
-
 use super::{Server, http, mqtt, runtime};
 use crate::config::{Address, ServerSection};
 
@@ -17,14 +15,6 @@ pub(crate) fn probe(agent: &str, server: &ServerSection) -> Result<(), String> {
             let place = mqtt::Place::of(&Server::new(server))?;
             runtime.block_on(mqtt::try_out(&format!("{agent}-check"), &place))
         }
-        Address::Http { base } => {
-            let request = http::client().get(format!("{base}/health"));
-            let answer = request.config().timeout_global(Some(Duration::from_secs(10))).build().call();
-            match answer {
-                Ok(answer) if answer.status().is_success() => Ok(()),
-                Ok(answer) => Err(format!("/health answers {}", answer.status())),
-                Err(e) => Err(e.to_string()),
-            }
-        }
+        Address::Http { base, .. } => http::probe(&base, Server::new(server).trusted()?),
     }
 }

@@ -21,7 +21,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Asks `urls` in turn until the agent stops, as long as the time is not known for certain.
 pub(crate) fn ask(urls: &[String], exchange: &Exchange, timepiece: &Arc<dyn Timepiece>) {
-    let agent = super::http::client();
+    let agent = super::http::client(None);
     exchange.wait_for_stop(FIRST_WAIT);
     while exchange.lock().stop_at.is_none() {
         let is_known = exchange.lock().stats.clock == Some(Certainty::Known);

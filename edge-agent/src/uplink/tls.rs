@@ -6,15 +6,22 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rumqttc::{TlsConfiguration, Transport};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
+
+#[cfg(feature = "http")]
+pub(super) use super::https::agent as http_agent;
+
+/// What is trusted, and how.
+pub(super) type Trusted = Arc<ClientConfig>;
 
 /// Trusts what is in the file `ca`, in PEM, or else what the system trusts.
 ///
 /// # Errors
 /// Says in one line what is wrong with it.
-pub(crate) fn client(ca: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+pub(super) fn client(ca: Option<&Path>) -> Result<Trusted, String> {
     let mut roots = RootCertStore::empty();
     match ca {
         Some(path) => {
@@ -38,4 +45,9 @@ pub(crate) fn client(ca: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = versions.map_err(|e| e.to_string())?;
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// For the client library of MQTT.
+pub(super) fn transport(trusted: &Trusted) -> Transport {
+    Transport::Tls(TlsConfiguration::Rustls(Arc::clone(trusted)))
 }

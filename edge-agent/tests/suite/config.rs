@@ -131,7 +131,7 @@ fn values_that_cannot_work_are_refused() {
         ("[outbox]\nmax_bytes = \"1MiB\"".to_owned(), "at least 2MiB"),
         ("[uplink]\nin_flight = 65".to_owned(), "65 is not from 1 to 64"),
         ("[batch]\nmax_readings = 0".to_owned(), "at least 1"),
-        ("[[server]]\nurl = \"https://x\"".to_owned(), "is HTTP over TLS"),
+        ("[[server]]\nurl = \"http://x\"\nca = \"/ca.pem\"".to_owned(), "is not encrypted"),
         ("[[server]]\nurl = \"mqtt://x\"\nca = \"/ca.pem\"".to_owned(), "is not encrypted"),
         ("[clock]\ntime_url = \"https://x\"".to_owned(), "does not begin with"),
         ("[[server]]\nurl = \"mqtt://x:99999\"".to_owned(), "has no such port"),

@@ -324,19 +324,24 @@ pub(crate) struct HttpPeer {
 
 impl HttpPeer {
     pub(crate) fn new(statuses: &'static [u16]) -> Self {
-        HttpPeer::start(statuses, Arc::default())
+        HttpPeer::start(statuses, Arc::default(), None)
     }
 
     /// Answers 503 until it recovers, and 204 from then on.
     pub(crate) fn failing() -> Self {
-        HttpPeer::start(&[204], Arc::new(AtomicBool::new(true)))
+        HttpPeer::start(&[204], Arc::new(AtomicBool::new(true)), None)
+    }
+
+    /// With TLS.
+    pub(crate) fn with_tls(config: ServerConfig) -> Self {
+        HttpPeer::start(&[204], Arc::default(), Some(Arc::new(config)))
     }
 
     pub(crate) fn recover(&self) {
         self.is_failing.store(false, Ordering::SeqCst);
     }
 
-    fn start(statuses: &'static [u16], is_failing: Arc<AtomicBool>) -> Self {
+    fn start(statuses: &'static [u16], is_failing: Arc<AtomicBool>, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, posts) = channel();
@@ -351,7 +356,14 @@ impl HttpPeer {
                 statuses[answered.min(statuses.len()) - 1]
             };
             for (number, stream) in listener.incoming().enumerate() {
-                serve(stream.unwrap(), number, &mut status, &sender);
+                let stream = stream.unwrap();
+                let stream: Box<dyn Duplex> = match &tls {
+                    None => Box::new(stream),
+                    Some(config) => {
+                        Box::new(StreamOwned::new(ServerConnection::new(Arc::clone(config)).unwrap(), stream))
+                    }
+                };
+                serve(stream, number, &mut status, &sender);
             }
         });
         HttpPeer { addr, posts, is_failing }
@@ -359,6 +371,10 @@ impl HttpPeer {
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.addr.port()
     }
 
     pub(crate) fn next(&self) -> Post {
@@ -371,8 +387,7 @@ impl HttpPeer {
     }
 }
 
-fn serve(stream: TcpStream, connection: usize, status: &mut dyn FnMut() -> u16, posts: &Sender<Post>) {
-    let mut writer = stream.try_clone().unwrap();
+fn serve(stream: Box<dyn Duplex>, connection: usize, status: &mut dyn FnMut() -> u16, posts: &Sender<Post>) {
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = String::new();
@@ -407,6 +422,6 @@ fn serve(stream: TcpStream, connection: usize, status: &mut dyn FnMut() -> u16, 
         if posts.send(Post { path, body: text(&body, encoding), connection, status }).is_err() {
             return;
         }
-        let _ = write!(writer, "HTTP/1.1 {status} x\r\n{content}");
+        let _ = write!(reader.get_mut(), "HTTP/1.1 {status} x\r\n{content}");
     }
 }

@@ -495,6 +495,42 @@ fn an_agent_speaks_mqtt_over_tls_with_a_server_that_it_trusts() {
 }
 
 #[test]
+fn an_agent_speaks_http_over_tls_with_a_server_that_it_trusts_and_no_other() {
+    let (config, pem) = tls_server("localhost");
+    let (_, other) = tls_server("localhost");
+    let peer = HttpPeer::with_tls(config);
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    let section = ServerSection {
+        ca: ca.display().to_string(),
+        ..ServerSection::new(&format!("https://localhost:{}", peer.port()))
+    };
+
+    std::fs::write(&ca, other).unwrap();
+    let rig = Rig::new(vec![section.clone()]);
+    let agent = rig.start();
+    while agent.stats().made < 2 {
+        std::thread::yield_now();
+    }
+    // It tries once more.
+    let stats = agent.stop(GRACE).stats;
+    assert_eq!((stats.connections, stats.acked), (0, 0));
+    assert!(rig.waiting() > 0);
+    assert!(peer.rest().is_empty());
+
+    std::fs::write(&ca, pem).unwrap();
+    let rig = Rig::new(vec![section]);
+    let agent = rig.start();
+    let first = peer.next();
+    assert_eq!((&*first.path, seq(&first.body)), ("/api/v3/write_lp?db=public", 1));
+    let second = peer.next();
+    assert_eq!((seq(&second.body), second.connection), (2, first.connection));
+    let stats = agent.stop(GRACE).stats;
+    assert_eq!((stats.acked, stats.backlog_batches, stats.refused), (stats.made, 0, 0));
+    assert_eq!(rig.waiting(), 0);
+}
+
+#[test]
 fn a_server_that_is_not_trusted_gets_nothing() {
     let (config, _) = tls_server("localhost");
     let (_, other) = tls_server("localhost");

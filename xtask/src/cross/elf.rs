@@ -11,7 +11,7 @@ pub(super) struct Elf {
     /// Of the file, in bytes.
     pub(super) size: u64,
     /// The newest symbol version of glibc that it asks for, as `(2, 34)`; none if it is static.
-    glibc: Option<(u32, u32)>,
+    pub(super) glibc: Option<(u32, u32)>,
 }
 
 impl Elf {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use harness::{Eden, terminate, wait};
 
-use super::{Board, Compiler, Debian, SOURCE, TARGET};
+use super::{Board, Compiler, Debian, Extent, SOURCE, TARGET};
 use crate::command::{output, root, run as run_command};
 use crate::{Failure, Outcome};
 
@@ -33,24 +33,26 @@ const CHIP: Sensor = Sensor {
 const SIMULATED: Sensor =
     Sensor { section: "[[sensor]]\ndriver = \"simulated-bmp180\"\nname = \"s1\"\n", reading: None };
 /// In the folder of the agent.
-const SHIM: &str = "bmp180.so";
+pub(crate) const SHIM: &str = "bmp180.so";
 
-/// What the agent says of its version, and one reading of it in SQL at an `eden` on loopback.
-pub(super) fn run(toolchain: &Debian, board: Board, agent: &Path) -> Outcome {
+/// What the agent says of its version and of a server that it cannot speak to, and one reading of it in SQL at an `eden` on
+/// loopback.
+pub(super) fn run(toolchain: &Debian, board: Board, agent: &Path, extent: Extent) -> Outcome {
     let eden = Eden::start("cross");
-    let id = format!("cross-{}", board.name);
+    let id = format!("cross-{}-{}", board.name, extent.name());
     let work = eden.home().join("agent");
     std::fs::create_dir(&work).map_err(|error| format!("make {}: {error}", work.display()))?;
     let sensor = match board.compiler {
-        Compiler::Gcc(prefix) => {
-            make_shim(toolchain, &format!("{prefix}-gcc"), &work)?;
+        Compiler::Gcc(_) => {
+            make_shim(toolchain, board, &work)?;
             CHIP
         }
         Compiler::Zig => SIMULATED,
     };
     let configuration = format!(
-        "[agent]\nid = \"{id}\"\n\n[outbox]\ndir = \"{WORK}/outbox\"\nsync_interval = \"100ms\"\n\n[[server]]\nurl = \
-         \"mqtt://{}\"\n\n{}",
+        // Nobody keeps the clock of a machine for tests right.
+        "[agent]\nid = \"{id}\"\n\n[clock]\ntrust = \"system\"\n\n[outbox]\ndir = \"{WORK}/outbox\"\nsync_interval = \
+         \"100ms\"\n\n[[server]]\nurl = \"mqtt://{}\"\n\n{}",
         eden.mqtt_address(),
         sensor.section
     );
@@ -69,6 +71,9 @@ pub(super) fn run(toolchain: &Debian, board: Board, agent: &Path) -> Outcome {
     let version = output(&mut program(&["--version"]))?;
     if version.trim() != format!("eden-agent {}", env!("CARGO_PKG_VERSION")) {
         return Err(format!("eden-agent --version says {version:?}"));
+    }
+    if extent == Extent::Small {
+        refuses_http(&work, &mut program(&["check", "--config", &format!("{WORK}/http.toml")]))?;
     }
     let log = work.join("log");
     let result = measure(&eden, &id, &sensor, &mut program(&["run", "--config", &format!("{WORK}/agent.toml")]), &log);
@@ -115,10 +120,23 @@ fn is_right(row: &serde_json::Value, sensor: &Sensor) -> Result<(), Failure> {
     if is_right { Ok(()) } else { Err(format!("a reading is {temperature} °C and {pressure} Pa")) }
 }
 
-/// The library for the board, into the folder.
-fn make_shim(toolchain: &Debian, compiler: &str, work: &Path) -> Outcome {
+/// A build without HTTP says so of a server that needs it.
+fn refuses_http(work: &Path, check: &mut Command) -> Outcome {
+    let text = "[[server]]\nurl = \"http://127.0.0.1:4200\"\n";
+    std::fs::write(work.join("http.toml"), text).map_err(|error| format!("write http.toml: {error}"))?;
+    let output = check.output().map_err(|error| format!("start the agent: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let is_right = output.status.code() == Some(2) && said.contains("was made without HTTP");
+    if is_right { Ok(()) } else { Err(format!("a server over HTTP: {}: {said}", output.status)) }
+}
+
+/// [`SHIM`] for the board, into the folder.
+pub(crate) fn make_shim(toolchain: &Debian, board: Board, work: &Path) -> Outcome {
+    let Compiler::Gcc(prefix) = board.compiler else {
+        return Err(format!("a static program, as that for {}, loads no library", board.name));
+    };
     let source = root();
-    let mut command = toolchain.program(&[(&source, SOURCE), (work, WORK)], compiler);
+    let mut command = toolchain.program(&[(&source, SOURCE), (work, WORK)], &format!("{prefix}-gcc"));
     command.args(["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"]);
     run_command(command.arg(format!("{WORK}/{SHIM}")).arg(format!("{SOURCE}/cross/shim/bmp180.c")))
 }

@@ -12,7 +12,7 @@ use harness::{Eden, terminate, wait};
 use serde_json::Value;
 
 use crate::command::root;
-use crate::cross::{self, AARCH64, Debian, Purpose};
+use crate::cross::{self, AARCH64, Debian, Extent, Purpose};
 use crate::{Failure, Outcome};
 
 /// On a loaded machine; alone it takes half a minute.
@@ -35,16 +35,19 @@ const READING: [f64; 2] = [15.0, 82_080.0];
 /// Boots it, waits for the reading, compares.
 pub(super) fn run() -> Outcome {
     let board = Debian::make(Purpose::Board)?;
-    let agent = cross::build(&Debian::make(Purpose::Toolchain)?, AARCH64)?;
+    let agent = cross::build(&Debian::make(Purpose::Toolchain)?, AARCH64, Extent::Whole)?;
     let eden = Eden::start("pi");
     let work = eden.home().join("pi");
     let failed = |error: std::io::Error| format!("prepare the board: {error}");
     std::fs::create_dir(&work).map_err(failed)?;
     std::fs::write(work.join("eeprom.bin"), memory()).map_err(failed)?;
     // The server's loopback is 10.0.2.2 for the machine.
-    let port = eden.mqtt_address().rsplit(':').next().unwrap_or_default().to_owned();
+    let port = |address: &str| address.rsplit(':').next().unwrap_or_default().to_owned();
+    let (mqtt, http) = (port(eden.mqtt_address()), port(eden.address()));
     let configuration = format!(
-        "[agent]\nid = \"pi\"\n\n[outbox]\ndir = \"/tmp/outbox\"\n\n[[server]]\nurl = \"mqtt://10.0.2.2:{port}\"\n\n{SENSOR}"
+        // Nobody tells the board the time but the server.
+        "[agent]\nid = \"pi\"\n\n[clock]\ntime_url = \"http://10.0.2.2:{http}/health\"\n\n[outbox]\ndir = \
+         \"/tmp/outbox\"\n\n[[server]]\nurl = \"mqtt://10.0.2.2:{mqtt}\"\n\n{SENSOR}"
     );
     std::fs::write(work.join("agent.toml"), configuration).map_err(failed)?;
 
