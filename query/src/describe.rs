@@ -12,6 +12,8 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::{DFParser, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast::DataType as SqlType;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::catalog::{Catalog, Tables};
 use crate::engine::QueryRequest;
@@ -88,6 +90,7 @@ pub(crate) async fn describe(shared: &Shared, request: &QueryRequest) -> Result<
             given.insert(format!("${number}"), Some(data_type));
         }
     }
+    given.extend(oids(&request.sql).map(|(name, data_type)| (name, Some(data_type))));
     let (mut plan, guess) = planning.with_guesses(&query, count).await?;
     // One that has two types in two places is text, which can become both.
     let mut found = plan.get_parameter_types().unwrap_or_default();
@@ -150,12 +153,6 @@ impl Planning<'_> {
 
     /// The type that a name of a type stands for.
     async fn type_of(&self, sql_type: &SqlType) -> Option<DataType> {
-        // PostgreSQL's numbers of things are whole numbers to DataFusion, and a type of their own to clients.
-        match sql_type.to_string().to_ascii_lowercase().as_str() {
-            "oid" => return Some(DataType::UInt32),
-            "oid[]" => return Some(DataType::new_list(DataType::UInt32, true)),
-            _ => {}
-        }
         let sql = format!("SELECT CAST(NULL AS {sql_type})");
         let statement = DFParser::parse_sql(&sql).ok()?.pop_front()?;
         let plan = self.state.statement_to_plan(statement).await.ok()?;
@@ -170,6 +167,24 @@ impl Planning<'_> {
         let analyzed = self.state.analyzer().execute_and_check(plan, options, |_, _| {});
         analyzed.map_err(|error| plan_error(self.shared, &error))
     }
+}
+
+/// Parameters that are cast to PostgreSQL's numbers of things, `$1::oid[]`: those are whole numbers to DataFusion, and a type of
+/// their own to clients.
+fn oids(sql: &str) -> impl Iterator<Item = (String, DataType)> {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().unwrap_or_default();
+    let tokens: Vec<Token> = tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect();
+    let casts = (0..tokens.len()).filter_map(|at| match tokens.get(at..)? {
+        [Token::Placeholder(name), Token::DoubleColon, Token::Word(word), rest @ ..]
+            if word.value.eq_ignore_ascii_case("oid") =>
+        {
+            let is_list = matches!(rest, [Token::LBracket, Token::RBracket, ..]);
+            let data_type = if is_list { DataType::new_list(DataType::UInt32, true) } else { DataType::UInt32 };
+            Some((name.clone(), data_type))
+        }
+        _ => None,
+    });
+    casts.collect::<Vec<_>>().into_iter()
 }
 
 fn plan_error(shared: &Shared, error: &datafusion::error::DataFusionError) -> QueryError {

@@ -127,6 +127,11 @@ async def with_asyncpg():
     except asyncio.TimeoutError:
         pass
     same(await connection.fetchval("SELECT 1"), 1, "asyncpg after a cancel")
+    # It asks what each type of array is when it meets it first.
+    row = await connection.fetchrow("SELECT ARRAY[1, NULL, 3] AS n, ARRAY['a', 'b c'] AS s, ARRAY[1.5::float8] AS f", timeout=30)
+    same((row["n"], row["s"], row["f"]), ([1, None, 3], ["a", "b c"], [1.5]), "asyncpg arrays")
+    same(await connection.fetchval("SELECT count(*) FROM psy WHERE n = any($1::bigint[])", [1, 2, 5000]), 2, "asyncpg array parameter")
+    same(await connection.fetchval("SELECT count(*) FROM psy WHERE device = any($1::text[])", ["d1", "d2"]), 200, "asyncpg texts")
     out = io.BytesIO()
     await connection.copy_from_query("SELECT n FROM psy ORDER BY n LIMIT 3", output=out)
     same(out.getvalue(), b"0\n1\n2\n", "asyncpg COPY TO")

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
-use arrow_pg::datatypes::field_into_pg_type;
+use arrow_pg::datatypes::{PG_OID_ALIAS_KEY, field_into_pg_type};
 use pgwire::api::Type;
 use pgwire::messages::data::FieldDescription;
 use query::ScalarValue;
@@ -14,6 +14,12 @@ use query::ScalarValue;
 /// The type of a column. What PostgreSQL has no type for is text.
 pub fn of_field(field: &Arc<Field>) -> Type {
     match field.data_type() {
+        // `oid::text` is a text, though it still says that it was something else.
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+            if field.metadata().contains_key(PG_OID_ALIAS_KEY) =>
+        {
+            Type::TEXT
+        }
         DataType::Null => Type::TEXT,
         DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal256(..) => Type::NUMERIC,
         DataType::Struct(_) | DataType::Map(..) | DataType::Union(..) => Type::TEXT,

@@ -36,7 +36,7 @@ use concatenation::Concatenation;
 pub(super) const VALUE_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes of the values of a batch.
-pub(super) const BATCH_BYTES_MAX: u64 = 256 << 20;
+pub(super) const BATCH_BYTES_MAX: u64 = 128 << 20;
 
 /// Pairs of characters that `levenshtein` compares in the time in which others write a byte.
 const COMPARED_PER_BYTE: u64 = 8;

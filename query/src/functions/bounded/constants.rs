@@ -24,7 +24,7 @@ use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use super::{BATCH_BYTES_MAX, too_large};
 
 /// A constant of so many bytes is within [`BATCH_BYTES_MAX`] in each row of a batch.
-const SHORT_BYTES_MAX: usize = 32 << 10;
+const SHORT_BYTES_MAX: usize = 16 << 10;
 
 /// Watches over long constants.
 #[derive(Debug)]
