@@ -1,5 +1,6 @@
 //! What every request handler shares: the server's phase, its parts, its limits and its counters.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -7,7 +8,7 @@ use decode::sparkplug::Host;
 use model::Clock;
 use query::QueryEngine;
 use storage::{ReplayProgress, Storage};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -78,6 +79,7 @@ pub struct App {
     /// This process, for `/ping`.
     pub process_id: Uuid,
     phase: RwLock<Phase>,
+    phase_changed: Notify,
     /// Times of receipt before this one were given to messages.
     receipts_us: AtomicI64,
     replay_done: AtomicU64,
@@ -104,6 +106,7 @@ impl App {
             connections: Arc::default(),
             process_id: Uuid::new_v4(),
             phase: RwLock::new(Phase::Replaying),
+            phase_changed: Notify::new(),
             receipts_us: AtomicI64::new(i64::MIN),
             replay_done: AtomicU64::new(0),
             replay_total: AtomicU64::new(0),
@@ -134,6 +137,20 @@ impl App {
     /// Enters a phase.
     pub fn enter(&self, phase: Phase) {
         *self.phase.write().expect("no holder of this lock panics") = phase;
+        self.phase_changed.notify_waiters();
+    }
+
+    /// Waits until the log is replayed.
+    pub async fn replayed(&self) {
+        loop {
+            let mut changed = pin!(self.phase_changed.notified());
+            // Before the look, or a change between the two is missed.
+            changed.as_mut().enable();
+            if !matches!(self.phase(), Phase::Replaying) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// The parts, for a write.

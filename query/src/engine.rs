@@ -243,7 +243,7 @@ impl QueryEngine {
             .spawn_on(run(Arc::clone(&self.shared), request, begun, cancel.clone(), start), runtime.handle());
         let limit = self.shared.timeout;
         // With those who wait: operators that are long about one batch keep the threads of queries from looking at the clock.
-        let _late = tokio::spawn({
+        self.shared.tasks.spawn({
             let (running, cancel) = (Arc::clone(&running), cancel.clone());
             async move {
                 if tokio::time::timeout(limit, running.over().cancelled()).await.is_err() {

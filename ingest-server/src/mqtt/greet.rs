@@ -21,7 +21,7 @@ use super::links::Link;
 use super::read::{self, Bad, Connect, Refusal, Version, code};
 use super::sessions::Began;
 use super::write;
-use crate::app::{Parts, Phase};
+use crate::app::Parts;
 use crate::connections::Facts;
 use crate::metrics::Metrics;
 use crate::stream::Stream;
@@ -30,7 +30,6 @@ use crate::stream::Stream;
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a client that comes while the server starts waits for it, before it is refused: some never come again after that.
 const START_WAIT_MAX: Duration = Duration::from_secs(10);
-const START_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a connection waits for the one it takes over from.
 const TAKE_OVER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Bytes of one read of it.
@@ -128,13 +127,8 @@ async fn receive_connect(stream: &mut Stream) -> Result<(Vec<u8>, read::Head), O
 /// Reads CONNECT, and whether it can be accepted now, or soon.
 async fn admitted<'a>(mqtt: &Mqtt, body: &'a [u8]) -> Result<(Connect<'a>, Parts), Refusal> {
     let mut connect = read::connect(body)?;
-    let starting = async {
-        while matches!(mqtt.app.phase(), Phase::Replaying) {
-            tokio::time::sleep(START_LOOK_INTERVAL).await;
-        }
-    };
     // However long it takes: what comes of it is said below.
-    let _ = timeout(START_WAIT_MAX, starting).await;
+    let _ = timeout(START_WAIT_MAX, mqtt.app.replayed()).await;
     match mqtt.app.for_writes() {
         Ok(parts) => {
             if connect.version != Version::V5 && !connect.clean {

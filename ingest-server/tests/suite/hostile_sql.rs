@@ -17,7 +17,7 @@ const TIMEOUT: &str = "2s";
 
 /// In which each must have an answer: the limit above, and what a build without optimisation on a machine with other work
 /// needs to come to it.
-const ANSWER_WITHIN: Duration = Duration::from_secs(45);
+const ANSWER_WITHIN: Duration = Duration::from_secs(180);
 
 /// Most that the process may ever have had in memory, with three statements at a time. Its queries may have 64 MiB; beside that
 /// each call of a function may make 128 MiB, of which an expression may hold several, and protocols write rows of such values.
@@ -55,7 +55,7 @@ fn hostile_statements_are_refused_or_bounded_and_the_server_goes_on() {
         let began = Instant::now();
         let answer = post_for_part(&eden.url, "/_sql", json!({ "stmt": sql }).to_string().as_bytes(), PART_BYTES);
         let elapsed = began.elapsed();
-        let peak = peak_bytes(&eden);
+        let peak = eden.peak_bytes();
         let grown = peak.saturating_sub(highest.fetch_max(peak, Ordering::Relaxed));
         if elapsed > SLOW || grown > GROWN_BYTES {
             println!("{elapsed:?}, {} MiB more: {}", grown >> 20, sql.chars().take(120).collect::<String>());
@@ -116,14 +116,7 @@ fn hostile_statements_are_refused_or_bounded_and_the_server_goes_on() {
         "the server is there, and so are its rows"
     );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a statement made a file");
-    let peak = peak_bytes(&eden);
+    let peak = eden.peak_bytes();
     println!("resident at most {} MiB", peak >> 20);
     assert!(peak < RESIDENT_BYTES_MAX, "{} MiB were resident", peak >> 20);
-}
-
-/// The most that the process has had in memory so far; 0 where the system does not tell.
-fn peak_bytes(eden: &Eden) -> u64 {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", eden.pid())) else { return 0 };
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
 }

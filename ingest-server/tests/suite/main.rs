@@ -13,6 +13,7 @@ mod hostile_sql;
 mod influx;
 mod json;
 mod life;
+mod memory_limit;
 mod mqtt;
 mod mqtt_command;
 mod otlp;

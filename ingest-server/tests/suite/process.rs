@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Longer than any start or stop takes, even on a loaded machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// An `eden` command line that ran to its end.
 pub(crate) struct Ran {
@@ -118,6 +118,13 @@ impl Eden {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The most that the process has had in memory so far; 0 where the system does not tell.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", self.pid())) else { return 0 };
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
     pub(crate) fn data(&self) -> PathBuf {
