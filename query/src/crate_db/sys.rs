@@ -11,15 +11,17 @@ use arrow::json::ReaderBuilder;
 use async_trait::async_trait;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result};
+use model::TableId;
 use model::name::PUBLIC;
 use model::time_text::iso_day;
 use serde_json::{Value, json};
-use storage::{Storage, TableContents};
+use storage::{Storage, TableSnapshot};
 
 use super::CRATEDB_VERSION;
 use super::columns;
 use super::node::{NodeFacts, NodeSource};
 use crate::queries::{Queries, Running};
+use crate::statistics::visible_rows;
 
 /// The name of the node and of the cluster.
 const NAME: &str = "eden";
@@ -45,9 +47,9 @@ impl std::fmt::Debug for Sys {
 }
 
 impl Sys {
-    /// The rows of a table. Looks at the system's files.
-    fn rows(&self, table: &str) -> Vec<Value> {
-        match table {
+    /// The rows of a table. Blocks for the disk.
+    fn rows(&self, table: &str) -> Result<Vec<Value>, storage::StorageError> {
+        Ok(match table {
             "checks" => self.checks(),
             "cluster" => {
                 let id = self.id();
@@ -56,9 +58,9 @@ impl Sys {
             "jobs" => self.jobs(),
             "node_checks" => self.node_checks(),
             "nodes" => vec![self.node()],
-            "shards" => self.shards(),
+            "shards" => self.shards()?,
             _ => Vec::new(),
-        }
+        })
     }
 
     fn id(&self) -> String {
@@ -171,17 +173,26 @@ impl Sys {
     }
 
     /// Each file of a table's rows, and one more for its rows that are only in memory.
-    fn shards(&self) -> Vec<Value> {
-        self.storage.contents().iter().flat_map(|table| self.shards_of(table)).collect()
+    fn shards(&self) -> Result<Vec<Value>, storage::StorageError> {
+        let mut rows = Vec::new();
+        // Tables of the server that are nowhere stored have none.
+        for info in self.storage.tables().into_iter().filter(|info| info.id != TableId([0; 16])) {
+            // One that was dropped in the meantime has none, and a damaged one cannot be counted.
+            match self.storage.snapshot(&info.name) {
+                Ok(Some(snapshot)) => rows.extend(self.shards_of(&snapshot)),
+                Ok(None) | Err(storage::StorageError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(rows)
     }
 
-    fn shards_of(&self, table: &TableContents) -> Vec<Value> {
-        let name = &table.info.name;
-        let schema = if *name.schema == *PUBLIC { self.public } else { &*name.schema };
-        let shard = |rows: u64, bytes: Option<u64>, day: Option<i32>, path: Option<&str>| {
+    fn shards_of(&self, snapshot: &TableSnapshot) -> Vec<Value> {
+        let schema = if *snapshot.name.schema == *PUBLIC { self.public } else { &*snapshot.name.schema };
+        let shard = |rows: usize, bytes: Option<u64>, day: Option<i32>, path: Option<&str>| {
             json!({
                 "schema_name": schema,
-                "table_name": &*name.table,
+                "table_name": &*snapshot.name.table,
                 "partition_ident": day.map(|day| iso_day(day.into())),
                 "primary": true,
                 "state": "STARTED",
@@ -193,9 +204,11 @@ impl Sys {
                 "orphan_partition": false,
             })
         };
-        let files = table.shards.iter().map(|of| shard(of.rows, Some(of.bytes), Some(of.day), Some(&of.path)));
-        // Those that are to replace rows of files are counted there.
-        let in_memory = table.info.memory_rows.saturating_sub(table.info.waiting_rows);
+        let files = snapshot.shards.iter().map(|view| {
+            let of = &view.shard;
+            shard(visible_rows(view), Some(of.bytes), Some(of.day), Some(&of.path))
+        });
+        let in_memory = snapshot.rows.count();
         let memory = (in_memory > 0).then(|| shard(in_memory, None, None, None));
         let mut rows: Vec<Value> = files.chain(memory).collect();
         for (id, row) in rows.iter_mut().enumerate() {
@@ -222,6 +235,7 @@ impl SchemaProvider for Sys {
         let (sys, name) = (self.clone(), name.to_owned());
         let rows = tokio::task::spawn_blocking(move || sys.rows(&name)).await;
         let rows = rows.map_err(|error| DataFusionError::Internal(error.to_string()))?;
+        let rows = rows.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let batch = batch(&schema, &rows)?;
         Ok(Some(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?)))
     }
