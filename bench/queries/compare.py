@@ -5,7 +5,7 @@
 
 `measure` makes DuckDB's own table from the CSV file, in the order of arrival, if the database does not have it. It runs
 each query on Eden, on that table, and on Eden's shards if they are given; all answers must agree. It prints one line of
-JSON: for each query and each of the three the times of all runs in milliseconds.
+JSON: for each query and each of the three the times of all runs in milliseconds, and of Eden's those of planning.
 
 `ask` asks Eden the five queries in turn until its standard input is closed, and prints how many it asked and the median of
 each.
@@ -119,6 +119,9 @@ def measure(arguments):
         for _ in range(arguments.runs):
             for name, way in ways.items():
                 result[query][name].append(timed(lambda: way(ours, theirs))[0])
+        statement = ours.replace("'", "''")
+        runs = f"SELECT planning_ms FROM system.queries WHERE statement = '{statement}' AND state = 'finished'"
+        result[query]["planning"] = [row[0] for row in eden.run(f"{runs} ORDER BY id::bigint DESC LIMIT {arguments.runs}")]
     print(json.dumps(result))
 
 

@@ -33,6 +33,9 @@ const STACK_BYTES: usize = 16 << 20;
 const BLOCKING_PER_THREAD: usize = 8;
 const BLOCKING_MIN: usize = 32;
 
+/// Places of statements at most: more than any machine has threads for.
+const CONCURRENT_MAX: usize = 1 << 16;
+
 /// How long a statement whose time is over, or that was cancelled, gets to say so itself: it knows what it had done.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(3);
 
@@ -184,13 +187,15 @@ impl QueryEngine {
         })?;
         let shards = storage.object_store();
         let threads = config.threads.max(1);
+        let concurrent_max = config.concurrent_max.clamp(1, CONCURRENT_MAX);
         let internal = |error: datafusion::error::DataFusionError| QueryError::Internal(tidy(&error.to_string()));
         let environment =
             session::environment(config.memory_bytes_max, threads, &config.spill_dir, Arc::clone(&shards))
                 .map_err(internal)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
-            .max_blocking_threads(BLOCKING_MIN.max(threads * BLOCKING_PER_THREAD))
+            // Each statement may have one that plans it, and one that describes the next.
+            .max_blocking_threads(BLOCKING_MIN.max(threads * BLOCKING_PER_THREAD).saturating_add(2 * concurrent_max))
             .thread_name("query")
             .thread_stack_size(STACK_BYTES)
             // Those that take readings in go first.
@@ -198,7 +203,6 @@ impl QueryEngine {
             .enable_time()
             .build()
             .map_err(|error| QueryError::Internal(format!("start query threads: {error}")))?;
-        let concurrent_max = config.concurrent_max.clamp(1, Semaphore::MAX_PERMITS);
         let template = session::template(environment, threads, config.memory_bytes_max).map_err(internal)?;
         let postgres = postgres::catalog(&storage).map_err(internal)?;
         let queries = Arc::new(Queries::default());
@@ -216,6 +220,7 @@ impl QueryEngine {
             timeout: config.timeout,
             concurrent_max,
             admission: Arc::new(Semaphore::new(concurrent_max)),
+            describing: Arc::new(Semaphore::new(concurrent_max)),
             reserve: Arc::new(Semaphore::new(RESERVE)),
             queries,
             tasks: TaskTracker::new(),
@@ -286,17 +291,26 @@ impl QueryEngine {
     pub async fn describe(&self, request: QueryRequest) -> Result<Description, QueryError> {
         let Some(runtime) = &self.runtime else { return Err(QueryError::Cancelled) };
         let shared = Arc::clone(&self.shared);
-        let work = async move {
-            let limit = shared.timeout;
-            let described = tokio::time::timeout(limit, describe::describe(&shared, &request)).await;
-            described.unwrap_or(Err(QueryError::Timeout { limit }))
+        let (tasks, handle) = (&self.shared.tasks, runtime.handle().clone());
+        let described = async {
+            let permit = Arc::clone(&shared.describing).acquire_owned().await.map_err(|_| QueryError::Cancelled)?;
+            // Planning may be long about it without looking up: it has a thread of its own, and the clock is where one waits.
+            let work = tasks.spawn_blocking_on(
+                move || {
+                    let _permit = permit;
+                    handle.block_on(describe::describe(&shared, &request))
+                },
+                runtime.handle(),
+            );
+            match work.await {
+                Ok(described) => described,
+                Err(error) if error.is_panic() => Err(QueryError::Internal(panic_message(&*error.into_panic()))),
+                // The runtime is gone.
+                Err(_) => Err(QueryError::Cancelled),
+            }
         };
-        match self.shared.tasks.spawn_on(work, runtime.handle()).await {
-            Ok(described) => described,
-            Err(error) if error.is_panic() => Err(QueryError::Internal(panic_message(&*error.into_panic()))),
-            // The runtime is gone.
-            Err(_) => Err(QueryError::Cancelled),
-        }
+        let limit = self.shared.timeout;
+        tokio::time::timeout(limit, described).await.unwrap_or(Err(QueryError::Timeout { limit }))
     }
 
     /// Counters and gauges.
@@ -324,6 +338,7 @@ impl QueryEngine {
         let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
         shared.admission.close();
         shared.reserve.close();
+        shared.describing.close();
         shared.tasks.close();
         let stopping = runtime.spawn(async move {
             if tokio::time::timeout(grace, shared.tasks.wait()).await.is_ok() {

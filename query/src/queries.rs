@@ -96,6 +96,10 @@ pub(crate) struct Running {
     since: Instant,
     /// A [`Stage`].
     stage: AtomicU8,
+    /// When it came to be so, in µs after `since`.
+    stage_since_us: AtomicU64,
+    /// How long it was read and planned.
+    planning_us: AtomicU64,
     rows: AtomicU64,
     pub(crate) usage: Arc<Usage>,
     plan: Mutex<Option<Weak<dyn ExecutionPlan>>>,
@@ -110,7 +114,17 @@ pub(crate) struct Running {
 impl Running {
     /// Notes what the statement is about now.
     pub(crate) fn enter(&self, stage: Stage) {
-        self.stage.store(stage as u8, Ordering::Relaxed);
+        let now_us = self.since.elapsed().as_micros() as u64;
+        let since_us = self.stage_since_us.swap(now_us, Ordering::Relaxed);
+        if self.stage.swap(stage as u8, Ordering::Relaxed) == Stage::Planning as u8 {
+            self.planning_us.fetch_add(now_us.saturating_sub(since_us), Ordering::Relaxed);
+        }
+    }
+
+    /// How long it was read and planned, once it is: without the time in which others had to end.
+    pub(crate) fn planning(&self) -> Option<Duration> {
+        let is_planned = self.stage.load(Ordering::Relaxed) == Stage::Running as u8;
+        is_planned.then(|| Duration::from_micros(self.planning_us.load(Ordering::Relaxed)))
     }
 
     /// Notes the plan that runs, while it does.
@@ -194,6 +208,8 @@ impl Queries {
             since_us: now_us,
             since: Instant::now(),
             stage: AtomicU8::new(Stage::Planning as u8),
+            stage_since_us: AtomicU64::new(0),
+            planning_us: AtomicU64::new(0),
             rows: AtomicU64::new(0),
             usage: Arc::default(),
             plan: Mutex::default(),

@@ -77,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) timeout: Duration,
     pub(crate) concurrent_max: usize,
     pub(crate) admission: Arc<Semaphore>,
+    /// Who may be described at once.
+    pub(crate) describing: Arc<Semaphore>,
     /// For statements that look at the server itself, when there is no place among the others.
     pub(crate) reserve: Arc<Semaphore>,
     pub(crate) queries: Arc<Queries>,

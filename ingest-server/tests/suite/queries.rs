@@ -223,11 +223,13 @@ fn what_ran_lately_is_shown_with_how_it_ended() {
     let eden = Eden::start();
     eden.sql("SELECT value FROM generate_series(1, 1000) WHERE 'ended' <> ''");
     eden.sql("SELECT nothing FROM generate_series(1, 3) WHERE 'wrong' <> ''");
-    let sql = "SELECT state, rows, memory_bytes, spill_bytes, application IS NOT NULL, error FROM system.queries \
+    let sql = "SELECT state, rows, memory_bytes, spill_bytes, application IS NOT NULL, error, planning_ms > 0, \
+               planning_ms <= elapsed_ms FROM system.queries \
                WHERE statement NOT LIKE '%system.%' ORDER BY time, id";
     let rows = eden.rows(sql);
-    assert_eq!(rows[0], json!(["finished", 1000, 0, 0, true, null]), "{rows}");
+    assert_eq!(rows[0], json!(["finished", 1000, 0, 0, true, null, true, true]), "{rows}");
     assert_eq!((&rows[1][0], &rows[1][1]), (&json!("failed"), &json!(0)), "{rows}");
+    assert_eq!(rows[1][6], json!(null), "it was never planned: {rows}");
     assert!(rows[1][5].as_str().unwrap().contains("nothing"), "{rows}");
     let own = "/* this one */ SELECT state, protocol FROM system.queries WHERE statement LIKE '%this ' || 'one%'";
     assert_eq!(eden.rows(own), json!([["planning", "sql"]]), "a statement sees itself, as it looks");

@@ -38,6 +38,7 @@ impl QueriesTable {
             ("username", FieldType::Text),
             ("application", FieldType::Text),
             ("elapsed_ms", FieldType::F64),
+            ("planning_ms", FieldType::F64),
             ("rows", FieldType::I64),
             ("memory_bytes", FieldType::I64),
             ("memory_peak_bytes", FieldType::I64),
@@ -79,6 +80,10 @@ impl LiveTable for QueriesTable {
         let numbers = |number: &dyn Fn(&Running) -> u64| -> ArrayRef {
             Arc::new(shown.iter().map(|shown| Some(number(shown.of).cast_signed())).collect::<Int64Array>())
         };
+        let times = |time: &dyn Fn(&Shown<'_>) -> Option<Duration>| -> ArrayRef {
+            let ms = |shown| time(shown).map(|time| time.as_secs_f64() * 1e3);
+            Arc::new(shown.iter().map(ms).collect::<Float64Array>())
+        };
         let since: Vec<i64> = shown.iter().map(|shown| shown.of.since_us).collect();
         let columns: Vec<ArrayRef> = vec![
             texts(&|shown| Some(shown.of.id.to_string())),
@@ -88,7 +93,8 @@ impl LiveTable for QueriesTable {
             texts(&|shown| given(&shown.of.origin.peer)),
             texts(&|shown| given(&shown.of.origin.user)),
             texts(&|shown| given(&shown.of.origin.application)),
-            Arc::new(shown.iter().map(|shown| Some(shown.elapsed.as_secs_f64() * 1e3)).collect::<Float64Array>()),
+            times(&|shown| Some(shown.elapsed)),
+            times(&|shown| shown.of.planning()),
             numbers(&|running| running.rows.load(Ordering::Relaxed)),
             numbers(&|running| running.usage.now() as u64),
             numbers(&|running| running.usage.peak() as u64),
