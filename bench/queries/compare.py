@@ -2,6 +2,7 @@
 
     compare.py measure ADDRESS --csv FILE [--shards FILE ...] --database FILE [--runs 7]
     compare.py ask ADDRESS
+    compare.py leave ADDRESS [--runs 7]
 
 `measure` makes DuckDB's own table from the CSV file, in the order of arrival, if the database does not have it. It runs
 each query on Eden, on that table, and on Eden's shards if they are given; all answers must agree. It prints one line of
@@ -9,6 +10,9 @@ JSON: for each query and each of the three the times of all runs in milliseconds
 
 `ask` asks Eden the five queries in turn until its standard input is closed, and prints how many it asked and the median of
 each.
+
+`leave` asks for a join that takes hours, goes away once it runs, and prints after how many milliseconds nobody works on it any
+more, for each run.
 
 Eden's times include HTTP on the loopback and reading its JSON; DuckDB runs in this process.
 """
@@ -137,6 +141,27 @@ def ask(arguments):
     print(json.dumps({"queries": sum(map(len, times.values())), "p50_ms": medians}))
 
 
+def leave(arguments):
+    eden = Eden(arguments.address)
+    times = []
+    for run in range(arguments.runs):
+        mark = f"left {run}"
+        statement = f"SELECT count(*) FROM env a, env b WHERE a.temperature + b.humidity < -1000 AND '{mark}' <> ''"
+        shown = f"SELECT state FROM system.queries WHERE statement LIKE 'SELECT count(%' AND statement LIKE '%{mark}%'"
+        connection = http.client.HTTPConnection(arguments.address, timeout=300)
+        connection.request("POST", "/_sql", json.dumps({"stmt": statement}), {"Content-Type": "application/json"})
+        while eden.run(shown) != [["running"]]:
+            time.sleep(0.01)
+        # It is in the middle of its work then.
+        time.sleep(1)
+        connection.close()
+        left = time.perf_counter()
+        while eden.run(shown) != [["cancelled"]]:
+            time.sleep(0.001)
+        times.append((time.perf_counter() - left) * 1e3)
+    print(json.dumps(times))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     commands = parser.add_subparsers(required=True)
@@ -150,6 +175,10 @@ def main():
     asking = commands.add_parser("ask")
     asking.add_argument("address")
     asking.set_defaults(run=ask)
+    leaving = commands.add_parser("leave")
+    leaving.add_argument("address")
+    leaving.add_argument("--runs", type=int, default=7)
+    leaving.set_defaults(run=leave)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

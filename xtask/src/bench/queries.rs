@@ -79,6 +79,7 @@ pub(super) fn run() -> Outcome {
     bench.settle()?;
     let shards = bench.shards();
     bench.compare(&mut report, &format!("settled, {} shards", shards.len()), "settled", &shards)?;
+    bench.leave(&mut report)?;
     bench.under_ingest(&mut report, folder, rate / 2.0)?;
     report.write()
 }
@@ -170,6 +171,17 @@ impl Bench {
         }
         report.table(table);
         report.data(key, times);
+        Ok(())
+    }
+
+    /// Clients that go away in the middle of a join.
+    fn leave(&self, report: &mut Report) -> Outcome {
+        println!("going away");
+        let said: Value =
+            parsed(&output(in_root(&self.python).args([SCRIPT, "leave", self.eden.address(), "--runs", RUNS]))?)?;
+        let slowest = said.as_array().into_iter().flatten().filter_map(Value::as_f64).fold(f64::NAN, f64::max);
+        report.figure("ms until a join is over whose client went away, slowest (goal ≤ 1000)", "gone_ms", slowest, 0);
+        report.data("gone_each_ms", said);
         Ok(())
     }
 
