@@ -66,6 +66,8 @@ const MEMORY_BYTES_MAX: usize = 8 << 20;
 /// Room that is kept in a full outbox for records that say what is dropped.
 const SPARE_BYTES: u64 = 16 * BLOCK_BYTES;
 const BLOCK_BYTES: u64 = 4096;
+/// A batch so far behind the one read last is found by reading what lies between.
+const NEAR_BYTES: u64 = 16 * BLOCK_BYTES;
 /// About what a record has besides a body.
 const CURSOR_BYTES: usize = 3 * BLOCK_BYTES as usize;
 /// Every outbox is its log's only node.
@@ -546,9 +548,10 @@ impl Outbox {
     fn read(&mut self, index: usize, is_fresh: bool) -> Result<Batch, OutboxError> {
         let Entry { life, seq, start, times, .. } = self.entries[index].clone();
         let fix = self.saved_fix(times);
-        let is_behind = self.reader.as_ref().is_some_and(|reader| reader.progress() <= start);
-        if !is_behind {
-            self.reader = Some(self.log.reader(start));
+        // Cursors may lie between it and the one read last.
+        let is_near = |reader: &FrameReader| (start.saturating_sub(NEAR_BYTES)..=start).contains(&reader.progress());
+        if !self.reader.as_ref().is_some_and(is_near) {
+            self.reader = Some(self.log.reader_at(start));
         }
         let reader = self.reader.as_mut().expect("it was just made");
         for frame in reader.by_ref() {
