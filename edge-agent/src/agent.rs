@@ -15,6 +15,7 @@ use crate::collector::Collector;
 use crate::config::{Config, ConfigError};
 use crate::exchange::Exchange;
 use crate::gap::Life;
+use crate::log_lines::LogLines;
 use crate::outbox::{Outbox, OutboxConfig, OutboxError};
 use crate::sensor::Station;
 use crate::sensor::lanes::{Around, Lanes};
@@ -40,6 +41,8 @@ pub struct Surroundings {
     pub rng: Arc<dyn Rng>,
     /// The hardware's serial number, if it has one: it tells a cloned card.
     pub serial: Option<String>,
+    /// What a server is sent that asks for the agent's log; whoever sets up logging writes to it.
+    pub log_lines: Arc<LogLines>,
 }
 
 impl Surroundings {
@@ -52,6 +55,7 @@ impl Surroundings {
             timepiece: Arc::new(SystemTimepiece::new()),
             rng: Arc::new(SplitMix64::new(high ^ low)),
             serial: hardware_serial(),
+            log_lines: Arc::default(),
         }
     }
 }
@@ -153,17 +157,19 @@ impl Agent {
     /// If the configuration is wrong or the outbox cannot be opened; nothing runs then.
     pub fn start(config: Config, surroundings: Surroundings) -> Result<Agent, AgentError> {
         config.check()?;
-        let Surroundings { disk, clock, timepiece, rng, serial } = surroundings;
+        let Surroundings { disk, clock, timepiece, rng, serial, log_lines } = surroundings;
         let outbox_config = OutboxConfig {
             serial,
             in_flight: config.uplink.in_flight as usize,
+            replay: config.uplink.replay,
+            replay_bytes_per_s: config.uplink.replay_rate.0,
             ..OutboxConfig::new(config.outbox.dir.clone(), &config.agent.id, config.outbox.max_bytes.0)
         };
         let outbox = Outbox::open(disk, Arc::clone(&clock), &*rng, outbox_config)?;
         let life = outbox.life().clone();
         let exchange = Arc::new(Exchange::default());
-        let collector =
-            Collector::new(&config, outbox, Arc::clone(&exchange), Arc::clone(&clock), Arc::clone(&timepiece));
+        let clocks = (Arc::clone(&clock), Arc::clone(&timepiece));
+        let collector = Collector::new(&config, outbox, Arc::clone(&exchange), clocks, log_lines);
         collector.publish_stats();
         let uplink = Uplink::new(&config, life.clone(), Arc::clone(&exchange), Arc::clone(&clock), rng)
             .map_err(AgentError::Thread)?;

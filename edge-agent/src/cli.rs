@@ -26,6 +26,7 @@ use arguments::{Command, ConfigArgs, Format};
 use crate::agent::{Agent, AgentError, Surroundings};
 use crate::causes::with_causes;
 use crate::config::Config;
+use crate::log_lines::LogLines;
 use crate::outbox::{OutboxError, Waiting, peek};
 use crate::sensor::{Reading, Station};
 use crate::uplink::{probe, runtime};
@@ -97,12 +98,13 @@ fn host_name() -> String {
     names.into_iter().find_map(read).filter(|name| !name.is_empty()).unwrap_or_else(|| "agent".to_owned())
 }
 
-fn prepare_logging(log: &str) -> Result<(), Failure> {
+fn prepare_logging(log: &str, log_lines: &Arc<LogLines>) -> Result<(), Failure> {
     // The library's own lines about reconnects say less than ours.
     let filter = format!("rumqttc=error,{log}")
         .parse::<Targets>()
         .map_err(|e| Failure::usage(format!("[agent] log: {log:?}: {e}; write info or info,edge_agent=debug")))?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer();
+    let lines = lines.with_writer(log_lines.writer()).with_ansi(io::stderr().is_terminal());
     let subscriber = tracing_subscriber::registry().with(filter).with(lines);
     // A test that runs two commands in one process has it already.
     let _ = subscriber.try_init();
@@ -111,7 +113,8 @@ fn prepare_logging(log: &str) -> Result<(), Failure> {
 
 fn run_agent(args: &ConfigArgs) -> Result<(), Failure> {
     let config = load(args)?;
-    prepare_logging(&config.agent.log)?;
+    let surroundings = Surroundings::system();
+    prepare_logging(&config.agent.log, &surroundings.log_lines)?;
     if config.sensors.is_empty() {
         return Err(Failure::usage("no [[sensor]] is configured: there is nothing to measure"));
     }
@@ -121,7 +124,7 @@ fn run_agent(args: &ConfigArgs) -> Result<(), Failure> {
         let (mut terminate, mut interrupt) = (take(SignalKind::terminate())?, take(SignalKind::interrupt())?);
         let grace = config.agent.grace.0;
         let dir = config.outbox.dir.clone();
-        let agent = Agent::start(config, Surroundings::system()).map_err(|e| match e {
+        let agent = Agent::start(config, surroundings).map_err(|e| match e {
             AgentError::Config(e) => Failure::usage(e.to_string()),
             AgentError::Outbox(e @ OutboxError::Locked { .. }) => Failure::usage(e.to_string()),
             e => Failure::work(with_causes(&e)),
@@ -236,7 +239,7 @@ fn readings_as_json(readings: &[Reading]) -> String {
 
 fn check(args: &ConfigArgs) -> Result<(), Failure> {
     let config = load(args)?;
-    prepare_logging("off")?;
+    prepare_logging("off", &Arc::default())?;
     let mut all_is_well = true;
     let mut show = |what: String, result: Result<String, String>| {
         let line = match result {

@@ -15,6 +15,7 @@ use crate::causes::with_causes;
 use crate::command::Command;
 use crate::config::{Config, Period};
 use crate::exchange::Exchange;
+use crate::log_lines::LogLines;
 use crate::outbox::record::Times;
 use crate::outbox::{BODY_BYTES_MAX, Outbox};
 use crate::sensor::lanes::{Given, Intake};
@@ -25,6 +26,9 @@ use crate::wall::{Wall, by_wall_clock};
 
 /// The wall clock is looked at this often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Lines of the log are sent this often at most.
+const LOGS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Readings that are not in a batch yet, in lines whose times are by the clock since boot.
 #[derive(Debug, Default)]
@@ -54,6 +58,10 @@ pub(crate) struct Collector {
     outbox: Outbox,
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) clock: Arc<dyn Clock>,
+    timepiece: Arc<dyn Timepiece>,
+    log_lines: Arc<LogLines>,
+    /// When lines of the log may be sent again.
+    logs_at: Duration,
     boot: BootId,
     wall: Wall,
     /// What is known of it is not in the outbox yet.
@@ -65,6 +73,8 @@ pub(crate) struct Collector {
     align_us: i64,
     max_readings: u32,
     in_flight: usize,
+    /// Connections that the outbox was told of.
+    connections: u64,
     pub(crate) sync_interval: Duration,
     sync_at: Duration,
     open: Open,
@@ -77,8 +87,8 @@ impl Collector {
         config: &Config,
         mut outbox: Outbox,
         exchange: Arc<Exchange>,
-        clock: Arc<dyn Clock>,
-        timepiece: Arc<dyn Timepiece>,
+        (clock, timepiece): (Arc<dyn Clock>, Arc<dyn Timepiece>),
+        log_lines: Arc<LogLines>,
     ) -> Self {
         let channel = |section: &crate::config::SensorSection| Channel {
             name: section.name.clone(),
@@ -90,7 +100,7 @@ impl Collector {
         };
         let boot = timepiece.boot_id();
         let known = outbox.begin_boot(boot);
-        let clocks = (Arc::clone(&clock), timepiece);
+        let clocks = (Arc::clone(&clock), Arc::clone(&timepiece));
         let wall = Wall::new(clocks, config.clock.trust, config.clock.wait.0, outbox.newest_us(), known);
         let now = clock.monotonic();
         Collector {
@@ -98,6 +108,9 @@ impl Collector {
             outbox,
             exchange,
             clock,
+            timepiece,
+            log_lines,
+            logs_at: Duration::ZERO,
             boot,
             wall,
             is_unsaved: false,
@@ -106,6 +119,7 @@ impl Collector {
             align_us: 0,
             max_readings: config.batch.max_readings,
             in_flight: config.uplink.in_flight as usize,
+            connections: 0,
             sync_interval: config.outbox.sync_interval.0,
             sync_at: now + config.outbox.sync_interval.0,
             open: Open::default(),
@@ -136,7 +150,8 @@ impl Collector {
         }
         self.hand_out();
         self.publish_stats();
-        self.sync_at.min(self.look_at)
+        let due = self.sync_at.min(self.look_at);
+        self.outbox.paced_until().map_or(due, |paced| paced.min(due))
     }
 
     /// Looks at the wall clock, and gives boots their time once it is known.
@@ -164,7 +179,7 @@ impl Collector {
         }
     }
 
-    fn carry_out(&self, command: Command, intake: &Intake) {
+    fn carry_out(&mut self, command: Command, intake: &Intake) {
         let done = match command {
             Command::Interval { sensor, interval } => {
                 match self.channels.iter().position(|channel| channel.name == sensor) {
@@ -175,6 +190,7 @@ impl Collector {
                     None => format!("interval: there is no sensor {sensor:?}"),
                 }
             }
+            Command::Logs => self.give_log_lines(),
             Command::Restart => {
                 self.exchange.restart.notify_one();
                 "restart".to_owned()
@@ -183,6 +199,23 @@ impl Collector {
         tracing::info!(done, "a command");
         self.exchange.lock().stats.last_command = Some(done);
         self.exchange.notify.notify_one();
+    }
+
+    /// Gives the uplink the newest lines of the log. Says what was done.
+    fn give_log_lines(&mut self) -> String {
+        let now = self.clock.monotonic();
+        if now < self.logs_at {
+            return format!("logs: they were sent less than {} s ago", LOGS_INTERVAL.as_secs());
+        }
+        self.logs_at = now + LOGS_INTERVAL;
+        // Where nobody knows the wall time, what the wall clock says: better than nothing for who looks for the reason.
+        let offset_us = match self.wall.fix() {
+            Some(fix) => fix.offset_us,
+            None => self.clock.now_us() - self.timepiece.boot_us(),
+        };
+        let (message, count) = self.log_lines.message(&self.outbox.life().agent, offset_us);
+        self.exchange.lock().log_lines = Some(message).filter(|_| count > 0);
+        format!("logs: {count} lines")
     }
 
     /// Takes a reading, or a failure, of one sensor.
@@ -284,11 +317,22 @@ impl Collector {
     }
 
     fn hand_out(&mut self) {
+        let (is_connected, connections) = {
+            let stats = &self.exchange.lock().stats;
+            (stats.connected.is_some(), stats.connections)
+        };
+        if self.connections != connections {
+            self.connections = connections;
+            self.outbox.connected();
+        }
+        // What is handed out before there is a connection goes before what is fresh then; one batch is enough to try a
+        // server by.
+        let window = if is_connected { self.in_flight } else { 1 };
         let withdrawn = self.outbox.take_withdrawn();
         if !withdrawn.is_empty() {
             self.exchange.withdraw(&withdrawn);
         }
-        while self.exchange.len() < self.in_flight {
+        while self.exchange.len() < window {
             match self.outbox.next_batch() {
                 Ok(Some(batch)) => self.exchange.offer(batch),
                 Ok(None) => return,
@@ -354,8 +398,9 @@ impl Collector {
                 break;
             }
             drop(shared);
-            let wait = late_at.saturating_sub(self.clock.monotonic()).min(self.sync_interval);
-            self.take_outcomes(wait);
+            let now = self.clock.monotonic();
+            let paced = self.outbox.paced_until().map_or(self.sync_interval, |paced| paced.saturating_sub(now));
+            self.take_outcomes(late_at.saturating_sub(now).min(self.sync_interval).min(paced));
         }
         self.take_outcomes(Duration::ZERO);
         self.publish_stats();

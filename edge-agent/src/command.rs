@@ -17,6 +17,8 @@ pub(crate) const WAITING_MAX: usize = 16;
 pub(crate) enum Command {
     /// This sensor measures in this interval, until the agent starts again.
     Interval { sensor: String, interval: Duration },
+    /// The newest lines of the log are sent.
+    Logs,
     /// The agent ends in order, to be started again by whatever started it.
     Restart,
 }
@@ -48,8 +50,9 @@ impl Command {
                 }
                 Ok(Command::Interval { sensor, interval })
             }
+            "logs" => Ok(Command::Logs),
             "restart" => Ok(Command::Restart),
-            _ => Err("there are interval and restart".to_owned()),
+            _ => Err("there are interval, logs and restart".to_owned()),
         }
     }
 }
@@ -66,12 +69,13 @@ mod tests {
         let interval = Command::Interval { sensor: "s1".to_owned(), interval: Duration::from_secs(5) };
         assert_eq!(parse("interval", r#"{"sensor": "s1", "interval": "5s"}"#), Ok(interval));
         assert_eq!(parse("restart", ""), Ok(Command::Restart));
+        assert_eq!(parse("logs", ""), Ok(Command::Logs));
         for (name, payload, said) in [
             ("interval", "5s", "right is"),
             ("interval", r#"{"sensor": "s1"}"#, "missing field `interval`"),
             ("interval", r#"{"sensor": "s1", "interval": "5"}"#, "is not a duration"),
             ("interval", r#"{"sensor": "s1", "interval": "0s"}"#, "at least 1ms"),
-            ("format", "", "there are interval and restart"),
+            ("format", "", "there are interval, logs and restart"),
             ("restart", &" ".repeat(5_000), "longer than 4096 bytes"),
         ] {
             let wrong = parse(name, payload).unwrap_err();

@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) told: Option<Told>,
     /// What a server told to do, not done yet.
     commands: Vec<Command>,
+    /// Lines of the log that a server asked for, as line protocol.
+    pub(crate) log_lines: Option<String>,
     /// Something changed that the outbox's thread has not seen.
     news: bool,
 }
@@ -110,6 +112,15 @@ impl Exchange {
         self.lock().window.len()
     }
 
+    /// A connection to the server at `url` came about.
+    pub(crate) fn connected(&self, url: &str) {
+        let mut shared = self.lock();
+        shared.stats.connected = Some(url.to_owned());
+        shared.stats.connections += 1;
+        drop(shared);
+        self.ring();
+    }
+
     /// The outbox has dropped batches: what is not on its way is not sent any more.
     pub(crate) fn withdraw(&self, keys: &[BatchKey]) {
         let mut shared = self.lock();
@@ -151,10 +162,13 @@ impl Exchange {
         drop(self.changed.wait_timeout_while(shared, period, goes_on).expect("no holder of this lock panics"));
     }
 
-    /// The first batch that is not on its way; it is from now on.
+    /// The next batch that is not on its way, one that is fresh before the backlog; it is on its way from now on.
     pub(crate) fn take(&self) -> Option<Arc<Batch>> {
         let mut shared = self.lock();
-        let slot = shared.window.iter_mut().find(|slot| !slot.is_sent)?;
+        let waits = |fresh: bool| move |slot: &Slot| !slot.is_sent && (slot.batch.is_fresh || !fresh);
+        let next =
+            shared.window.iter().position(waits(true)).or_else(|| shared.window.iter().position(waits(false)))?;
+        let slot = &mut shared.window[next];
         slot.is_sent = true;
         let is_again = std::mem::replace(&mut slot.sent_before, true);
         let batch = Arc::clone(&slot.batch);

@@ -22,6 +22,7 @@ pub mod config;
 #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "parts of it are for HTTP alone"))]
 mod exchange;
 pub mod gap;
+pub mod log_lines;
 pub mod outbox;
 pub mod scan;
 pub mod sensor;

@@ -14,10 +14,12 @@
 //! The newest record of the log holds the whole state: what is forgotten and which gaps are not reported yet. So
 //! segments go only once a durable record says that they may, and a gap is durable before what it names is dropped.
 
+mod ahead;
 mod batch;
 mod boots;
 mod failing;
 mod identity;
+mod order;
 mod peek;
 pub(crate) mod record;
 mod room;
@@ -37,14 +39,17 @@ use wal::{Certainty, FrameReader, RING_SEGMENT_BYTES, Recovery, RingLog, WalErro
 use crate::gap::{Gap, GapReason, Gaps, Life};
 use crate::timepiece::BootId;
 use crate::wear::{self, Counts, Wear};
+use ahead::Ahead;
 use batch::pack;
 use boots::Boot;
 use failing::Broken;
 use identity::Identity;
+use order::Order;
 use record::{Content, Decoded, Header, State, Times};
-use scan::{Entry, Scan, open_log, scan};
+use scan::{Entry, Scan, Stage, open_log, scan};
 
 pub use batch::{Batch, BatchKey};
+pub use order::Replay;
 pub use peek::{Waiting, WaitingLife, peek};
 pub use record::Encoding;
 
@@ -61,6 +66,8 @@ const MEMORY_BYTES_MAX: usize = 8 << 20;
 /// Room that is kept in a full outbox for records that say what is dropped.
 const SPARE_BYTES: u64 = 16 * BLOCK_BYTES;
 const BLOCK_BYTES: u64 = 4096;
+/// A batch so far behind the one read last is found by reading what lies between.
+const NEAR_BYTES: u64 = 16 * BLOCK_BYTES;
 /// About what a record has besides a body.
 const CURSOR_BYTES: usize = 3 * BLOCK_BYTES as usize;
 /// Every outbox is its log's only node.
@@ -111,6 +118,10 @@ pub struct OutboxConfig {
     pub serial: Option<String>,
     /// Batches handed out and not forgotten at most, 1 to [`IN_FLIGHT_MAX`].
     pub in_flight: usize,
+    /// In which order they are handed out.
+    pub replay: Replay,
+    /// Bytes of the backlog handed out in a second at most; 0: as many as are asked for.
+    pub replay_bytes_per_s: u64,
 }
 
 impl OutboxConfig {
@@ -123,6 +134,8 @@ impl OutboxConfig {
             agent: agent.into(),
             serial: None,
             in_flight: 32,
+            replay: Replay::Interleaved,
+            replay_bytes_per_s: 0,
         }
     }
 
@@ -187,9 +200,15 @@ pub struct Outbox {
     forgotten_seq: u64,
     forgotten_readings: u64,
     gaps: Gaps,
+    /// Those of the log from the first that is not forgotten on.
     entries: VecDeque<Entry>,
-    /// Of `entries`, from the front.
-    handed: usize,
+    /// Of `entries`, those that the server has.
+    settled: usize,
+    /// What of `entries` was handed out and is not forgotten, by offset, in this order.
+    out: VecDeque<u64>,
+    /// What of `entries` is forgotten.
+    ahead: Vec<Ahead>,
+    order: Order,
     withdrawn: Vec<BatchKey>,
     /// Whose wall clock is known: the present one, and those of which batches wait.
     boots: Vec<Boot>,
@@ -266,6 +285,7 @@ impl Outbox {
 
         let own = Life { agent: Arc::clone(&config.agent), epoch };
         let durable_to = log.durable();
+        let order = Order::new(config.replay, config.replay_bytes_per_s);
         let mut outbox = Outbox {
             disk,
             clock,
@@ -281,7 +301,10 @@ impl Outbox {
             forgotten_readings: 0,
             gaps: Gaps::default(),
             entries: VecDeque::new(),
-            handed: 0,
+            settled: 0,
+            out: VecDeque::new(),
+            ahead: Vec::new(),
+            order,
             withdrawn: Vec::new(),
             boots: Vec::new(),
             present: None,
@@ -311,11 +334,14 @@ impl Outbox {
     /// Takes over what an earlier life left.
     fn resume(&mut self, scan: Scan, recovery: &Recovery, serial_changed: bool) {
         self.entries = scan.entries;
-        self.backlog_bytes = self.entries.iter().map(|entry| u64::from(entry.body_bytes)).sum();
+        let waiting = self.entries.iter().filter(|entry| !entry.is_forgotten());
+        self.backlog_bytes = waiting.map(|entry| u64::from(entry.body_bytes)).sum();
+        self.settled = self.entries.iter().filter(|entry| entry.is_forgotten()).count();
         let Some((state, closed)) = scan.newest else { return };
         self.boots = state.boots.iter().map(|(id, fix)| Boot::read(*id, *fix)).collect();
         self.newest_us = state.newest_us;
         self.wear_before = state.wear;
+        self.ahead.clone_from(&state.ahead);
         let is_damaged = recovery.losses.iter().any(|loss| loss.certainty == Certainty::Certain);
         let reason = if closed || is_damaged { GapReason::Damaged } else { GapReason::UncleanStop };
         self.gaps = Gaps(state.gaps.clone());
@@ -346,13 +372,15 @@ impl Outbox {
                 old_agent = %state.life.agent,
                 old_epoch = state.life.epoch,
                 epoch = self.life.epoch,
-                waiting = self.entries.len(),
+                waiting = self.entries.len() - self.settled,
                 "another board or another id: a new epoch begins; what waits is sent under the old one"
             );
         }
+        self.pass_forgotten();
     }
 
-    /// Seqs that were given away and are neither here, nor forgotten, nor in a gap.
+    /// Seqs that were given away and are neither here, nor forgotten, nor in a gap. Batches that were forgotten out of
+    /// order are here, unless the disk lost them.
     fn holes(&self, state: &State, reason: GapReason) -> Vec<Gap> {
         let mut lives: HashMap<Life, (u64, u64)> =
             HashMap::from([(state.life.clone(), (state.forgotten_seq, state.forgotten_readings))]);
@@ -365,20 +393,27 @@ impl Outbox {
                 .filter(|gap| gap.life == *life && gap.last_seq > from.0 && gap.first_seq < to.0)
                 .collect();
             within.sort_by_key(|gap| gap.first_seq);
+            let ahead = state.ahead.iter().filter(|ahead| ahead.life == *life);
+            let mut known: Vec<(u64, u64)> = ahead.map(|ahead| (ahead.first_seq, ahead.last_seq)).collect();
+            known.retain(|(first, last)| *last > from.0 && *first < to.0);
+            // How many readings of those before `to` are not lost but forgotten nobody says.
+            let is_counted = known.is_empty();
+            known.extend(within.iter().map(|gap| (gap.first_seq, gap.last_seq)));
+            known.sort_unstable();
             let mut missing = Vec::new();
             let mut next = from.0 + 1;
-            for gap in &within {
-                if next < gap.first_seq {
-                    missing.push((next, gap.first_seq - 1));
+            for (first, last) in known {
+                if next < first {
+                    missing.push((next, first - 1));
                 }
-                next = next.max(gap.last_seq + 1);
+                next = next.max(last + 1);
             }
             if next < to.0 {
                 missing.push((next, to.0 - 1));
             }
             let elsewhere: u64 = within.iter().filter_map(|gap| gap.readings).sum();
             let readings = to.1.saturating_sub(from.1).saturating_sub(elsewhere);
-            let is_one = missing.len() == 1;
+            let is_one = missing.len() == 1 && is_counted;
             holes.extend(missing.into_iter().map(|(first_seq, last_seq)| Gap {
                 life: life.clone(),
                 first_seq,
@@ -506,47 +541,17 @@ impl Outbox {
         !self.unsynced.is_empty() || self.broken.is_some()
     }
 
-    /// The next durable batch that was not handed out, if as many are in flight as may.
-    ///
-    /// # Errors
-    /// The disk's. Later calls try again, after the log was opened again.
-    pub fn next_batch(&mut self) -> Result<Option<Batch>, OutboxError> {
-        loop {
-            if self.handed >= self.config.in_flight || self.handed + self.unsaved >= RESENT_MAX - 1 {
-                return Ok(None);
-            }
-            let Some(entry) = self.entries.get(self.handed) else { return Ok(None) };
-            if entry.end > self.log.durable() {
-                return Ok(None);
-            }
-            if entry.done {
-                self.handed += 1;
-                continue;
-            }
-            let times = entry.times;
-            if times.boot.is_some() && self.saved_fix(times).is_none() {
-                // Nothing behind it is older; all wait for the clock.
-                return Ok(None);
-            }
-            match self.read(self.handed) {
-                Ok(batch) => {
-                    self.handed += 1;
-                    return Ok(Some(batch));
-                }
-                Err(e) => {
-                    self.reader = None;
-                    return self.note_failure(Err(e));
-                }
-            }
-        }
+    fn has_room_in_flight(&self) -> bool {
+        self.out.len() < self.config.in_flight && self.out.len() + self.unsaved < RESENT_MAX - 1
     }
 
-    fn read(&mut self, index: usize) -> Result<Batch, OutboxError> {
+    fn read(&mut self, index: usize, is_fresh: bool) -> Result<Batch, OutboxError> {
         let Entry { life, seq, start, times, .. } = self.entries[index].clone();
         let fix = self.saved_fix(times);
-        let is_behind = self.reader.as_ref().is_some_and(|reader| reader.progress() <= start);
-        if !is_behind {
-            self.reader = Some(self.log.reader(start));
+        // Cursors may lie between it and the one read last.
+        let is_near = |reader: &FrameReader| (start.saturating_sub(NEAR_BYTES)..=start).contains(&reader.progress());
+        if !self.reader.as_ref().is_some_and(is_near) {
+            self.reader = Some(self.log.reader_at(start));
         }
         let reader = self.reader.as_mut().expect("it was just made");
         for frame in reader.by_ref() {
@@ -566,7 +571,7 @@ impl Outbox {
                 Some(fix) => boots::timed(encoding, body, fix).ok_or_else(|| damaged(start))?,
                 None => (encoding, body.to_vec()),
             };
-            return Ok(Batch { life, seq, readings, encoding, body });
+            return Ok(Batch { life, seq, readings, is_fresh, encoding, body });
         }
         Err(damaged(start))
     }
@@ -579,16 +584,15 @@ impl Outbox {
 
     /// Takes note that the server has batch `key` for good. Returns false if the batch was not waiting.
     pub fn ack(&mut self, key: BatchKey) -> bool {
-        let handed = self.entries.iter_mut().take(self.handed);
-        let Some(entry) = handed.into_iter().find(|entry| entry.life.epoch == key.epoch && entry.seq == key.seq) else {
-            return false;
-        };
-        if std::mem::replace(&mut entry.done, true) {
+        let is_it = |entry: &Entry| entry.life.epoch == key.epoch && entry.seq == key.seq;
+        let mut out = self.out.iter().filter_map(|start| self.index_of(*start));
+        let Some(index) = out.find(|&index| is_it(&self.entries[index])) else { return false };
+        if self.entries[index].stage != Stage::Out {
             return false;
         }
-        while self.entries.front().is_some_and(|entry| entry.done) {
-            self.forget_first();
-        }
+        self.entries[index].stage = Stage::Acked;
+        self.settled += 1;
+        self.forget_acked();
         if self.unsaved >= SAVE_AFTER && self.broken.is_none() {
             let saved = self.write_state(Content::Cursor);
             if self.note_failure(saved).is_ok() {
@@ -598,32 +602,76 @@ impl Outbox {
         true
     }
 
-    fn forget_first(&mut self) -> Option<Entry> {
-        let entry = self.entries.pop_front()?;
-        self.handed = self.handed.saturating_sub(1);
+    fn index_of(&self, start: u64) -> Option<usize> {
+        let index = self.entries.partition_point(|entry| entry.start < start);
+        self.entries.get(index).is_some_and(|entry| entry.start == start).then_some(index)
+    }
+
+    /// Forgets what is acknowledged with all that was handed out before it. In the order of handing out, not of the log:
+    /// so what may come again after a crash is among those handed out last.
+    fn forget_acked(&mut self) {
+        while let Some(index) = self.out.front().and_then(|start| self.index_of(*start))
+            && self.entries[index].stage == Stage::Acked
+        {
+            self.out.pop_front();
+            self.note_forgotten(index);
+            self.entries[index].stage = Stage::Forgotten;
+            let Entry { life, seq, .. } = &self.entries[index];
+            let beside = [index.checked_sub(1), Some(index + 1)].into_iter().flatten();
+            let beside = beside.filter_map(|at| self.entries.get(at));
+            let neighbours = beside.filter(|entry| entry.is_forgotten() && entry.life == *life).map(|entry| entry.seq);
+            ahead::add(&mut self.ahead, life, *seq, neighbours);
+        }
+        self.pass_forgotten();
+    }
+
+    /// Takes batch `index` out of the figures of what waits.
+    fn note_forgotten(&mut self, index: usize) {
+        let Entry { life, seq, body_bytes, .. } = &self.entries[index];
         self.unsaved += 1;
         self.unsaved_by_newest += 1;
-        self.backlog_bytes -= u64::from(entry.body_bytes);
+        self.backlog_bytes -= u64::from(*body_bytes);
         // A rotation made it durable before a sync did: it must not be appended again after a failure.
-        let is_it = |made: &Made| made.header.life == entry.life && made.header.seq == entry.seq;
-        if self.appended > 0 && self.unsynced.front().is_some_and(is_it) {
-            self.unsynced_bytes -= self.unsynced.pop_front().map_or(0, |made| made.body.len());
+        let is_it = |made: &Made| made.header.life == *life && made.header.seq == *seq;
+        if let Some(at) = self.unsynced.iter().take(self.appended).position(is_it) {
+            self.unsynced_bytes -= self.unsynced.remove(at).map_or(0, |made| made.body.len());
             self.appended -= 1;
         }
+    }
+
+    /// Leaves behind what is forgotten at the beginning of the log.
+    fn pass_forgotten(&mut self) {
+        while self.entries.front().is_some_and(Entry::is_forgotten) {
+            self.remove_first();
+        }
+    }
+
+    /// Removes the first batch, whatever became of it.
+    fn remove_first(&mut self) -> Option<Entry> {
+        if !self.entries.front()?.is_forgotten() {
+            self.note_forgotten(0);
+        }
+        let entry = self.entries.pop_front()?;
+        self.settled -= usize::from(entry.stage.is_settled());
+        self.out.retain(|start| *start != entry.start);
         if entry.life == self.life {
             self.forgotten_seq = self.forgotten_seq.max(entry.seq);
             self.forgotten_readings = self.forgotten_readings.max(entry.readings_before + u64::from(entry.readings));
         }
+        let (own, forgotten_seq, entries) = (&self.life, self.forgotten_seq, &self.entries);
+        self.ahead.retain(|ahead| match ahead.life == *own {
+            true => ahead.last_seq > forgotten_seq,
+            false => entries.iter().any(|entry| entry.life == ahead.life),
+        });
         Some(entry)
     }
 
     /// Figures.
     pub fn stats(&self) -> OutboxStats {
         let in_memory = self.unsynced.len() - self.appended;
-        let done = self.entries.iter().take(self.handed).filter(|entry| entry.done).count();
         OutboxStats {
             last_seq: self.last_seq,
-            backlog_batches: (self.entries.len() - done + in_memory) as u64,
+            backlog_batches: (self.entries.len() - self.settled + in_memory) as u64,
             backlog_bytes: self.backlog_bytes,
             disk_bytes: self.log.bytes_on_disk(),
             failing: self.broken.is_some(),
@@ -647,7 +695,7 @@ impl Outbox {
 
     /// Whether all that is there was handed out.
     pub fn is_handed_out(&self) -> bool {
-        self.unsynced.is_empty() && self.handed == self.entries.len()
+        self.unsynced.is_empty() && self.is_all_out()
     }
 
     /// Closes the outbox in order: syncs, and notes that nothing is missing behind its end.
@@ -678,6 +726,7 @@ impl Outbox {
             boots: self.boots.iter().map(|boot| (boot.id, boot.fix)).collect(),
             newest_us: self.newest_us,
             wear: self.wear(),
+            ahead: self.ahead.clone(),
         }
     }
 
@@ -706,9 +755,21 @@ impl Outbox {
             self.appended += 1;
             let Header { life, seq, readings, readings_before, time_us, gaps, times, .. } = header;
             let run = self.run;
-            let done = false;
-            let entry =
-                Entry { life, seq, readings, readings_before, time_us, body_bytes, start, end, run, gaps, times, done };
+            let stage = Stage::Waiting;
+            let entry = Entry {
+                life,
+                seq,
+                readings,
+                readings_before,
+                time_us,
+                body_bytes,
+                start,
+                end,
+                run,
+                gaps,
+                times,
+                stage,
+            };
             self.entries.push_back(entry);
         }
         Ok(())

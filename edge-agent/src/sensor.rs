@@ -30,8 +30,8 @@ pub(crate) use drivers::driver;
 pub use drivers::{DRIVERS, Driver};
 pub use fault::{ChipError, SensorError};
 pub use program::fields_of;
-pub(crate) use station::Series;
 pub use station::{Reading, Station};
+pub(crate) use station::{Series, escape_tag};
 pub use value::Value;
 
 /// Fields by name, in the sensor's order.

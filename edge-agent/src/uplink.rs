@@ -81,9 +81,7 @@ pub(crate) struct Line<'a> {
 impl Line<'_> {
     pub(crate) fn connected(&self) {
         tracing::info!(server = self.url, "connected");
-        let mut shared = self.exchange.lock();
-        shared.stats.connected = Some(self.url.to_owned());
-        shared.stats.connections += 1;
+        self.exchange.connected(self.url);
     }
 
     /// Whether the agent stops and its grace is over or everything is sent.

@@ -140,6 +140,10 @@ pub struct Outbox {
     pub gaps: usize,
     /// Whether the last agent closed it in order.
     pub closed: bool,
+    /// Bytes that it has written to its disk, ever, in whole blocks.
+    pub bytes_written: u64,
+    /// Syncs, ever.
+    pub syncs: u64,
 }
 
 impl Outbox {
@@ -187,6 +191,14 @@ impl Agent {
     /// Everything it has printed so far, over all its starts.
     pub fn log(&self) -> String {
         read_log(&self.log_path())
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// While it is down.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the agent is up").id()
     }
 
     /// Whether its process was started and neither killed nor stopped.
@@ -271,6 +283,8 @@ impl Agent {
             readings: waiting.iter().map(|life| number(life, "readings")).sum(),
             gaps: list("gaps").len() + gaps_on_their_way,
             closed: answer["closed"].as_bool().expect("closed"),
+            bytes_written: number(&answer, "bytes_written"),
+            syncs: number(&answer, "syncs"),
         })
     }
 

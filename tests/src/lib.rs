@@ -44,7 +44,7 @@ pub use proxy::{Fault, Proxy, Way};
 pub use reading::{Field, Reading};
 pub use rng::Rng;
 
-/// Settings of a test run, from the environment: `EDEN_SEEDS`, `EDEN_SEED` and `EDEN_SECONDS`.
+/// Settings of a test run, from the environment: `EDEN_SEEDS`, `EDEN_SEED`, `EDEN_SECONDS` and `EDEN_HOURS`.
 pub mod settings {
     /// How many rounds a seeded scenario runs: `EDEN_SEEDS`, or the scenario's share of CI.
     pub fn rounds(in_ci: u64) -> u64 {
@@ -59,6 +59,11 @@ pub mod settings {
     /// How long a soak run searches: `EDEN_SECONDS`, or the soak's own time.
     pub fn seconds(in_soak: std::time::Duration) -> std::time::Duration {
         number("EDEN_SECONDS").map_or(in_soak, std::time::Duration::from_secs)
+    }
+
+    /// How many hours a soak run simulates: `EDEN_HOURS`, or the soak's own.
+    pub fn hours(in_soak: u64) -> u64 {
+        number("EDEN_HOURS").unwrap_or(in_soak)
     }
 
     fn number(name: &str) -> Option<u64> {

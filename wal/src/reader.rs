@@ -60,6 +60,8 @@ pub struct FrameReader {
     window: Window,
     progress: u64,
     last_id: u64,
+    /// A frame begins at `from`: those before it need not be read.
+    is_at_frame: bool,
     failed: bool,
 }
 
@@ -92,8 +94,15 @@ impl FrameReader {
             window: Window::default(),
             progress: from,
             last_id: u64::MAX,
+            is_at_frame: false,
             failed: false,
         }
+    }
+
+    /// A frame begins where it is to read from.
+    pub(crate) fn at_frame(mut self) -> FrameReader {
+        self.is_at_frame = true;
+        self
     }
 
     /// Only the frames of segment `id`.
@@ -182,7 +191,9 @@ impl FrameReader {
         };
         self.window.clear();
         self.next_id = segment.id + 1;
-        self.open = Some(Open { file, path, id: segment.id, base: segment.base, at: BLOCK_BYTES, runs, limit });
+        let base = segment.base;
+        let skipped = if std::mem::take(&mut self.is_at_frame) { self.from.saturating_sub(base) } else { 0 };
+        self.open = Some(Open { file, path, id: segment.id, base, at: BLOCK_BYTES + skipped, runs, limit });
         Ok(Step::Nothing)
     }
 }

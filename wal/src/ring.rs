@@ -193,6 +193,11 @@ impl RingLog {
         FrameReader::new(Arc::clone(self.log.catalog()), from)
     }
 
+    /// The same where a frame begins at `start`, which is found without reading those before it.
+    pub fn reader_at(&self, start: u64) -> FrameReader {
+        self.reader(start).at_frame()
+    }
+
     /// Removes the segments whose records all end at or below `offset`, never the active one, and says how many.
     ///
     /// # Errors

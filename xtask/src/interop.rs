@@ -33,6 +33,7 @@ use crate::command::{exists, run as run_command};
 use crate::{Failure, Outcome};
 use clients::Clients;
 pub(crate) use clients::{cache, python};
+pub(crate) use strace::all_threads_are_traced;
 
 /// 2026-06-01T00:00:00Z.
 const START_US: i64 = 1_780_272_000_000_000;

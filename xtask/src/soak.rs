@@ -1,5 +1,6 @@
 //! The long runs: the same scenarios as in `cargo test`, with more seeds, and what takes too long for it.
 
+mod agent_wear;
 mod full_disk;
 mod pi;
 mod telegraf;
@@ -35,6 +36,16 @@ const SOAKS: &[Soak] = &[
         name: "agent-kills",
         about: "500 rounds of agents, links and the server dying; 0 lost, 0 doubled (P1, P7)",
         run: agent_kills,
+    },
+    Soak {
+        name: "agent-wear",
+        about: "ten sensors at 1 Hz for 10 min, with a server and without: syncs and bytes within a card's budget",
+        run: || agent_wear::run(settings::seconds(Duration::from_secs(600))),
+    },
+    Soak {
+        name: "offline",
+        about: "an agent of ten sensors at 1 Hz, 72 h without a server in simulated time, then each order of sending (P7)",
+        run: offline,
     },
     Soak {
         name: "brokers",
@@ -138,6 +149,13 @@ fn agent_kills() -> Outcome {
     let report = scenario::agent_kills(settings::seed(), rounds, |report| show_progress(report.rounds, rounds));
     println!("\r{report}");
     Ok(())
+}
+
+fn offline() -> Outcome {
+    let arguments = ["test", "--package", "edge-agent", "--lib", "after_hours_without_a_server", "--", "--nocapture"];
+    let hours = settings::hours(72).to_string();
+    let text = shown_output(cargo().args(arguments).env("EDEN_HOURS", hours))?;
+    if text.contains("each once") { Ok(()) } else { Err("the test of it is gone".to_owned()) }
 }
 
 fn show_progress(done: u64, rounds: u64) {

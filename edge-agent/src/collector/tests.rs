@@ -7,7 +7,7 @@ use model::{Rng, SplitMix64};
 use wal::disk::{SharedDisk, create_dir_all};
 
 use super::*;
-use crate::config::{Config, Period, SensorSection};
+use crate::config::{ByteSize, Config, Period, Replay, SensorSection};
 use crate::exchange::Outcome;
 use crate::outbox::{Batch, Encoding, OutboxConfig};
 use crate::sensor::Value;
@@ -83,11 +83,16 @@ fn config(sensors: usize, sync_interval: Duration) -> Config {
 
 fn start(config: &Config, disk: SharedDisk, board: &Arc<Board>, seed: u64) -> (Collector, Arc<Exchange>) {
     let clock: Arc<dyn Clock> = Arc::clone(board) as Arc<dyn Clock>;
-    let outbox_config = OutboxConfig::new("/data/outbox", "pi-7", config.outbox.max_bytes.0);
+    let outbox_config = OutboxConfig {
+        replay: config.uplink.replay,
+        replay_bytes_per_s: config.uplink.replay_rate.0,
+        ..OutboxConfig::new("/data/outbox", "pi-7", config.outbox.max_bytes.0)
+    };
     let outbox = Outbox::open(disk, Arc::clone(&clock), &SplitMix64::new(seed), outbox_config).unwrap();
     let exchange = Arc::new(Exchange::default());
+    exchange.connected("mqtt://eden.example");
     let timepiece = Arc::clone(board) as Arc<dyn Timepiece>;
-    (Collector::new(config, outbox, Arc::clone(&exchange), clock, timepiece), exchange)
+    (Collector::new(config, outbox, Arc::clone(&exchange), (clock, timepiece), Arc::default()), exchange)
 }
 
 fn disk() -> SimDisk {
@@ -424,5 +429,135 @@ fn ten_sensors_at_one_reading_a_second_stay_within_the_budget_of_a_card() {
         println!("connected {is_connected}: {syncs_per_hour} syncs an hour, {megabytes_per_day} MB a day");
         assert!(syncs_per_hour <= 400 && megabytes_per_day <= 100, "{syncs_per_hour} {megabytes_per_day}");
         assert!(syncs_per_hour >= 300, "a sync each 10 s: {syncs_per_hour}");
+    }
+}
+
+/// What came over a link of so many bytes a second, from ten sensors: a reading is known by its sensor and its second.
+struct Far {
+    bytes_per_s: usize,
+    budget: usize,
+    /// How often each reading came.
+    counts: Vec<u8>,
+    /// The second of the newest reading that came.
+    newest_s: i64,
+    /// Seqs in the order in which they came.
+    seqs: Vec<u64>,
+    bytes: u64,
+}
+
+impl Far {
+    /// Takes what the link carries in so much time.
+    fn serve(&mut self, exchange: &Exchange, time_us: i64) {
+        self.budget = (self.budget + self.bytes_per_s * time_us as usize / S as usize).min(self.bytes_per_s);
+        while self.budget > 0
+            && let Some(batch) = exchange.take()
+        {
+            self.budget = self.budget.saturating_sub(batch.body.len());
+            self.bytes += batch.body.len() as u64;
+            self.seqs.push(batch.seq);
+            for line in text(&batch).lines().filter(|line| !line.starts_with('#')) {
+                let sensor = line.split(",sensor=s").nth(1).unwrap().split([',', ' ']).next().unwrap();
+                let time_us: i64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+                let second = (time_us - BEGIN_US) / S;
+                let index = second as usize * 10 + sensor.parse::<usize>().unwrap();
+                self.counts.resize(self.counts.len().max(index + 1), 0);
+                self.counts[index] += 1;
+                self.newest_s = self.newest_s.max(second);
+            }
+            exchange.done(batch.key(), Outcome::Acked, Duration::ZERO);
+        }
+    }
+}
+
+/// Ten sensors at one reading a second are without a server for `hours`, and then have one over a link of 16 KiB/s, of
+/// which the backlog may take half.
+fn offline(hours: u64, replay: Replay) {
+    const RATE: u64 = 8 << 10;
+    let board = Arc::new(Board::default());
+    board.change(|state| (state.true_us, state.booted_us, state.is_synchronised) = (BEGIN_US, BEGIN_US - S, true));
+    let mut config = config(10, Config::default().outbox.sync_interval.0);
+    config.uplink.replay = replay;
+    config.uplink.replay_rate = ByteSize(RATE);
+    let (mut collector, exchange) = start(&config, Arc::new(disk()), &board, 7);
+    exchange.lock().stats.connected = None;
+    let intake = Intake::idle();
+    let mut stations: Vec<crate::sensor::Station> =
+        config.sensors.iter().map(|section| crate::sensor::Station::new("pi-7", section)).collect();
+    let mut far = Far { bytes_per_s: 0, budget: 0, counts: Vec::new(), newest_s: 0, seqs: Vec::new(), bytes: 0 };
+    let mut seconds = 0;
+    // A second, in which each sensor gives a reading. Gives the number of seconds so far.
+    let mut pass = |far: &mut Far| {
+        for (station, sensor) in stations.iter_mut().enumerate() {
+            let fields = sensor.read(board.now_us()).unwrap().fields;
+            collector.take(Given { station, boot_us: board.boot_us(), measured: Ok(fields) });
+        }
+        seconds += 1;
+        let next_us = board.state().true_us + S;
+        while board.state().true_us < next_us {
+            // As the outbox's thread does: when it asked to be called, and when there is news.
+            let due = collector.step(&intake);
+            let now_us = board.state().true_us;
+            let due_us = now_us + due.saturating_sub(board.monotonic()).as_micros() as i64;
+            board.change(|state| state.true_us = due_us.clamp(now_us + 1_000, next_us));
+            if far.bytes_per_s > 0 {
+                far.serve(&exchange, board.state().true_us - now_us);
+                collector.take_outcomes(Duration::ZERO);
+            }
+        }
+        seconds
+    };
+    for _ in 0..hours * 3_600 {
+        pass(&mut far);
+    }
+    let waiting = exchange.lock().stats.clone();
+    assert_eq!((waiting.sent, waiting.gaps), (0, 0));
+
+    exchange.connected("mqtt://eden.example");
+    far.bytes_per_s = 2 * RATE as usize;
+    let (mut oldest_age, mut replay_s) = (0, 0);
+    let replay_s_max = (waiting.backlog_bytes / RATE + 30) * 21 / 20;
+    while exchange.lock().stats.backlog_batches > 0 || replay_s < 12 {
+        let now_s: i64 = pass(&mut far);
+        replay_s += 1;
+        // Until then what was being measured when the connection came has not left yet.
+        if replay_s > 12 {
+            oldest_age = oldest_age.max(now_s - far.newest_s);
+        }
+        assert!(replay_s <= replay_s_max, "{replay:?}: the backlog is not sent after {replay_s} s");
+    }
+    // A minute later nothing comes twice, and nothing but the open batch is missing.
+    for _ in 0..60 {
+        pass(&mut far);
+    }
+    let stats = exchange.lock().stats.clone();
+    assert!(far.counts.iter().all(|count| *count == 1), "{replay:?}: a reading is missing or came twice");
+    let missing = stats.readings - far.counts.len() as u64;
+    assert!(missing <= 10 * 12, "{replay:?}: {missing} are missing at the end");
+    assert_eq!((stats.resent, stats.gaps), (0, 0));
+    let is_sorted = far.seqs.windows(2).all(|pair| pair[0] < pair[1]);
+    match replay {
+        Replay::OldestFirst => assert!(is_sorted),
+        // A sync interval, the second in which it ends, and one on the way.
+        Replay::Interleaved | Replay::NewestFirst => {
+            assert!(!is_sorted);
+            assert!(oldest_age <= 12, "{replay:?}: the newest reading was {oldest_age} s old");
+        }
+    }
+    let Far { seqs, bytes, counts, .. } = far;
+    println!(
+        "{hours} h, {replay:?}: {} readings in {} batches and {bytes} bytes, each once; {} batches waited and were sent in \
+         {replay_s} s; the newest reading at the server was at most {oldest_age} s old meanwhile",
+        counts.len(),
+        seqs.len(),
+        waiting.backlog_batches,
+    );
+}
+
+/// `EDEN_HOURS` of it; `cargo xtask soak offline` takes 72.
+#[test]
+fn after_hours_without_a_server_each_reading_arrives_once_in_bounded_time_and_fresh_ones_first() {
+    let hours = faults::hours(1);
+    for replay in [Replay::Interleaved, Replay::NewestFirst, Replay::OldestFirst] {
+        offline(hours, replay);
     }
 }

@@ -8,7 +8,7 @@ use settings::{ConfigError, Configuration, Others, Part, Section as _, Setting, 
 
 use super::{
     Address, AgentSection, BatchSection, ClockSection, Config, ConversionEnd, Feature, MqttVersion, OutboxSection,
-    SensorSection, ServerSection, Stamp, Tls, Trust, UplinkSection, check_id,
+    Replay, SensorSection, ServerSection, Stamp, Tls, Trust, UplinkSection, check_id,
 };
 use crate::outbox::IN_FLIGHT_MAX;
 use crate::sensor::shape::Aggregate;
@@ -66,6 +66,22 @@ impl Setting for Trust {
 
     fn show(&self) -> String {
         show_word(TRUSTS, self)
+    }
+}
+
+const REPLAYS: &[(&str, Replay)] = &[
+    ("interleaved", Replay::Interleaved),
+    ("newest-first", Replay::NewestFirst),
+    ("oldest-first", Replay::OldestFirst),
+];
+
+impl Setting for Replay {
+    fn read(value: &Value) -> Result<Self, String> {
+        word(value, REPLAYS)
+    }
+
+    fn show(&self) -> String {
+        show_word(REPLAYS, self)
     }
 }
 
@@ -127,6 +143,9 @@ impl Config {
         }
         if !(1..=IN_FLIGHT_MAX as u32).contains(&self.uplink.in_flight) {
             return Some(format!("[uplink] in_flight: {} is not from 1 to {IN_FLIGHT_MAX}", self.uplink.in_flight));
+        }
+        if (1..1 << 10).contains(&self.uplink.replay_rate.0) {
+            return Some(format!("[uplink] replay_rate: {} is too little; at least 1KiB", self.uplink.replay_rate));
         }
         if self.uplink.status_interval.0 < Duration::from_secs(1) {
             return Some("[uplink] status_interval: at least 1s".into());

@@ -24,6 +24,8 @@ pub struct Batch {
     pub seq: u64,
     /// Its readings.
     pub readings: u32,
+    /// Made since the connection came about: it goes before the backlog.
+    pub is_fresh: bool,
     /// How the body is packed.
     pub encoding: Encoding,
     /// The body.

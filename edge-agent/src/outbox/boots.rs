@@ -10,6 +10,7 @@
 //!  3. Boots of which no time is known are counted back from the one behind them, so they keep their order.
 
 use super::record::{Content, Times};
+use super::scan::Entry;
 use super::{BODY_BYTES_MAX, Encoding, Outbox, OutboxError, pack};
 use crate::timepiece::BootId;
 use crate::wall::{Certainty, Fix, by_wall_clock};
@@ -57,7 +58,7 @@ impl Outbox {
         // What is known to be later than the boot that is looked at.
         let (mut next_us, mut current) = (fix.offset_us, None);
         // A batch of gaps alone has the time of a wall clock that may never have been set.
-        let entries = self.entries.iter().filter(|entry| entry.readings > 0).map(|entry| entry.times);
+        let entries = self.kept().filter(|entry| entry.readings > 0).map(|entry| entry.times);
         let made = self.unsynced.iter().map(|made| &made.header).filter(|header| header.readings > 0);
         let times: Vec<Times> = entries.chain(made.map(|header| header.times)).collect();
         for times in times.iter().rev() {
@@ -103,9 +104,14 @@ impl Outbox {
         Ok(())
     }
 
+    /// What of the log is not forgotten.
+    fn kept(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| !entry.is_forgotten())
+    }
+
     /// Batches that wait for the wall time of their boot.
     pub(crate) fn untimed(&self) -> u64 {
-        let here = self.entries.iter().map(|entry| entry.times);
+        let here = self.kept().map(|entry| entry.times);
         let made = self.unsynced.iter().skip(self.appended).map(|made| made.header.times);
         let waits = |times: &Times| times.boot.is_some() && self.saved_fix(*times).is_none();
         here.chain(made).filter(waits).count() as u64
@@ -152,7 +158,7 @@ impl Outbox {
         // Until somebody says which boot this is, it may be any of them.
         let Some(present) = self.present else { return };
         let mut boots = std::mem::take(&mut self.boots);
-        let entries = self.entries.iter().map(|entry| entry.times.boot);
+        let entries = self.kept().map(|entry| entry.times.boot);
         let made = self.unsynced.iter().map(|made| made.header.times.boot);
         let waiting: std::collections::HashSet<BootId> = entries.chain(made).flatten().collect();
         boots.retain(|boot| boot.id == present || waiting.contains(&boot.id));

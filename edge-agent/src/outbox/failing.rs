@@ -3,13 +3,13 @@
 //! Owns:     when the log is opened again, what is kept in memory until then, and making memory and log one again.
 //! Does not: hide a failure: its first one is logged, and what memory cannot keep becomes a gap.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use wal::Recovery;
 
 use super::record::{Content, Header};
-use super::scan::{Entry, Scan, open_log, scan};
+use super::scan::{Entry, Scan, Stage, open_log, scan};
 use super::{MEMORY_BYTES_MAX, Made, Outbox, OutboxError};
 use crate::causes::with_causes;
 use crate::gap::{Gap, GapReason, Life};
@@ -101,17 +101,16 @@ impl Outbox {
     /// Makes what the log holds and what memory knows one again.
     fn rejoin(&mut self, scan: Scan, recovery: &Recovery) {
         let known = std::mem::take(&mut self.entries);
-        let handed = std::mem::take(&mut self.handed);
         let mut found: HashMap<(Life, u64), Entry> =
             scan.entries.into_iter().map(|entry| ((entry.life.clone(), entry.seq), entry)).collect();
         let mut entries = Vec::new();
-        for (index, old) in known.into_iter().enumerate() {
+        for old in known {
             match found.remove(&(old.life.clone(), old.seq)) {
                 Some(entry) => {
-                    self.handed += usize::from(index < handed);
-                    entries.push(Entry { done: old.done, ..entry });
+                    entries.push(Entry { stage: old.stage, ..entry });
                 }
-                None if old.done => self.backlog_bytes -= u64::from(old.body_bytes),
+                None if old.is_forgotten() => {}
+                None if old.stage == Stage::Acked => self.backlog_bytes -= u64::from(old.body_bytes),
                 None => {
                     tracing::error!(seq = old.seq, losses = ?recovery.losses, "a batch in the outbox is damaged");
                     self.backlog_bytes -= u64::from(old.body_bytes);
@@ -136,5 +135,15 @@ impl Outbox {
         });
         entries.sort_by_key(|entry| entry.start);
         self.entries = entries.into();
+        self.settled = self.entries.iter().filter(|entry| entry.stage.is_settled()).count();
+        let out: HashSet<u64> = self
+            .entries
+            .iter()
+            .filter(|entry| matches!(entry.stage, Stage::Out | Stage::Acked))
+            .map(|e| e.start)
+            .collect();
+        self.out.retain(|start| out.contains(start));
+        self.order.reset(self.last_end);
+        self.forget_acked();
     }
 }

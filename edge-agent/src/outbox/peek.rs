@@ -118,7 +118,7 @@ fn look(disk: &SharedDisk, dir: &Path, identity: &Identity) -> Result<Waiting, O
         }
     }
     let mut places = HashMap::new();
-    for entry in scan.entries {
+    for entry in scan.entries.into_iter().filter(|entry| !entry.is_forgotten()) {
         let place = *places.entry(entry.life.clone()).or_insert(waiting.lives.len());
         if place == waiting.lives.len() {
             waiting.lives.push(WaitingLife {

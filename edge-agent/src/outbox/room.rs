@@ -4,6 +4,7 @@
 //! Does not: write records: what is dropped is durable in one before it goes (invariants 2 and 4 of the outbox).
 
 use super::record::Content;
+use super::scan::Stage;
 use super::{BLOCK_BYTES, BatchKey, Outbox, OutboxError, SPARE_BYTES};
 use crate::gap::{Gap, GapReason};
 
@@ -27,11 +28,11 @@ impl Outbox {
                 let Some(run) = self.entries.front().map(|entry| entry.run).filter(|run| *run != self.run) else {
                     break;
                 };
-                let (batches, first_seq) = (self.entries.len(), self.entries.front().map_or(0, |entry| entry.seq));
+                let (gaps, first_seq) = (self.stats.gaps, self.entries.front().map_or(0, |entry| entry.seq));
                 while self.entries.front().is_some_and(|entry| entry.run == run) {
                     self.drop_first();
                 }
-                let dropped = batches - self.entries.len();
+                let dropped = self.stats.gaps - gaps;
                 tracing::warn!(dropped, first_seq, "the outbox is full: its oldest batches are dropped, and reported");
             }
             self.append(Content::Cursor)?;
@@ -44,13 +45,15 @@ impl Outbox {
 
     /// Drops the oldest batch, to be reported unless it was acknowledged.
     pub(super) fn drop_first(&mut self) {
-        let is_handed = self.handed > 0;
-        let Some(entry) = self.forget_first() else { return };
-        if entry.done {
-            return;
-        }
-        if is_handed {
-            self.withdrawn.push(BatchKey { epoch: entry.life.epoch, seq: entry.seq });
+        let Some(entry) = self.remove_first() else { return };
+        match entry.stage {
+            Stage::Forgotten => return,
+            Stage::Acked => {
+                self.forget_acked();
+                return;
+            }
+            Stage::Out => self.withdrawn.push(BatchKey { epoch: entry.life.epoch, seq: entry.seq }),
+            Stage::Waiting => {}
         }
         let gap = Gap {
             life: entry.life,
@@ -61,6 +64,8 @@ impl Outbox {
             time_us: self.clock.now_us(),
         };
         self.lost(gap, entry.gaps);
+        // It may have held up others that are acknowledged.
+        self.forget_acked();
     }
 
     /// A batch is lost, and what it would have reported is to be reported again.

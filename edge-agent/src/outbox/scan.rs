@@ -17,7 +17,7 @@ use crate::gap::{Gap, Gaps, Life};
 /// Lives are numbered below it.
 pub(super) const LIFE_END: u64 = 1 << 62;
 
-/// A batch in the log that is not forgotten.
+/// A batch in the log, from the first that is not forgotten on.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) life: Life,
@@ -34,8 +34,32 @@ pub(super) struct Entry {
     pub(super) gaps: Vec<Gap>,
     /// Of its lines.
     pub(super) times: Times,
-    /// Acknowledged, while one before it is not.
-    pub(super) done: bool,
+    pub(super) stage: Stage,
+}
+
+/// How far a batch in the log has come. It never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Waiting,
+    /// Handed out.
+    Out,
+    /// Acknowledged, while one that was handed out before it is not.
+    Acked,
+    /// Acknowledged with all that were handed out before it, while one before it in the log is not.
+    Forgotten,
+}
+
+impl Stage {
+    /// Whether the server has it.
+    pub(super) fn is_settled(self) -> bool {
+        matches!(self, Stage::Acked | Stage::Forgotten)
+    }
+}
+
+impl Entry {
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.stage == Stage::Forgotten
+    }
 }
 
 /// What the log held when it was opened.
@@ -103,7 +127,7 @@ pub(super) fn scan(log: &RingLog) -> Result<Scan, OutboxError> {
                 run: scan.run,
                 gaps,
                 times,
-                done: false,
+                stage: Stage::Waiting,
             });
         }
     }
@@ -123,6 +147,11 @@ pub(super) fn scan(log: &RingLog) -> Result<Scan, OutboxError> {
         }
         state.gaps = gaps.0;
         scan.entries = kept.into();
+        for entry in &mut scan.entries {
+            if state.ahead.iter().any(|ahead| ahead.covers(&entry.life, entry.seq)) {
+                entry.stage = Stage::Forgotten;
+            }
+        }
     }
     Ok(scan)
 }

@@ -87,7 +87,7 @@ impl Series {
             text.push(',');
             escape(&mut text, name, &[',', '=', ' ', '\\']);
             text.push('=');
-            escape(&mut text, value, &[',', '=', ' ', '\\']);
+            escape_tag(&mut text, value);
         }
         Series { table, tags, text }
     }
@@ -120,6 +120,11 @@ fn seed_of(agent: &str, name: &str) -> u64 {
     // FNV-1a.
     let bytes = agent.bytes().chain([0]).chain(name.bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Appends the value of a tag in line protocol.
+pub(crate) fn escape_tag(out: &mut String, value: &str) {
+    escape(out, value, &[',', '=', ' ', '\\']);
 }
 
 fn escape(out: &mut String, text: &str, special: &[char]) {

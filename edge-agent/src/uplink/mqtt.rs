@@ -41,6 +41,7 @@ const USEFUL_AFTER: Duration = Duration::from_secs(60);
 enum Flying {
     Batch { key: BatchKey, since: Duration },
     Status,
+    Logs,
     Goodbye,
 }
 
@@ -302,23 +303,27 @@ async fn listen(line: &Line<'_>, events: &mut Events, flight: &RefCell<Flight>, 
                         line.exchange.done(key, Outcome::Acked, now.saturating_sub(since));
                     }
                     Some(Flying::Goodbye) => flight.said_goodbye = true,
-                    Some(Flying::Status) | None => {}
+                    Some(Flying::Status | Flying::Logs) | None => {}
                 }
                 acked.notify_one();
             }
             Heard::Refused(id, reason) => {
                 flight.progress = now;
-                if let Some(Flying::Batch { key, .. }) = flight.by_id.remove(&id) {
-                    flight.batches -= 1;
-                    let wait = flight.refusals.next(line.rng);
-                    flight.hold_until = now + wait;
-                    tracing::warn!(
-                        server = line.url,
-                        seq = key.seq,
-                        reason,
-                        "the server did not take a batch; it is sent again later"
-                    );
-                    line.exchange.put_back(key);
+                match flight.by_id.remove(&id) {
+                    Some(Flying::Batch { key, .. }) => {
+                        flight.batches -= 1;
+                        let wait = flight.refusals.next(line.rng);
+                        flight.hold_until = now + wait;
+                        tracing::warn!(
+                            server = line.url,
+                            seq = key.seq,
+                            reason,
+                            "the server did not take a batch; it is sent again later"
+                        );
+                        line.exchange.put_back(key);
+                    }
+                    Some(Flying::Logs) => tracing::warn!(server = line.url, reason, "the server did not take the log"),
+                    Some(Flying::Status | Flying::Goodbye) | None => {}
                 }
                 acked.notify_one();
             }
@@ -365,7 +370,13 @@ async fn speak(line: &Line<'_>, client: &Client, flight: &RefCell<Flight>, acked
     let mut last_command = line.exchange.lock().stats.last_command.clone();
     loop {
         let now = line.clock.monotonic();
-        let command = line.exchange.lock().stats.last_command.clone();
+        let (command, log_lines) = {
+            let mut shared = line.exchange.lock();
+            (shared.stats.last_command.clone(), shared.log_lines.take())
+        };
+        if let Some(log_lines) = log_lines {
+            publish_logs(line, client, flight, log_lines);
+        }
         if now >= status_at || command != last_command {
             last_command = command;
             publish_status(line, client, flight, Flying::Status);
@@ -458,6 +469,15 @@ fn publish_status(line: &Line<'_>, client: &Client, flight: &RefCell<Flight>, ki
     let topic = format!("eden/v1/{}/status", line.life.agent);
     if !client.publish(topic, message.to_string().into_bytes()) {
         // The next one makes up for it.
+        flight.borrow_mut().submitted.pop_back();
+    }
+}
+
+fn publish_logs(line: &Line<'_>, client: &Client, flight: &RefCell<Flight>, log_lines: String) {
+    flight.borrow_mut().submitted.push_back(Flying::Logs);
+    let topic = format!("eden/v1/{}/logs", line.life.agent);
+    if !client.publish(topic, log_lines.into_bytes()) {
+        // Whoever wants it asks again.
         flight.borrow_mut().submitted.pop_back();
     }
 }

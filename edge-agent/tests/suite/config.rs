@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use edge_agent::config::{ByteSize, Config, MqttVersion};
+use edge_agent::config::{ByteSize, Config, MqttVersion, Replay};
 
 const SENSOR: &str = "[[sensor]]\ndriver = \"simulated-bmp180\"\nname = \"s1\"\n";
 
@@ -39,6 +39,8 @@ fn each_key_can_be_set() {
         sync_interval = "500ms"
         [uplink]
         in_flight = 64
+        replay = "newest-first"
+        replay_rate = "64KiB"
         status_interval = "1m"
         [[server]]
         url = "mqtt://[::1]:1884"
@@ -83,6 +85,7 @@ fn each_key_can_be_set() {
     assert_eq!(config.servers[0].mqtt_version, MqttVersion::V5);
     assert_eq!(config.servers.len(), 2);
     assert_eq!((config.uplink.in_flight, config.sensors[0].seed), (64, 7));
+    assert_eq!((config.uplink.replay, config.uplink.replay_rate), (Replay::NewestFirst, ByteSize(64 << 10)));
     assert_eq!(config.sensors[0].tags["room"], "kitchen");
 }
 
@@ -130,6 +133,8 @@ fn values_that_cannot_work_are_refused() {
         ("[agent]\nid = \"a\\u0007\"".to_owned(), "has a control character"),
         ("[outbox]\nmax_bytes = \"1MiB\"".to_owned(), "at least 2MiB"),
         ("[uplink]\nin_flight = 65".to_owned(), "65 is not from 1 to 64"),
+        ("[uplink]\nreplay = \"newest\"".to_owned(), "write \"interleaved\" or \"newest-first\" or \"oldest-first\""),
+        ("[uplink]\nreplay_rate = \"1000B\"".to_owned(), "1000B is too little; at least 1KiB"),
         ("[batch]\nmax_readings = 0".to_owned(), "at least 1"),
         ("[[server]]\nurl = \"http://x\"\nca = \"/ca.pem\"".to_owned(), "is not encrypted"),
         ("[[server]]\nurl = \"mqtt://x\"\nca = \"/ca.pem\"".to_owned(), "is not encrypted"),

@@ -6,6 +6,7 @@ mod config;
 mod model;
 mod outbox;
 mod peer;
+mod replay;
 mod rig;
 mod sensors;
 mod shim;

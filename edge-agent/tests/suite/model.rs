@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_agent::outbox::{BatchKey, Outbox, RESENT_MAX};
+use edge_agent::outbox::{BatchKey, Outbox, OutboxConfig, RESENT_MAX, Replay};
 use faults::{FaultDisk, PlantedBug, SimDisk, seeds};
-use model::{Rng, SplitMix64};
+use model::{Clock as _, Rng, SplitMix64};
 use wal::disk::SharedDisk;
 
 use crate::rig::{SEGMENT_BYTES, SeenGap, TestClock, body, config, gaps, open, sim};
@@ -77,6 +77,9 @@ fn check(seed: u64, plan: Plan) -> Result<Oracle, String> {
     let rng = SplitMix64::new(seed);
     let clock = Arc::new(TestClock::default());
     let mut disk = sim();
+    let replay = [Replay::Interleaved, Replay::NewestFirst, Replay::OldestFirst][rng.below(3) as usize];
+    let replay_bytes_per_s = [0, 0, 2_000][rng.below(3) as usize];
+    let config = || OutboxConfig { replay, replay_bytes_per_s, ..config(plan.bytes_max) };
     let mut oracle = Oracle::default();
     for _ in 0..1 + rng.below(6) {
         if rng.below(2) == 0 {
@@ -88,7 +91,7 @@ fn check(seed: u64, plan: Plan) -> Result<Oracle, String> {
         let acked_before = oracle.acked.clone();
         oracle.again = 0;
         oracle.fresh.clear();
-        if let Ok(mut outbox) = open(behind(&disk, plan.bug), &clock, seed, config(plan.bytes_max)) {
+        if let Ok(mut outbox) = open(behind(&disk, plan.bug), &clock, seed, config()) {
             live(&mut outbox, &mut oracle, &rng, &clock, plan, &acked_before)?;
             if disk.is_on() && rng.below(4) == 0 {
                 if outbox.close().is_ok() {
@@ -104,14 +107,18 @@ fn check(seed: u64, plan: Plan) -> Result<Oracle, String> {
     let acked_before = oracle.acked.clone();
     oracle.again = 0;
     oracle.fresh.clear();
-    let mut outbox = open(behind(&disk, plan.bug), &clock, seed, config(plan.bytes_max)).map_err(|e| e.to_string())?;
+    let mut outbox = open(behind(&disk, plan.bug), &clock, seed, config()).map_err(|e| e.to_string())?;
     // What is dropped for the first batch is reported by the second, for which there is room.
     for _ in 0..2 {
         put(&mut outbox, &mut oracle, &rng, plan);
         sync(&mut outbox, &mut oracle)?;
-        while let Some(key) = hand_out(&mut outbox, &mut oracle, &acked_before)? {
-            deliver(&mut oracle, key);
-            acknowledge(&mut outbox, &mut oracle, key);
+        loop {
+            while let Some(key) = hand_out(&mut outbox, &mut oracle, &acked_before)? {
+                deliver(&mut oracle, key);
+                acknowledge(&mut outbox, &mut oracle, key);
+            }
+            let Some(until) = outbox.paced_until() else { break };
+            clock.advance(until.saturating_sub(clock.monotonic()));
         }
     }
     let left = outbox.stats().backlog_batches;
@@ -158,6 +165,9 @@ fn live(
     let has_server = rng.below(3) > 0;
     for _ in 0..rng.below(plan.steps) {
         clock.advance(Duration::from_millis(100));
+        if rng.below(40) == 0 {
+            outbox.connected();
+        }
         match rng.below(10) {
             0..4 => put(outbox, oracle, rng, plan),
             4 => sync(outbox, oracle)?,

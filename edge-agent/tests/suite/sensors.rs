@@ -151,6 +151,7 @@ fn run(sensors: Vec<SensorSection>, done: impl Fn(&AgentStats) -> bool) -> Agent
         clock,
         rng: Arc::new(SplitMix64::new(7)),
         serial: None,
+        log_lines: Arc::default(),
     };
     let agent = Agent::start(config, surroundings).unwrap();
     let stats = loop {

@@ -1,14 +1,17 @@
 //! Agents against servers that a test plays: what they send, when they send it again, and when they forget.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_agent::config::{ByteSize, Config, MqttVersion, Period, SensorSection, ServerSection, Trust};
+use edge_agent::config::{ByteSize, Config, MqttVersion, Period, Replay, SensorSection, ServerSection, Trust};
+use edge_agent::log_lines::LogLines;
 use edge_agent::timepiece::SystemTimepiece;
 use edge_agent::{Agent, AgentStats, Surroundings};
 use model::{Clock, SplitMix64, SystemClock};
 use tempfile::TempDir;
+use tracing_subscriber::fmt::MakeWriter as _;
 use wal::disk::LocalDisk;
 
 use crate::peer::{Connection, HttpPeer, MqttPeer, Packet, Publish, seq};
@@ -29,6 +32,7 @@ impl Rig {
         config.clock.trust = Trust::System;
         config.outbox.dir = dir.path().join("outbox");
         config.outbox.sync_interval = Period(Duration::from_millis(20));
+        config.uplink.replay = Replay::OldestFirst;
         config.sensors.push(SensorSection {
             driver: "simulated-bmp180".to_owned(),
             name: "s1".to_owned(),
@@ -43,14 +47,18 @@ impl Rig {
     }
 
     fn start_by(&self, clock: Arc<dyn Clock>) -> Agent {
-        let surroundings = Surroundings {
+        Agent::start(self.config.clone(), self.surroundings(clock)).unwrap()
+    }
+
+    fn surroundings(&self, clock: Arc<dyn Clock>) -> Surroundings {
+        Surroundings {
             disk: Arc::new(LocalDisk::new()),
             timepiece: Arc::new(SystemTimepiece::new()),
             clock,
             rng: Arc::new(SplitMix64::new(7)),
             serial: None,
-        };
-        Agent::start(self.config.clone(), surroundings).unwrap()
+            log_lines: Arc::default(),
+        }
     }
 
     /// What waits after the agent stopped.
@@ -432,7 +440,7 @@ fn commands_are_carried_out_and_told_of_in_the_status() {
             ("interval", r#"{"sensor": "s2", "interval": "1ms"}"#, true, r#"interval: there is no sensor "s2""#),
             ("interval", &" ".repeat(100_000), true, "interval: it is longer than 4096 bytes"),
             ("restart", "", true, "restart: a restart that the server keeps is not carried out"),
-            ("reboot", "", false, "reboot: there are interval and restart"),
+            ("reboot", "", false, "reboot: there are interval, logs and restart"),
             ("restart", "", false, "restart"),
         ] {
             connection.publish(&format!("eden/v1/pi-7/cmd/{name}"), payload, retained);
@@ -448,6 +456,75 @@ fn commands_are_carried_out_and_told_of_in_the_status() {
         runtime.block_on(agent.restart_asked());
         stop_beside(agent, || while !matches!(connection.next_acked(), Packet::Disconnect) {});
     }
+}
+
+#[test]
+fn what_is_measured_now_does_not_wait_for_what_waited() {
+    let nobody = MqttPeer::new().url();
+    let mut rig = Rig::new(vec![server(nobody, MqttVersion::V311)]);
+    (rig.config.uplink.replay, rig.config.uplink.in_flight) = (Replay::Interleaved, 1);
+    let agent = rig.start();
+    while agent.stats().made < 20 {
+        std::thread::yield_now();
+    }
+    let waited = agent.stop(Duration::ZERO).stats.made;
+    let peer = MqttPeer::new();
+    rig.config.servers = vec![server(peer.url(), MqttVersion::V311)];
+    let agent = rig.start();
+    let mut connection = peer.accept(None);
+    // What a server is tried by is the oldest. More is made until it is acknowledged.
+    let first = connection.next_batch();
+    assert_eq!(seq(&first.text()), 1);
+    let made = agent.stats().made;
+    while agent.stats().made < made + 3 {
+        std::thread::yield_now();
+    }
+    connection.ack(first.id);
+    for number in 2..=10 {
+        let fresh = connection.next_batch();
+        connection.ack(fresh.id);
+        assert!(seq(&fresh.text()) > waited, "{} comes before what was measured since", seq(&fresh.text()));
+        let made = agent.stats().made;
+        while agent.stats().made < made + 3 {
+            std::thread::yield_now();
+        }
+        let old = connection.next_batch();
+        assert_eq!(seq(&old.text()), number);
+        connection.ack(old.id);
+    }
+    stop_beside(agent, || while !matches!(connection.next_acked(), Packet::Disconnect) {});
+}
+
+#[test]
+fn the_newest_lines_of_the_log_are_sent_when_they_are_asked_for_and_not_too_often() {
+    let peer = MqttPeer::new();
+    let rig = Rig::new(vec![server(peer.url(), MqttVersion::V311)]);
+    let (log_lines, clock) = (Arc::new(LogLines::default()), Arc::new(SkippingClock::default()));
+    let surroundings = Surroundings { log_lines: Arc::clone(&log_lines), ..rig.surroundings(Arc::clone(&clock) as _) };
+    let agent = Agent::start(rig.config.clone(), surroundings).unwrap();
+    let mut connection = peer.accept(None);
+    log_lines.writer().make_writer().write_all(b"something was said\n").unwrap();
+    for (skip, is_sent, said) in
+        [(0, true, "logs: 1 lines"), (0, false, "logs: they were sent less than 10 s ago"), (11, true, "logs: 1 lines")]
+    {
+        clock.advance(Duration::from_secs(skip));
+        connection.publish("eden/v1/pi-7/cmd/logs", "", false);
+        let mut sent = Vec::new();
+        loop {
+            let Packet::Publish(publish) = connection.next() else { panic!("it goes on") };
+            connection.ack(publish.id);
+            if publish.topic == "eden/v1/pi-7/logs" {
+                sent.push(publish.text());
+            }
+            if publish.is_status() && status(&publish)["last_command"] == said {
+                break;
+            }
+        }
+        assert_eq!(sent.len(), usize::from(is_sent), "{said}");
+        let is_line = |text: &String| text.starts_with("agent_log,agent=pi-7,level=info line=\"something was said\" 1");
+        assert!(sent.iter().all(is_line), "{sent:?}");
+    }
+    stop_beside(agent, || while !matches!(connection.next_acked(), Packet::Disconnect) {});
 }
 
 /// A server's TLS, and the certificate that signed for it, in PEM.

@@ -9,7 +9,7 @@ use crate::config::{Config, MqttRule};
 /// What the payload of a topic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Line protocol: a topic of `[mqtt] line_protocol` or of a rule that says no more, or an agent's `lp`.
+    /// Line protocol: a topic of `[mqtt] line_protocol` or of a rule that says no more, or an agent's `lp` or `logs`.
     Lines,
     /// An agent's line protocol, compressed.
     Zstd,
@@ -87,7 +87,7 @@ impl Topics {
         }
         if topic.starts_with(AGENTS) {
             return match agent(topic) {
-                Some((_, "lp")) => Kind::Lines,
+                Some((_, "lp" | "logs")) => Kind::Lines,
                 Some((_, "lp.zst")) => Kind::Zstd,
                 Some((_, "status")) => Kind::Status,
                 Some((_, rest)) if rest.strip_prefix("cmd/").is_some_and(|name| !name.is_empty()) => Kind::Command,
@@ -184,6 +184,7 @@ mod tests {
             ("x/y/lines", Kind::Unknown),
             ("eden/v1/pi-7/lp", Kind::Lines),
             ("eden/v1/pi-7/lp.zst", Kind::Zstd),
+            ("eden/v1/pi-7/logs", Kind::Lines),
             ("eden/v1/pi-7/status", Kind::Status),
             ("eden/v1/pi-7/cmd/restart", Kind::Command),
             ("eden/v1/pi-7/cmd/a/b", Kind::Command),

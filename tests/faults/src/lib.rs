@@ -41,3 +41,12 @@ pub use sim::SimDisk;
 pub fn seeds(default: u64) -> std::ops::Range<u64> {
     0..std::env::var("EDEN_SEEDS").map_or(default, |text| text.parse().expect("EDEN_SEEDS is a number"))
 }
+
+/// How many hours a test simulates: `default`, or the number in `EDEN_HOURS`.
+///
+/// # Panics
+/// If `EDEN_HOURS` is no number.
+#[expect(clippy::disallowed_methods, reason = "a knob of test runs, not configuration")]
+pub fn hours(default: u64) -> u64 {
+    std::env::var("EDEN_HOURS").map_or(default, |text| text.parse().expect("EDEN_HOURS is a number"))
+}

@@ -59,7 +59,8 @@ pub(super) fn no_ack_leaves_before_its_sync() -> Outcome {
     Ok(())
 }
 
-fn all_threads_are_traced(pid: &str) -> bool {
+/// Whether something traces each thread of process `pid`.
+pub(crate) fn all_threads_are_traced(pid: &str) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     threads.flatten().all(|thread| {
         let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
