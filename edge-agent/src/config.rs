@@ -80,11 +80,11 @@ section! {
         /// Batches sent and not acknowledged at a time, 1 to 64, over MQTT. HTTP sends one after the
         /// other.
         in_flight: u32 = 32,
-        /// In which order what waits is sent after an outage. `"interleaved"`: what was made since the
-        /// connection came about takes turns with what waited, the oldest of each first, so that what is
-        /// measured now is at the server now. `"newest-first"`: whatever is newest. `"oldest-first"`: as it
-        /// was made; what is measured now comes last.
-        replay: Replay = Replay::Interleaved,
+        /// In which order what waits is sent after an outage. `"oldest-first"`: as it was made; what is
+        /// measured now comes last. `"interleaved"`: what was made since the connection came about takes
+        /// turns with what waited, the oldest of each first, so that what is measured now is at the server
+        /// now. `"newest-first"`: whatever is newest.
+        replay: Replay = Replay::OldestFirst,
         /// Bytes in a second, of batches that were made before the connection came about, at most, at least
         /// 1KiB. Once the outbox is three quarters full they are sent without. `"0B"`: as the server takes
         /// them.

@@ -134,7 +134,7 @@ impl OutboxConfig {
             agent: agent.into(),
             serial: None,
             in_flight: 32,
-            replay: Replay::Interleaved,
+            replay: Replay::OldestFirst,
             replay_bytes_per_s: 0,
         }
     }

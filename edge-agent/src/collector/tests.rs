@@ -498,7 +498,7 @@ fn offline(hours: u64, replay: Replay) {
             let due = collector.step(&intake);
             let now_us = board.state().true_us;
             let due_us = now_us + due.saturating_sub(board.monotonic()).as_micros() as i64;
-            board.change(|state| state.true_us = due_us.clamp(now_us + 1_000, next_us));
+            board.change(|state| state.true_us = due_us.max(now_us + 1_000).min(next_us));
             if far.bytes_per_s > 0 {
                 far.serve(&exchange, board.state().true_us - now_us);
                 collector.take_outcomes(Duration::ZERO);

@@ -24,7 +24,8 @@ pub struct Batch {
     pub seq: u64,
     /// Its readings.
     pub readings: u32,
-    /// Made since the connection came about: it goes before the backlog.
+    /// Made since the connection came about; it goes before what was handed out of the backlog. Never with
+    /// [`super::Replay::OldestFirst`].
     pub is_fresh: bool,
     /// How the body is packed.
     pub encoding: Encoding,

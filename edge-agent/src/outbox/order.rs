@@ -91,7 +91,8 @@ impl Outbox {
         }
         let Some(index) = self.choose() else { return Ok(None) };
         let is_fresh = self.is_fresh(&self.entries[index]);
-        match self.read(index, is_fresh) {
+        // In the order of making, nothing that is fresh goes before what waits.
+        match self.read(index, is_fresh && self.order.replay != Replay::OldestFirst) {
             Ok(batch) => {
                 self.left(index, is_fresh);
                 Ok(Some(batch))
