@@ -292,6 +292,18 @@ fn install_zig(tools: &Path) -> Outcome {
     std::fs::write(&installed, wanted).map_err(|error| format!("write {}: {error}", installed.display()))
 }
 
+/// The package of an agent for a board.
+pub(crate) fn package(board: Board, agent: &Path) -> Result<PathBuf, Failure> {
+    package::make(board, agent)
+}
+
+/// The image of a card with Debian for `board`'s machine; made if it is not as new as the script that makes it.
+pub(crate) fn card(board: &Debian) -> Result<PathBuf, Failure> {
+    let folder = folder()?.join("card");
+    run_command(in_root(root().join("cross/card")).arg(board.folder()).arg(&folder))?;
+    Ok(folder.join("card.img"))
+}
+
 /// Where cargo keeps the sources of crates.
 fn cargo_home() -> Result<PathBuf, Failure> {
     let named = std::env::var_os("CARGO_HOME").map(PathBuf::from);
