@@ -24,7 +24,7 @@ const NAME: &str = "kitchen";
 const PLACE: &str = "/work";
 /// An emulated processor of a loaded machine installs a package; alone it takes some minutes.
 const STARTS_WITHIN: Duration = Duration::from_secs(1_800);
-const ANSWERS_WITHIN: Duration = Duration::from_secs(300);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1_800);
 const ENDS_WITHIN: Duration = Duration::from_secs(600);
 
 /// What holds of a service that runs by the package's unit.
