@@ -1,4 +1,5 @@
-/* A Bosch BMP180 at address 0x77 of /dev/i2c-1, for programs that run with this library in LD_PRELOAD.
+/* A Bosch BMP180 at address 0x77 of /dev/i2c-1, for programs that run with this library in LD_PRELOAD, or that are static
+ * and linked with it: its functions then stand in for those of the C library.
  *
  * Owns:     the bus as programs see it (open, ioctl, read, write, close) and the chip's registers, with its timing.
  * Does not: touch any other file or device. Nothing else answers on the bus: EREMOTEIO (121), as on a Raspberry Pi.
@@ -24,7 +25,6 @@
 /* Debian's compiler for 32 bits sets both; then `open` would be `open64`, and `ioctl` another one. */
 #undef _FILE_OFFSET_BITS
 #undef _TIME_BITS
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/i2c-dev.h>
@@ -35,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -204,9 +205,8 @@ static int find(int fd) {
 }
 
 static int open_bus(int flags) {
-    int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, "open");
     const char *file = getenv("EDEN_SHIM_FILE");
-    int fd = real(file != NULL ? file : "/dev/null", (flags & O_CLOEXEC) | O_RDWR);
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, file != NULL ? file : "/dev/null", (flags & O_CLOEXEC) | O_RDWR);
     if (fd < 0)
         return fd;
     pthread_mutex_lock(&lock);
@@ -232,12 +232,14 @@ static int open_bus(int flags) {
         va_end(more);                                                                                                  \
         if (strcmp(path, BUS) == 0)                                                                                    \
             return open_bus(flags);                                                                                    \
-        int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, #name);                                                 \
-        return real(path, flags, mode);                                                                                \
+        return (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_LARGEFILE, mode);                                    \
     }
 
+/* What is not for the bus goes on to the kernel: a static program has no other function of the same name to call. */
 OPEN(open)
+#ifdef __GLIBC__
 OPEN(open64)
+#endif
 
 int close(int fd) {
     pthread_mutex_lock(&lock);
@@ -245,8 +247,7 @@ int close(int fd) {
     if (at >= 0)
         files[at].used = 0;
     pthread_mutex_unlock(&lock);
-    int (*real)(int) = dlsym(RTLD_NEXT, "close");
-    return real(fd);
+    return (int)syscall(SYS_close, fd);
 }
 
 static int bus_ioctl(int at, unsigned long request, void *argument) {
@@ -290,8 +291,7 @@ int ioctl(int fd, unsigned long request, ...) {
         return done;
     }
     pthread_mutex_unlock(&lock);
-    int (*real)(int, unsigned long, ...) = dlsym(RTLD_NEXT, "ioctl");
-    return real(fd, request, argument);
+    return (int)syscall(SYS_ioctl, fd, request, argument);
 }
 
 #define PLAIN(name, buffer, direction)                                                                                 \
@@ -306,8 +306,7 @@ int ioctl(int fd, unsigned long request, ...) {
             return done < 0 ? -1 : (ssize_t)message.len;                                                               \
         }                                                                                                              \
         pthread_mutex_unlock(&lock);                                                                                   \
-        ssize_t (*real)(int, buffer, size_t) = dlsym(RTLD_NEXT, #name);                                                \
-        return real(fd, bytes, count);                                                                                 \
+        return syscall(SYS_##name, fd, bytes, count);                                                                  \
     }
 
 PLAIN(read, void *, I2C_M_RD)

@@ -10,11 +10,13 @@ mod elf;
 mod package;
 mod trial;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use harness::wait;
 
 pub(crate) use debian::{Debian, Purpose};
+use trial::Bus;
 pub(crate) use trial::{SHIM, make_shim};
 
 use crate::command::{cargo, in_root, root, run as run_command};
@@ -150,8 +152,12 @@ pub(crate) fn run(names: &[String]) -> Outcome {
         let agent = build(&toolchain, *board, Extent::Whole)?;
         let built = start.elapsed();
         let whole = facts(*board, &agent, Extent::Whole)?;
-        trial::run(&toolchain, *board, &small_agent, Extent::Small)?;
-        trial::run(&toolchain, *board, &agent, Extent::Whole)?;
+        let bus = if board.compiler == Compiler::Zig { Bus::Simulated } else { Bus::Preloaded };
+        trial::run(&toolchain, *board, &small_agent, Extent::Small, bus)?;
+        trial::run(&toolchain, *board, &agent, Extent::Whole, bus)?;
+        if bus == Bus::Simulated {
+            trial::run(&toolchain, *board, &with_chip(&toolchain, *board)?, Extent::Whole, Bus::Linked)?;
+        }
         let package = package::make(*board, &agent)?;
         println!(
             "{}: {:.2} MB ({:.2} MB without HTTP), {whole}; built in {:.0} s, tried in {:.0} s\n  {}\n  {}",
@@ -188,6 +194,27 @@ fn folder() -> Result<PathBuf, Failure> {
 
 /// The agent for a board, as new as its sources.
 pub(crate) fn build(toolchain: &Debian, board: Board, extent: Extent) -> Result<PathBuf, Failure> {
+    compile(toolchain, board, extent, None)
+}
+
+/// The whole agent with the chip of `cross/shim` in it: for a static program, which loads no library. It is compiled from
+/// the same sources as the one that is packed, and differs in what the linker is given.
+fn with_chip(toolchain: &Debian, board: Board) -> Result<PathBuf, Failure> {
+    let folder = folder()?.join("target").join(board.triple).join("chip");
+    std::fs::create_dir_all(&folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
+    make_shim(toolchain, board, &folder)?;
+    let made = folder.join(SHIM);
+    let bytes = std::fs::read(&made).map_err(|error| format!("read {}: {error}", made.display()))?;
+    // cargo looks at the name of what is linked, and not into it.
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    let name = format!("bmp180-{:016x}.o", hasher.finish());
+    std::fs::rename(&made, folder.join(&name)).map_err(|error| format!("rename {}: {error}", made.display()))?;
+    compile(toolchain, board, Extent::Whole, Some(&format!("{TARGET}/{}/chip/{name}", board.triple)))
+}
+
+/// Compiles the agent; `linked` is an object file, at its place in the toolchain, that is linked with it.
+fn compile(toolchain: &Debian, board: Board, extent: Extent, linked: Option<&str>) -> Result<PathBuf, Failure> {
     // The only steps that ask for crates; what follows has what it needs. The standard library has a lock of its own, and
     // a manifest for nightly cargo.
     run_command(cargo().args(["fetch", "--quiet", "--locked"]))?;
@@ -221,7 +248,7 @@ pub(crate) fn build(toolchain: &Debian, board: Board, extent: Extent) -> Result<
             command.arg(format!("CARGO_ZIGBUILD_ZIG_PATH={TOOLS}/ziglang/zig"));
             // zig brings its own start files.
             command.arg(format!("RUSTFLAGS={RUST_FLAGS} -Clink-self-contained=no"));
-            command.args(["cargo-zigbuild", "zigbuild"]);
+            command.args(["cargo-zigbuild", if linked.is_some() { "rustc" } else { "zigbuild" }]);
         }
     }
     command.args(STANDARD_LIBRARY);
@@ -230,10 +257,13 @@ pub(crate) fn build(toolchain: &Debian, board: Board, extent: Extent) -> Result<
         command.args(Extent::FLAGS);
     }
     command.args(["--target", board.triple, "--manifest-path"]).arg(format!("{SOURCE}/Cargo.toml"));
+    if let Some(object) = linked {
+        command.args(["--bin", "eden-agent", "--", &format!("-Clink-arg={object}")]);
+    }
     run_command(&mut command)?;
     // The next build has the same name.
     let built = target.join(board.triple).join("agent/eden-agent");
-    let kept = target.join(board.triple).join(extent.name()).join("eden-agent");
+    let kept = target.join(board.triple).join(if linked.is_some() { "chip" } else { extent.name() }).join("eden-agent");
     let copied =
         std::fs::create_dir_all(kept.parent().expect("it has a folder")).and_then(|()| std::fs::copy(&built, &kept));
     copied.map_err(|error| format!("copy {} to {}: {error}", built.display(), kept.display()))?;
@@ -260,6 +290,18 @@ fn install_zig(tools: &Path) -> Outcome {
             .arg(&requirements),
     )?;
     std::fs::write(&installed, wanted).map_err(|error| format!("write {}: {error}", installed.display()))
+}
+
+/// The package of an agent for a board.
+pub(crate) fn package(board: Board, agent: &Path) -> Result<PathBuf, Failure> {
+    package::make(board, agent)
+}
+
+/// The image of a card with Debian for `board`'s machine; made if it is not as new as the script that makes it.
+pub(crate) fn card(board: &Debian) -> Result<PathBuf, Failure> {
+    let folder = folder()?.join("card");
+    run_command(in_root(root().join("cross/card")).arg(board.folder()).arg(&folder))?;
+    Ok(folder.join("card.img"))
 }
 
 /// Where cargo keeps the sources of crates.

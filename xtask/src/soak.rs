@@ -1,6 +1,7 @@
 //! The long runs: the same scenarios as in `cargo test`, with more seeds, and what takes too long for it.
 
 mod agent_wear;
+mod debian;
 mod full_disk;
 mod pi;
 mod telegraf;
@@ -92,6 +93,11 @@ const SOAKS: &[Soak] = &[
         name: "pi",
         about: "a Raspberry Pi 3 in QEMU, from power on to a reading of its I²C bus in SQL",
         run: pi::run,
+    },
+    Soak {
+        name: "debian",
+        about: "a card by cross/flash in that Raspberry Pi: Debian installs the package, systemd runs it, twice",
+        run: debian::run,
     },
     Soak { name: "fuzz", about: "hostile bytes led by coverage, 15 min each parser (P14)", run: fuzz::soak },
     Soak {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use harness::{Eden, terminate, wait};
 
-use super::{Board, Compiler, Debian, Extent, SOURCE, TARGET};
+use super::{Board, Compiler, Debian, Extent, SOURCE, TARGET, TOOLS};
 use crate::command::{output, root, run as run_command};
 use crate::{Failure, Outcome};
 
@@ -17,51 +17,58 @@ const WORK: &str = "/work";
 const ARRIVES_WITHIN: Duration = Duration::from_secs(120);
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 
-/// A sensor of the agent's configuration, and what it has to say.
-struct Sensor {
-    section: &'static str,
-    /// °C and Pa; none if it is another each time.
-    reading: Option<[f64; 2]>,
+/// The way to the sensor that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bus {
+    /// A library that is loaded before all others plays the chip: `cross/shim`.
+    Preloaded,
+    /// The same chip is a part of the program.
+    Linked,
+    /// None: the agent invents what it measures.
+    Simulated,
 }
 
-/// The chip that `cross/shim` plays: the data sheet's example.
-const CHIP: Sensor = Sensor {
-    section: "[[sensor]]\ndriver = \"bmp180\"\nname = \"s1\"\noversampling = 1\n",
-    reading: Some([15.0, 69_964.0]),
-};
-/// For a static program, which loads no library.
-const SIMULATED: Sensor =
-    Sensor { section: "[[sensor]]\ndriver = \"simulated-bmp180\"\nname = \"s1\"\n", reading: None };
+impl Bus {
+    /// The sensor, in the agent's configuration.
+    fn section(self) -> &'static str {
+        match self {
+            Bus::Preloaded | Bus::Linked => "[[sensor]]\ndriver = \"bmp180\"\nname = \"s1\"\noversampling = 1\n",
+            Bus::Simulated => "[[sensor]]\ndriver = \"simulated-bmp180\"\nname = \"s1\"\n",
+        }
+    }
+
+    /// °C and Pa of the chip, which are the data sheet's example; none if they are others each time.
+    fn reading(self) -> Option<[f64; 2]> {
+        (self != Bus::Simulated).then_some([15.0, 69_964.0])
+    }
+}
+
 /// In the folder of the agent.
 pub(crate) const SHIM: &str = "bmp180.so";
 
 /// What the agent says of its version and of a server that it cannot speak to, and one reading of it in SQL at an `eden` on
 /// loopback.
-pub(super) fn run(toolchain: &Debian, board: Board, agent: &Path, extent: Extent) -> Outcome {
+pub(super) fn run(toolchain: &Debian, board: Board, agent: &Path, extent: Extent, bus: Bus) -> Outcome {
     let eden = Eden::start("cross");
     let id = format!("cross-{}-{}", board.name, extent.name());
     let work = eden.home().join("agent");
     std::fs::create_dir(&work).map_err(|error| format!("make {}: {error}", work.display()))?;
-    let sensor = match board.compiler {
-        Compiler::Gcc(_) => {
-            make_shim(toolchain, board, &work)?;
-            CHIP
-        }
-        Compiler::Zig => SIMULATED,
-    };
+    if bus == Bus::Preloaded {
+        make_shim(toolchain, board, &work)?;
+    }
     let configuration = format!(
         // Nobody keeps the clock of a machine for tests right.
         "[agent]\nid = \"{id}\"\n\n[clock]\ntrust = \"system\"\n\n[outbox]\ndir = \"{WORK}/outbox\"\nsync_interval = \
          \"100ms\"\n\n[[server]]\nurl = \"mqtt://{}\"\n\n{}",
         eden.mqtt_address(),
-        sensor.section
+        bus.section()
     );
     std::fs::write(work.join("agent.toml"), configuration).map_err(|error| format!("write agent.toml: {error}"))?;
     let program = |arguments: &[&str]| {
         let folder = agent.parent().unwrap_or(agent);
         let mut command = toolchain.program(&[(folder, TARGET), (&work, WORK)], board.emulator[0]);
         command.args(&board.emulator[1..]);
-        if sensor.reading.is_some() {
+        if bus == Bus::Preloaded {
             command.args(["-E", &format!("LD_PRELOAD={WORK}/{SHIM}")]);
         }
         command.arg(format!("{TARGET}/eden-agent")).args(arguments);
@@ -76,12 +83,12 @@ pub(super) fn run(toolchain: &Debian, board: Board, agent: &Path, extent: Extent
         refuses_http(&work, &mut program(&["check", "--config", &format!("{WORK}/http.toml")]))?;
     }
     let log = work.join("log");
-    let result = measure(&eden, &id, &sensor, &mut program(&["run", "--config", &format!("{WORK}/agent.toml")]), &log);
+    let result = measure(&eden, &id, bus, &mut program(&["run", "--config", &format!("{WORK}/agent.toml")]), &log);
     result.map_err(|error| format!("{error}\n{}", std::fs::read_to_string(&log).unwrap_or_default()))
 }
 
 /// From the agent's start to a clean stop after its first reading.
-fn measure(eden: &Eden, id: &str, sensor: &Sensor, agent: &mut Command, log: &Path) -> Outcome {
+fn measure(eden: &Eden, id: &str, bus: Bus, agent: &mut Command, log: &Path) -> Outcome {
     let failed = |action: &'static str| move |error: std::io::Error| format!("{action}: {error}");
     let lines = File::create(log).map_err(failed("make the agent's log"))?;
     let mut process = agent.stdin(Stdio::null()).stderr(lines).spawn().map_err(failed("start the agent"))?;
@@ -105,14 +112,14 @@ fn measure(eden: &Eden, id: &str, sensor: &Sensor, agent: &mut Command, log: &Pa
         Some(status) => return Err(format!("told to stop, the agent ended with {status}")),
         None => return Err(format!("the agent did not stop within {STOPS_WITHIN:?}")),
     }
-    is_right(&row, sensor)
+    is_right(&row, bus)
 }
 
-fn is_right(row: &serde_json::Value, sensor: &Sensor) -> Result<(), Failure> {
+fn is_right(row: &serde_json::Value, bus: Bus) -> Result<(), Failure> {
     let (Some(temperature), Some(pressure)) = (row[0].as_f64(), row[1].as_f64()) else {
         return Err(format!("a reading is {row}"));
     };
-    let is_right = match sensor.reading {
+    let is_right = match bus.reading() {
         Some(reading) => [temperature, pressure] == reading,
         // What the chip measures at all.
         None => (-40.0..=85.0).contains(&temperature) && (30_000.0..=110_000.0).contains(&pressure),
@@ -130,13 +137,27 @@ fn refuses_http(work: &Path, check: &mut Command) -> Outcome {
     if is_right { Ok(()) } else { Err(format!("a server over HTTP: {}: {said}", output.status)) }
 }
 
-/// [`SHIM`] for the board, into the folder.
+/// [`SHIM`] for the board, into the folder: a library, or for a static program an object file.
 pub(crate) fn make_shim(toolchain: &Debian, board: Board, work: &Path) -> Outcome {
-    let Compiler::Gcc(prefix) = board.compiler else {
-        return Err(format!("a static program, as that for {}, loads no library", board.name));
-    };
     let source = root();
-    let mut command = toolchain.program(&[(&source, SOURCE), (work, WORK)], &format!("{prefix}-gcc"));
-    command.args(["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"]);
+    let tools = super::folder()?.join("tools");
+    let mut places = vec![(source.as_path(), SOURCE), (work, WORK)];
+    let mut command = match board.compiler {
+        Compiler::Gcc(prefix) => {
+            let mut command = toolchain.program(&places, &format!("{prefix}-gcc"));
+            command.args(["-shared", "-fPIC"]);
+            command
+        }
+        Compiler::Zig => {
+            super::install_zig(&tools)?;
+            places.push((&tools, TOOLS));
+            // zig keeps what it compiled of the C library.
+            let mut command = toolchain.program(&places, "env");
+            command.args(["HOME=/tmp", &format!("{TOOLS}/ziglang/zig"), "cc", "-c"]);
+            command.args(["-target", "arm-linux-musleabihf", "-mcpu=arm1176jzf_s"]);
+            command
+        }
+    };
+    command.args(["-Wall", "-Wextra", "-Werror", "-O1", "-o"]);
     run_command(command.arg(format!("{WORK}/{SHIM}")).arg(format!("{SOURCE}/cross/shim/bmp180.c")))
 }
