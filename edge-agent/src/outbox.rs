@@ -39,7 +39,7 @@ use wal::{Certainty, FrameReader, RING_SEGMENT_BYTES, Recovery, RingLog, WalErro
 use crate::gap::{Gap, GapReason, Gaps, Life};
 use crate::timepiece::BootId;
 use crate::wear::{self, Counts, Wear};
-use ahead::Ahead;
+use ahead::SeqRange;
 use batch::pack;
 use boots::Boot;
 use failing::Broken;
@@ -207,7 +207,9 @@ pub struct Outbox {
     /// What of `entries` was handed out and is not forgotten, by offset, in this order.
     out: VecDeque<u64>,
     /// What of `entries` is forgotten.
-    ahead: Vec<Ahead>,
+    ahead: Vec<SeqRange>,
+    /// What an earlier process may have sent, by offset.
+    again: VecDeque<u64>,
     order: Order,
     withdrawn: Vec<BatchKey>,
     /// Whose wall clock is known: the present one, and those of which batches wait.
@@ -304,6 +306,7 @@ impl Outbox {
             settled: 0,
             out: VecDeque::new(),
             ahead: Vec::new(),
+            again: VecDeque::new(),
             order,
             withdrawn: Vec::new(),
             boots: Vec::new(),
@@ -342,6 +345,10 @@ impl Outbox {
         self.newest_us = state.newest_us;
         self.wear_before = state.wear;
         self.ahead.clone_from(&state.ahead);
+        let may_be_sent = |entry: &&Entry| {
+            !entry.is_forgotten() && state.planned.iter().any(|range| range.covers(&entry.life, entry.seq))
+        };
+        self.again = self.entries.iter().filter(may_be_sent).map(|entry| entry.start).collect();
         let is_damaged = recovery.losses.iter().any(|loss| loss.certainty == Certainty::Certain);
         let reason = if closed || is_damaged { GapReason::Damaged } else { GapReason::UncleanStop };
         self.gaps = Gaps(state.gaps.clone());
@@ -727,6 +734,7 @@ impl Outbox {
             newest_us: self.newest_us,
             wear: self.wear(),
             ahead: self.ahead.clone(),
+            planned: self.planned_ranges(),
         }
     }
 
@@ -776,10 +784,18 @@ impl Outbox {
     }
 
     fn append(&mut self, content: Content<'_>) -> Result<(u64, u64), OutboxError> {
+        // Behind the last record nothing is handed out.
+        self.plan(content != Content::Closed);
         let mut state = self.state();
+        let mut is_planned = false;
         if let Content::Batch(header, _) = content {
             // It is not among those that wait while it is appended.
             state.gaps.extend(header.gaps.iter().cloned());
+            is_planned = self.may_plan_next();
+            if is_planned {
+                let Header { life, seq, .. } = header;
+                state.planned.push(SeqRange { life: life.clone(), first_seq: *seq, last_seq: *seq });
+            }
         }
         let appended = self.log.append(&record::encode(&state, content));
         let dropped = match &appended {
@@ -799,6 +815,7 @@ impl Outbox {
             self.run += 1;
         }
         self.last_end = appended.end;
+        self.plan_next(is_planned.then_some(start));
         self.newest = (start, state.forgotten_to);
         self.unsaved_by_newest = 0;
         self.boots_are_appended();
@@ -808,6 +825,7 @@ impl Outbox {
     fn sync_log(&mut self) -> Result<(), OutboxError> {
         self.log.sync()?;
         self.durable = self.newest;
+        self.plan_is_durable();
         self.unsaved = self.unsaved_by_newest;
         self.boots_are_saved();
         for made in self.unsynced.drain(..self.appended) {

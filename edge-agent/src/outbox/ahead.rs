@@ -8,15 +8,15 @@
 
 use crate::gap::Life;
 
-/// Batches that are forgotten, behind one that is not.
+/// Batches that are neighbours in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ahead {
+pub(crate) struct SeqRange {
     pub(crate) life: Life,
     pub(crate) first_seq: u64,
     pub(crate) last_seq: u64,
 }
 
-impl Ahead {
+impl SeqRange {
     pub(crate) fn covers(&self, life: &Life, seq: u64) -> bool {
         (self.first_seq..=self.last_seq).contains(&seq) && self.life == *life
     }
@@ -24,11 +24,11 @@ impl Ahead {
 
 /// Adds batch `seq` of `life`; `neighbours` are the seqs of those beside it in the log that are forgotten too, and of the
 /// same life.
-pub(super) fn add(ranges: &mut Vec<Ahead>, life: &Life, seq: u64, neighbours: impl IntoIterator<Item = u64>) {
-    let mut new = Ahead { life: life.clone(), first_seq: seq, last_seq: seq };
+pub(super) fn add(ranges: &mut Vec<SeqRange>, life: &Life, seq: u64, neighbours: impl IntoIterator<Item = u64>) {
+    let mut new = SeqRange { life: life.clone(), first_seq: seq, last_seq: seq };
     for neighbour in neighbours {
         if let Some(at) = ranges.iter().position(|range| range.covers(life, neighbour)) {
-            let Ahead { first_seq, last_seq, .. } = ranges.remove(at);
+            let SeqRange { first_seq, last_seq, .. } = ranges.remove(at);
             new.first_seq = new.first_seq.min(first_seq);
             new.last_seq = new.last_seq.max(last_seq);
         }

@@ -143,6 +143,9 @@ impl Outbox {
             .map(|e| e.start)
             .collect();
         self.out.retain(|start| out.contains(start));
+        let waiting: HashSet<u64> =
+            self.entries.iter().filter(|entry| entry.stage == Stage::Waiting).map(|entry| entry.start).collect();
+        self.again.retain(|start| waiting.contains(start));
         self.order.reset(self.last_end);
         self.forget_acked();
     }

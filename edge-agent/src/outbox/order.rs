@@ -1,21 +1,27 @@
 //! Which batch is handed out next.
 //!
-//! Owns:     what counts as backlog, whose turn it is, and how fast the backlog leaves.
+//! Owns:     what counts as backlog, whose turn it is, how fast the backlog leaves, and which batches are next in line.
 //! Does not: forget, or bound how much is in flight: the outbox does.
 //!
 //! Invariants
 //!  1. In every order each batch has its turn: the backlog does not wait for ever for what is new, nor that for the backlog.
 //!  2. A rate never fills the outbox: from three quarters on it does not count.
 //!  3. What is settled lies in few ranges: with [`AHEAD_MAX`] a new one does not begin.
+//!  4. Out of the order of the log only what a durable record names is handed out. So the next process knows what may have
+//!     been sent, and begins with it: the server still knows the names of what it has (ADR 0043).
 
 use std::time::Duration;
 
+use super::ahead::SeqRange;
+use super::record::Content;
 use super::scan::{Entry, Stage};
-use super::{Batch, Outbox, OutboxError};
+use super::{Batch, Outbox, OutboxError, RESENT_MAX};
 
 /// Ranges of batches that are forgotten out of order at most, but for those that are in flight. Each takes room in every
 /// record, and a server that is Eden keeps 64 of each agent.
 const AHEAD_MAX: usize = 16;
+/// Batches that are next in line in a record at most.
+const PLANNED_MAX: usize = 63;
 /// A rate is kept over as much time: a thread that comes late makes up for it.
 const PACE_TIME: Duration = Duration::from_secs(1);
 
@@ -42,8 +48,10 @@ pub(super) struct Order {
     oldest_from: u64,
     /// From `fresh_from` to it nothing waits.
     fresh_waits_from: u64,
-    /// From the first to the second nothing waits.
-    newest_gone: (u64, u64),
+    /// Those next in line, as the newest record names them.
+    planned: Vec<u64>,
+    /// As the newest durable record does.
+    planned_durably: Vec<u64>,
     last_was_fresh: bool,
     /// When the next batch of the backlog may leave, on the monotonic clock.
     ready_at: Duration,
@@ -57,7 +65,8 @@ impl Order {
             fresh_from: u64::MAX,
             oldest_from: 0,
             fresh_waits_from: u64::MAX,
-            newest_gone: (0, 0),
+            planned: Vec::new(),
+            planned_durably: Vec::new(),
             last_was_fresh: false,
             ready_at: Duration::ZERO,
         }
@@ -70,7 +79,8 @@ impl Order {
         }
         self.fresh_waits_from = self.fresh_from;
         self.oldest_from = 0;
-        self.newest_gone = (0, 0);
+        self.planned.clear();
+        self.planned_durably.clear();
     }
 }
 
@@ -89,7 +99,14 @@ impl Outbox {
         if !self.has_room_in_flight() {
             return Ok(None);
         }
-        let Some(index) = self.choose() else { return Ok(None) };
+        let mut chosen = self.choose();
+        if chosen.is_none() && self.wants_plan() {
+            let saved = self.write_state(Content::Cursor);
+            self.note_failure(saved)?;
+            self.truncate();
+            chosen = self.choose();
+        }
+        let Some(index) = chosen else { return Ok(None) };
         let is_fresh = self.is_fresh(&self.entries[index]);
         // In the order of making, nothing that is fresh goes before what waits.
         match self.read(index, is_fresh && self.order.replay != Replay::OldestFirst) {
@@ -120,7 +137,9 @@ impl Outbox {
     fn left(&mut self, index: usize, is_fresh: bool) {
         let entry = &mut self.entries[index];
         entry.stage = Stage::Out;
-        self.out.push_back(entry.start);
+        let start = entry.start;
+        self.again.retain(|again| *again != start);
+        self.out.push_back(start);
         let bytes = u64::from(entry.body_bytes);
         self.order.last_was_fresh = is_fresh;
         if !is_fresh && self.order.bytes_per_s > 0 {
@@ -131,20 +150,133 @@ impl Outbox {
     }
 
     fn choose(&mut self) -> Option<usize> {
+        let again = self.again.iter().filter_map(|start| self.index_of(*start)).filter(|&index| self.is_ready(index));
+        let again = if self.order.replay == Replay::NewestFirst { again.max() } else { again.min() };
+        if again.is_some() {
+            return again;
+        }
+        if self.order.replay == Replay::OldestFirst {
+            return self.oldest().filter(|&index| self.may_leave(index));
+        }
+        let line = self.in_line().filter(|&index| self.may_leave(index));
+        if self.order.replay == Replay::NewestFirst {
+            return line.max();
+        }
+        let (fresh, backlog): (Vec<usize>, Vec<usize>) = line.partition(|&index| self.is_fresh(&self.entries[index]));
+        let (fresh, backlog) = (fresh.into_iter().min(), backlog.into_iter().min());
+        if self.order.last_was_fresh { backlog.or(fresh) } else { fresh.or(backlog) }
+    }
+
+    /// What is in line and was not handed out: by the newest record, which may become durable at any time, and by the one
+    /// that is.
+    fn in_line(&self) -> impl Iterator<Item = usize> {
+        let Order { planned, planned_durably, .. } = &self.order;
+        let in_both = planned.iter().filter(|start| planned_durably.contains(start));
+        let known = in_both.filter_map(|start| self.index_of(*start));
+        known.filter(|&index| self.entries[index].stage == Stage::Waiting)
+    }
+
+    /// Whether all that was in line is handed out, and more could be.
+    fn wants_plan(&mut self) -> bool {
+        self.order.replay != Replay::OldestFirst
+            && self.broken.is_none()
+            && self.in_line().next().is_none()
+            && self
+                .next_in_line()
+                .into_iter()
+                .any(|start| self.index_of(start).is_some_and(|index| self.is_ready(index)))
+    }
+
+    /// Room in line: what is handed out or may be before the next record is durable stays below what may come again.
+    fn room_in_line(&self) -> usize {
+        (RESENT_MAX - 1).saturating_sub(self.out.len() + self.again.len())
+    }
+
+    /// Makes the line for the record that is written next, an empty one if nothing will be handed out behind it.
+    pub(super) fn plan(&mut self, goes_on: bool) {
+        self.order.planned = if goes_on { self.next_in_line() } else { Vec::new() };
+    }
+
+    /// The record that names the line was appended, with `batch`, which is in line too.
+    pub(super) fn plan_next(&mut self, batch: Option<u64>) {
+        self.order.planned.extend(batch);
+    }
+
+    /// The newest record is durable.
+    pub(super) fn plan_is_durable(&mut self) {
+        self.order.planned_durably.clone_from(&self.order.planned);
+    }
+
+    /// Whether the batch that is appended next is in line.
+    pub(super) fn may_plan_next(&self) -> bool {
+        let is_wanted = match self.order.replay {
+            Replay::OldestFirst => false,
+            Replay::NewestFirst => true,
+            // What waits for a connection is backlog when it comes about.
+            Replay::Interleaved => self.order.fresh_from != u64::MAX,
+        };
+        let next = self.entries.len();
+        is_wanted && self.order.planned.len() < self.room_in_line() && self.beside_a_range(next) == next
+    }
+
+    /// What is handed out and not forgotten, and what may be until the next record, by seq.
+    pub(super) fn planned_ranges(&self) -> Vec<SeqRange> {
+        let starts = self.out.iter().chain(&self.again).chain(&self.order.planned);
+        let mut indices: Vec<usize> = starts.filter_map(|start| self.index_of(*start)).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        let mut ranges: Vec<SeqRange> = Vec::new();
+        let mut next = usize::MAX;
+        for index in indices {
+            let Entry { life, seq, .. } = &self.entries[index];
+            match ranges.last_mut().filter(|range| index == next && range.life == *life) {
+                Some(range) => range.last_seq = *seq,
+                None => ranges.push(SeqRange { life: life.clone(), first_seq: *seq, last_seq: *seq }),
+            }
+            next = index + 1;
+        }
+        ranges
+    }
+
+    /// Those that are to be in line, by offset.
+    fn next_in_line(&mut self) -> Vec<u64> {
+        // One place is for the batch that the record may hold.
+        let room = self.room_in_line().min(PLANNED_MAX).saturating_sub(1);
         match self.order.replay {
-            Replay::OldestFirst => self.oldest().filter(|&index| self.may_leave(index)),
+            // Nothing waits for a record then: all are named that may be handed out before the next is durable.
+            Replay::OldestFirst => {
+                let oldest = self.oldest().unwrap_or(self.entries.len());
+                self.lined_up(self.entries.range(oldest..), self.room_in_line())
+            }
             Replay::NewestFirst => {
-                // One that waits for the clock holds up no older boot.
-                let newest = self.newest().filter(|&index| self.is_ready(index));
-                newest.or_else(|| self.oldest()).filter(|&index| self.may_leave(index))
+                let Some(newest) = self.entries.iter().rposition(|entry| entry.stage == Stage::Waiting) else {
+                    return Vec::new();
+                };
+                match self.beside_a_range(newest) {
+                    from if from == newest => self.lined_up(self.entries.range(..=newest).rev(), room),
+                    from => self.lined_up(self.entries.range(from..), room),
+                }
             }
             Replay::Interleaved => {
-                let backlog =
-                    self.oldest().filter(|&index| !self.is_fresh(&self.entries[index]) && self.may_leave(index));
-                let fresh = self.fresh().filter(|&index| self.may_leave(index));
-                if self.order.last_was_fresh { backlog.or(fresh) } else { fresh.or(backlog) }
+                let fresh = self.fresh().map_or(self.entries.len(), |index| index);
+                let fresh_from = self.order.fresh_from;
+                let fresh = self.lined_up(self.entries.range(fresh..), room);
+                let oldest = self.oldest().unwrap_or(self.entries.len());
+                let backlog = self.entries.range(oldest..).take_while(|entry| entry.start < fresh_from);
+                let backlog = self.lined_up(backlog, room);
+                // In turns as far as both go.
+                let of_fresh = fresh.len().min(room.div_ceil(2).max(room.saturating_sub(backlog.len())));
+                let of_backlog = backlog.len().min(room - of_fresh);
+                fresh.into_iter().take(of_fresh).chain(backlog.into_iter().take(of_backlog)).collect()
             }
         }
+    }
+
+    fn lined_up<'a>(&self, entries: impl Iterator<Item = &'a Entry>, most: usize) -> Vec<u64> {
+        let waits = |entry: &&Entry| {
+            entry.stage == Stage::Waiting && self.is_timed(entry) && !self.again.contains(&entry.start)
+        };
+        entries.filter(waits).take(most).map(|entry| entry.start).collect()
     }
 
     /// The first batch that waits.
@@ -162,27 +294,6 @@ impl Outbox {
         self.order.fresh_waits_from = self.entries[index].start;
         self.order.fresh_from = self.order.fresh_from.min(self.order.fresh_waits_from);
         Some(index)
-    }
-
-    /// The last batch that waits and is durable.
-    fn newest(&mut self) -> Option<usize> {
-        let (low, high) = self.order.newest_gone;
-        let durable = self.log.durable();
-        let mut index = self.entries.partition_point(|entry| entry.end <= durable);
-        let behind = self.entries.get(index).map_or(self.last_end, |entry| entry.start);
-        loop {
-            index = index.checked_sub(1)?;
-            let Entry { start, stage, .. } = self.entries[index];
-            if (low..high).contains(&start) {
-                index = self.entries.partition_point(|entry| entry.start < low);
-                self.order.newest_gone.1 = behind;
-                continue;
-            }
-            if stage == Stage::Waiting {
-                self.order.newest_gone = (start + 1, behind);
-                return Some(self.beside_a_range(index));
-            }
-        }
     }
 
     /// With many ranges of what is settled, a batch that would begin another one has to wait: the one behind the last
@@ -216,8 +327,12 @@ impl Outbox {
 
     /// Whether it is durable, and its times are known for good.
     fn is_ready(&self, index: usize) -> bool {
-        let Entry { end, times, .. } = self.entries[index];
-        end <= self.log.durable() && (times.boot.is_none() || self.saved_fix(times).is_some())
+        let entry = &self.entries[index];
+        entry.end <= self.log.durable() && self.is_timed(entry)
+    }
+
+    fn is_timed(&self, entry: &Entry) -> bool {
+        entry.times.boot.is_none() || self.saved_fix(entry.times).is_some()
     }
 
     /// Whether the rate lets a batch of the backlog leave now.

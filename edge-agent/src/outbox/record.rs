@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::ahead::Ahead;
+use super::ahead::SeqRange;
 use crate::gap::{Gap, GapReason, Life};
 use crate::timepiece::BootId;
 use crate::wall::{Certainty, Fix};
@@ -46,7 +46,9 @@ pub(crate) struct State {
     /// What the outbox has written until then, ever since it was made.
     pub(crate) wear: Wear,
     /// What is forgotten of the frames that begin at `forgotten_to` or behind it.
-    pub(crate) ahead: Vec<Ahead>,
+    pub(crate) ahead: Vec<SeqRange>,
+    /// What is handed out, or may be until the next record, and is not forgotten.
+    pub(crate) planned: Vec<SeqRange>,
 }
 
 /// By which clock the lines of a batch have their times, and the first and the last of these.
@@ -132,7 +134,8 @@ pub(crate) fn encode(state: &State, content: Content<'_>) -> Vec<u8> {
     out.i64(state.newest_us);
     out.u64(state.wear.bytes_written);
     out.u64(state.wear.syncs);
-    out.ahead(&state.ahead);
+    out.ranges(&state.ahead);
+    out.ranges(&state.planned);
     if let Content::Batch(header, body) = content {
         out.life(&header.life);
         out.u64(header.seq);
@@ -172,7 +175,8 @@ fn parse<'a>(input: &mut Reader<'a>, version: u8, kind: u8, encoding: u8) -> Opt
         boots: if version == 1 { Vec::new() } else { input.boots()? },
         newest_us: if version == 1 { 0 } else { input.i64()? },
         wear: if version == 1 { Wear::default() } else { Wear { bytes_written: input.u64()?, syncs: input.u64()? } },
-        ahead: if version < 3 { Vec::new() } else { input.ahead()? },
+        ahead: if version < 3 { Vec::new() } else { input.ranges()? },
+        planned: if version < 3 { Vec::new() } else { input.ranges()? },
     };
     let decoded = match (kind, encoding) {
         (1, 0) => Decoded::Cursor,
@@ -225,10 +229,10 @@ impl Writer {
         }
     }
 
-    fn ahead(&mut self, ahead: &[Ahead]) {
-        let count = u16::try_from(ahead.len()).expect("a range begins only while there are few");
+    fn ranges(&mut self, ranges: &[SeqRange]) {
+        let count = u16::try_from(ranges.len()).expect("a range begins only while there are few");
         self.0.extend_from_slice(&count.to_le_bytes());
-        for Ahead { life, first_seq, last_seq } in ahead {
+        for SeqRange { life, first_seq, last_seq } in ranges {
             self.life(life);
             self.u64(*first_seq);
             self.u64(*last_seq);
@@ -292,11 +296,11 @@ impl<'a> Reader<'a> {
         Some((boot, Fix { offset_us, certainty }))
     }
 
-    fn ahead(&mut self) -> Option<Vec<Ahead>> {
+    fn ranges(&mut self) -> Option<Vec<SeqRange>> {
         let count = u16::from_le_bytes(self.take()?);
         let one = |_| {
-            let ahead = Ahead { life: self.life()?, first_seq: self.number()?, last_seq: self.number()? };
-            (ahead.first_seq <= ahead.last_seq).then_some(ahead)
+            let range = SeqRange { life: self.life()?, first_seq: self.number()?, last_seq: self.number()? };
+            (range.first_seq <= range.last_seq).then_some(range)
         };
         (0..count).map(one).collect()
     }
@@ -367,9 +371,10 @@ mod tests {
             newest_us: 5,
             wear: Wear { bytes_written: 4096, syncs: 3 },
             ahead: vec![
-                Ahead { life: Life { agent: "pi-6".into(), epoch: 4 }, first_seq: 7, last_seq: 7 },
-                Ahead { life: life.clone(), first_seq: 5, last_seq: 11 },
+                SeqRange { life: Life { agent: "pi-6".into(), epoch: 4 }, first_seq: 7, last_seq: 7 },
+                SeqRange { life: life.clone(), first_seq: 5, last_seq: 11 },
             ],
+            planned: vec![SeqRange { life: life.clone(), first_seq: 4, last_seq: 12 }],
         };
         let header = Header {
             life,
@@ -411,7 +416,7 @@ mod tests {
         let record = include_bytes!("record/version_2.bin");
         let (state, decoded) = decode(record).unwrap();
         let (expected, header) = sample();
-        assert_eq!(state, State { ahead: Vec::new(), ..expected });
+        assert_eq!(state, State { ahead: Vec::new(), planned: Vec::new(), ..expected });
         assert_eq!(decoded, Decoded::Batch(header, b"body"));
     }
 

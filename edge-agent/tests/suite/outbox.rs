@@ -204,7 +204,9 @@ fn fewer_than_128_acknowledged_batches_come_again_after_a_crash_at_any_time_of_a
             assert_eq!(outbox.stats().backlog_batches, 0);
             most = most.max(again);
         }
-        assert!(most > 100, "the worst is met: {most}");
+        // Out of the order of the log fewer are in line at a time.
+        let worst = if replay == Replay::OldestFirst { 100 } else { 60 };
+        assert!(most > worst, "the worst is met with {replay:?}: {most}");
     }
 }
 

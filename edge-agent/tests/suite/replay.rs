@@ -1,5 +1,6 @@
 //! In which order batches leave while there is a backlog, how fast, and what is known of it after a restart.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,12 +126,12 @@ fn a_restart_knows_what_was_sent_out_of_order() {
     check(
         Replay::NewestFirst,
         "put 9; connect; send 3; kill; put 1; send 3; kill; put 1; send 20",
-        &expect!["9 8 7 12 10 6 15 13 5 4 3 2 1 -"],
+        &expect!["9 8 7 10 6 5 13 12 4 3 2 1 15 -"],
     );
     check(
         Replay::Interleaved,
         "put 4; connect; put 2; send 3; kill; connect; put 2; send 9",
-        &expect!["5 1 6 9 2 10 3 4 7 -"],
+        &expect!["5 1 6 2 3 4 7 9 10 -"],
     );
 }
 
@@ -225,7 +226,7 @@ fn outages_during_a_replay_leave_few_ranges() {
             let mut outbox = start(&disk, &clock, replay, 0);
             (0..400).for_each(|_| outbox.put("t v=1 1\n", 1));
             outbox.sync().unwrap();
-            let mut seen = std::collections::BTreeSet::new();
+            let mut seen = BTreeSet::new();
             let mut send = |outbox: &mut Outbox, most: u64| {
                 let mut sent = 0;
                 while sent < most
@@ -271,4 +272,106 @@ fn outages_during_a_replay_leave_few_ranges() {
             assert_eq!(outbox.stats().backlog_batches, 0, "seed {seed}");
         }
     }
+}
+
+/// A server that is Eden, as far as it knows batches by their names.
+#[derive(Default)]
+struct Server {
+    /// Names that it remembers at most.
+    memory: usize,
+    recent: VecDeque<u64>,
+    has: BTreeSet<u64>,
+    /// Applied again, because their names were forgotten.
+    twice: Vec<u64>,
+}
+
+impl Server {
+    fn take(&mut self, seq: u64) {
+        if self.recent.contains(&seq) {
+            return;
+        }
+        if !self.has.insert(seq) {
+            self.twice.push(seq);
+        }
+        self.recent.push_back(seq);
+        if self.recent.len() > self.memory {
+            self.recent.pop_front();
+        }
+    }
+}
+
+/// Outages, lost acknowledgements, kills and power cuts in the middle of replays; what the server applied again.
+fn twice(seed: u64, memory: usize) -> Vec<u64> {
+    let rng = SplitMix64::new(seed);
+    let replays = [Replay::Interleaved, Replay::NewestFirst, Replay::OldestFirst];
+    let any = || replays[rng.below(3) as usize];
+    let (mut disk, clock) = (sim(), Arc::<TestClock>::default());
+    let mut server = Server { memory, ..Server::default() };
+    let replay = any();
+    for _ in 0..2 + rng.below(5) {
+        // Some change their mind about the order.
+        let replay = if rng.below(4) == 0 { any() } else { replay };
+        let config = OutboxConfig { replay, in_flight: 1 + rng.below(64) as usize, ..config(ROOMY) };
+        let mut outbox = open(Arc::new(disk.clone()), &clock, 1, config).unwrap();
+        let mut in_flight: Vec<BatchKey> = Vec::new();
+        for _ in 0..1 + rng.below(3) {
+            for _ in 0..rng.below(500) {
+                outbox.put("t v=1 1\n", 1);
+                if rng.below(3) > 0 {
+                    outbox.sync().unwrap();
+                }
+            }
+            if rng.below(5) == 0 {
+                break;
+            }
+            outbox.connected();
+            // A new connection begins with what was on its way.
+            in_flight.iter().for_each(|key| server.take(key.seq));
+            for _ in 0..rng.below(60) {
+                if rng.below(3) == 0 {
+                    outbox.put("t v=1 1\n", 1);
+                    outbox.sync().unwrap();
+                }
+                for _ in 0..rng.below(12) {
+                    let Some(batch) = outbox.next_batch().unwrap() else { break };
+                    server.take(batch.seq);
+                    in_flight.push(batch.key());
+                }
+                // Acknowledgements that come, mostly in order.
+                for _ in 0..rng.below(12).min(in_flight.len() as u64) {
+                    let at = if rng.below(4) == 0 { rng.below(in_flight.len() as u64) as usize } else { 0 };
+                    assert!(outbox.ack(in_flight.remove(at)));
+                }
+            }
+        }
+        disk = match rng.below(4) {
+            0 => {
+                outbox.close().unwrap();
+                disk.kill()
+            }
+            1 => disk.power_cut(rng.next_u64()),
+            _ => disk.kill(),
+        };
+    }
+    let config = OutboxConfig { replay, ..config(ROOMY) };
+    let mut outbox = open(Arc::new(disk), &clock, 1, config).unwrap();
+    outbox.connected();
+    outbox.put("t v=1 1\n", 1);
+    outbox.sync().unwrap();
+    while let Some(batch) = outbox.next_batch().unwrap() {
+        server.take(batch.seq);
+        assert!(outbox.ack(batch.key()));
+    }
+    assert_eq!(outbox.stats().backlog_batches, 0, "seed {seed}: all has its turn");
+    server.twice
+}
+
+#[test]
+fn what_comes_again_comes_while_the_server_knows_its_name() {
+    for seed in seeds(30) {
+        let twice = twice(seed, 256);
+        assert_eq!(twice, Vec::<u64>::new(), "seed {seed}: applied again");
+    }
+    // Something does come again: a server with less of a memory notices.
+    assert!((0..60).any(|seed| !twice(seed, 16).is_empty()));
 }
