@@ -40,6 +40,10 @@ const CHUNK_ROWS: usize = 1 << 16;
 /// In a table with more fields a chunk grows as rows come, instead of having room for all of them at once.
 const ROOM_AHEAD_SLOTS_MAX: usize = 32;
 
+/// Rows of its series that are newer than one that is only a little late: so many are moved to make room for it. Few in tests,
+/// so that theirs come late in both ways.
+const A_LITTLE_LATE_ROWS: usize = if cfg!(test) { 2 } else { 64 };
+
 /// Bytes that a standing takes, roughly, with its place in the map.
 const STANDING_BYTES: usize = 80;
 
@@ -76,22 +80,39 @@ struct Series {
     below_max: Option<i64>,
 }
 
+/// Where the row of a key is, or goes.
+enum Place {
+    /// It is this row.
+    Row(u32),
+    /// It goes into [`Series::in_order`], here.
+    InOrder(usize),
+    /// It goes into [`Series::late`].
+    Late,
+}
+
 impl Series {
-    /// The row at `time_us`; `time_of` says the time of a row.
-    fn row_at(&self, time_us: i64, time_of: impl Fn(u32) -> i64) -> Option<u32> {
+    /// The place of `time_us`; `time_of` says the time of a row.
+    fn place_of(&self, time_us: i64, time_of: impl Fn(u32) -> i64) -> Place {
+        let mut end = self.in_order.len();
         if time_us > self.last_time {
-            return None;
+            return Place::InOrder(end);
         }
         // Most of what comes late is a little late, so the search begins at the end, in growing steps.
-        let (mut end, mut step) = (self.in_order.len(), 1);
+        let mut step = 1;
         let mut start = end.saturating_sub(step);
         while start > 0 && time_of(self.in_order[start]) > time_us {
             end = start;
             step *= 2;
             start = end.saturating_sub(step);
         }
-        let place = self.in_order[start..end].binary_search_by_key(&time_us, |row| time_of(*row));
-        place.ok().map(|place| self.in_order[start + place]).or_else(|| self.late.get(&time_us).copied())
+        match self.in_order[start..end].binary_search_by_key(&time_us, |row| time_of(*row)) {
+            Ok(at) => Place::Row(self.in_order[start + at]),
+            Err(at) => match self.late.get(&time_us) {
+                Some(row) => Place::Row(*row),
+                None if self.in_order.len() - (start + at) <= A_LITTLE_LATE_ROWS => Place::InOrder(start + at),
+                None => Place::Late,
+            },
+        }
     }
 }
 
@@ -196,10 +217,13 @@ impl Memtable {
                 Some(ahead) => batch.times_us[run + ahead as usize],
                 None => self.key_of(row).1,
             };
-            let Some(old) = self.series[id as usize].row_at(time_us, time_of) else {
-                self.index_row(id, time_us, next);
-                self.suspect_new_key(id, time_us);
-                continue;
+            let old = match self.series[id as usize].place_of(time_us, time_of) {
+                Place::Row(old) => old,
+                place => {
+                    self.index_row(id, time_us, next, place);
+                    self.suspect_new_key(id, time_us);
+                    continue;
+                }
             };
             self.copy_rows(batch, run..row, &slots, &ids);
             run = row + 1;
@@ -339,19 +363,19 @@ impl Memtable {
 
     /// Appends a row of a new key with `values` by slot.
     fn insert_row(&mut self, id: u32, time_us: i64, values: &[Option<OwnedValue>], standing: Standing) {
-        let new = self.next_row();
-        self.index_row(id, time_us, new);
+        let (new, place) = (self.next_row(), self.find_place(id, time_us));
+        self.index_row(id, time_us, new, place);
         self.push_row(id, time_us, values, standing);
     }
 
-    /// Makes `row` the row of a key that has none.
-    fn index_row(&mut self, id: u32, time_us: i64, row: u32) {
+    /// Makes `row` the row of a key that has none, and whose place this is.
+    fn index_row(&mut self, id: u32, time_us: i64, row: u32, place: Place) {
         let series = &mut self.series[id as usize];
-        if time_us > series.last_time {
-            series.last_time = time_us;
-            series.in_order.push(row);
-        } else {
-            series.late.insert(time_us, row);
+        series.last_time = series.last_time.max(time_us);
+        match place {
+            Place::InOrder(at) => series.in_order.insert(at, row),
+            Place::Late => drop(series.late.insert(time_us, row)),
+            Place::Row(_) => unreachable!("a key is indexed once"),
         }
     }
 
@@ -468,9 +492,16 @@ impl Memtable {
         id
     }
 
+    fn find_place(&self, id: u32, time_us: i64) -> Place {
+        self.series[id as usize].place_of(time_us, |row| self.key_of(row).1)
+    }
+
     /// The row that holds a key, dead or not being no question: the index names live rows only.
     fn find_row(&self, id: u32, time_us: i64) -> Option<u32> {
-        self.series[id as usize].row_at(time_us, |row| self.key_of(row).1)
+        match self.find_place(id, time_us) {
+            Place::Row(row) => Some(row),
+            Place::InOrder(_) | Place::Late => None,
+        }
     }
 
     fn key_of(&self, row: u32) -> (u32, i64) {
@@ -522,6 +553,7 @@ impl Memtable {
             chunks,
             slots: self.slots.clone(),
             series: self.series.iter().map(|series| Arc::clone(&series.key)).collect(),
+            latest: self.series.iter().map(|series| series.in_order.last().copied()).collect(),
             left_out,
         }
     }
@@ -561,6 +593,8 @@ pub(crate) struct MemtableView {
     pub(crate) chunks: Vec<Arc<Chunk>>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) series: Vec<Arc<SeriesKey>>,
+    /// By series, the row of its latest time, left out or not; `None` if it has no row.
+    pub(crate) latest: Vec<Option<u32>>,
     pub(crate) left_out: Bits,
 }
 

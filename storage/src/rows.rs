@@ -150,8 +150,7 @@ impl MemtableView {
 
     /// These columns of few rows: for each series the newest, and for each of the columns the newest that has a value.
     pub(crate) fn newest(&self, schema: &TableSchema, columns: &[usize]) -> RecordBatch {
-        let mut newest: Vec<Option<(i64, u32)>> = vec![None; self.series.len()];
-        self.each_row(|row, series, time_us| note_newer(&mut newest[series], time_us, row));
+        let newest = self.newest_by_series();
         let mut rows: Vec<u32> = newest.iter().flatten().map(|(_, row)| *row).collect();
         for column in columns.iter().map(|index| &schema.columns()[*index]) {
             let Some(slot) = self.slots.iter().position(|slot| slot.name == column.name) else { continue };
@@ -174,6 +173,27 @@ impl MemtableView {
         rows.sort_unstable();
         rows.dedup();
         self.gather(&Projected::new(self, schema, columns), &rows)
+    }
+
+    /// The newest row of each series that is not left out, with its time.
+    fn newest_by_series(&self) -> Vec<Option<(i64, u32)>> {
+        let shown = |row: &u32| !self.left_out.get(*row);
+        let timed = |row: u32| {
+            let (chunk, at) = MemtableView::locate(row);
+            (self.chunks[chunk].times_us[at], row)
+        };
+        let mut newest: Vec<Option<(i64, u32)>> = self.latest.iter().map(|row| row.filter(shown).map(timed)).collect();
+        // Where the latest row was removed, or is shown by a shard, another one may be shown.
+        let is_unknown: Vec<bool> =
+            self.latest.iter().zip(&newest).map(|(latest, newest)| latest.is_some() && newest.is_none()).collect();
+        if is_unknown.contains(&true) {
+            self.each_row(|row, series, time_us| {
+                if is_unknown[series] {
+                    note_newer(&mut newest[series], time_us, row);
+                }
+            });
+        }
+        newest
     }
 
     /// Each row that is not left out, with its series and time.

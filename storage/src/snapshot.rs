@@ -82,6 +82,15 @@ impl MemoryRows {
         self.rows.iter().map(count).sum()
     }
 
+    /// How many series they are of, at most: one counts for each day.
+    pub fn series(&self) -> usize {
+        let series = |rows: &Rows| match rows {
+            Rows::View(view) => view.series.len(),
+            Rows::Batch(batch) => batch.num_rows(),
+        };
+        self.rows.iter().map(series).sum()
+    }
+
     /// Their columns of these indices in the table's schema, in batches that are not empty: all rows that are wanted, and
     /// perhaps others.
     ///
