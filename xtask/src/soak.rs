@@ -158,7 +158,8 @@ fn agent_kills() -> Outcome {
 }
 
 fn offline() -> Outcome {
-    let arguments = ["test", "--package", "edge-agent", "--lib", "after_hours_without_a_server", "--", "--nocapture"];
+    let arguments =
+        ["test", "--release", "--package", "edge-agent", "--lib", "after_hours_without_a_server", "--", "--nocapture"];
     let hours = settings::hours(72).to_string();
     let text = shown_output(cargo().args(arguments).env("EDEN_HOURS", hours))?;
     if text.contains("each once") { Ok(()) } else { Err("the test of it is gone".to_owned()) }
