@@ -210,6 +210,8 @@ catalogue! {
     Counter QUERY_FAILED = "eden_query_statements_failed_total";
     /// Statements cancelled because whoever asked went away.
     Counter QUERY_CANCELLED = "eden_query_statements_cancelled_total";
+    /// Statements whose plan was kept from the time before.
+    Counter QUERY_PLANS_REUSED = "eden_query_plans_reused_total";
     /// Time that statements took, waiting included.
     Counter QUERY_SECONDS = "eden_query_seconds_total";
     /// Statements that are running.

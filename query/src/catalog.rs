@@ -6,7 +6,7 @@
 //! A catalog lives as long as one statement. Tables that the statement names come with their snapshot; the others
 //! only have columns, for `information_schema`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -19,8 +19,9 @@ use storage::TableInfo;
 
 use crate::crate_db::{SYS, Sys};
 use crate::names;
+use crate::plans::Snapshots;
 use crate::postgres::{ClientSession, InformationSchema, Manner, PG_CATALOG, PgCatalog};
-use crate::provider::{Described, ShardTable};
+use crate::provider::Described;
 use crate::run::Shared;
 
 /// The one catalog.
@@ -112,7 +113,7 @@ pub(crate) fn spelled(schema: &str, table: &str) -> String {
 pub(crate) struct Catalog {
     pub(crate) tables: Arc<Tables>,
     /// Of the tables that the statement names.
-    pub(crate) snapshots: Arc<HashMap<TableName, Arc<ShardTable>>>,
+    pub(crate) snapshots: Arc<Snapshots>,
     /// `pg_catalog`.
     postgres: PgCatalog,
     /// CrateDB's own tables.
@@ -126,7 +127,7 @@ impl Catalog {
     pub(crate) fn new(
         shared: &Shared,
         tables: &Arc<Tables>,
-        snapshots: HashMap<TableName, Arc<ShardTable>>,
+        snapshots: Arc<Snapshots>,
         session: Option<&Arc<ClientSession>>,
     ) -> Self {
         let manner = session.map(|session| session.manner).unwrap_or_default();
@@ -136,7 +137,7 @@ impl Catalog {
         };
         Catalog {
             tables: Arc::clone(tables),
-            snapshots: Arc::new(snapshots),
+            snapshots,
             postgres: PgCatalog {
                 inner: Arc::clone(&shared.postgres),
                 storage: Arc::clone(&shared.storage),

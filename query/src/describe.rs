@@ -79,7 +79,7 @@ pub(crate) async fn describe(shared: &Shared, request: &QueryRequest) -> Result<
             }
         }
     };
-    let catalog = Catalog::new(shared, &tables, HashMap::new(), request.session.as_ref());
+    let catalog = Catalog::new(shared, &tables, Arc::default(), request.session.as_ref());
     let state = session::of_statement(&shared.template, catalog, &schema, request.session.as_deref(), &query);
     let state = state.map_err(|error| plan_error(shared, &error))?;
     let planning = Planning { shared, state: &state, tables: &tables, schema: &schema };

@@ -20,11 +20,12 @@ use tokio_util::task::TaskTracker;
 use crate::crate_db::{NodeSource, Sys};
 use crate::describe::{self, Description};
 use crate::error::{Limits, QueryError, tidy};
+use crate::plans::Plans;
 use crate::postgres::{self, ClientSession};
 use crate::queries::{Origin, Queries, QueriesTable};
 use crate::rows::{Rows, Started};
 use crate::run::{Counters, Shared, panic_message, run};
-use crate::session;
+use crate::{session, threads};
 
 /// Stack of a query thread: twice what the deepest tree needs that `nesting` lets through.
 const STACK_BYTES: usize = 16 << 20;
@@ -59,6 +60,8 @@ pub struct QueryConfig {
     pub spill_dir: PathBuf,
     /// Statements that run at once; others wait, and are refused when too many do. Default 16.
     pub concurrent_max: usize,
+    /// A statement that reads no more rows, and joins none, is planned for one thread. Default 32,768.
+    pub few_rows: usize,
     /// Who knows the process and its machine, for `sys.nodes`. Default: nobody.
     pub node: NodeSource,
 }
@@ -72,6 +75,7 @@ impl QueryConfig {
             timeout: Duration::from_secs(300),
             spill_dir,
             concurrent_max: 16,
+            few_rows: threads::FEW_ROWS,
             node: NodeSource::default(),
         }
     }
@@ -149,6 +153,8 @@ pub struct QueryStats {
     pub queries_failed_total: u64,
     /// Of those, cancelled: the caller went away.
     pub queries_cancelled_total: u64,
+    /// Those whose plan was kept from the time before.
+    pub plans_reused_total: u64,
     /// Time that they took together, waiting included.
     pub duration_seconds_sum: f64,
     /// Statements running.
@@ -216,9 +222,11 @@ impl QueryEngine {
             sys,
             shards,
             newest: Arc::default(),
+            plans: Plans::default(),
             limits: Limits { memory_bytes: config.memory_bytes_max, spill_bytes: session::SPILL_BYTES_MAX },
             timeout: config.timeout,
             concurrent_max,
+            few_rows: config.few_rows,
             admission: Arc::new(Semaphore::new(concurrent_max)),
             describing: Arc::new(Semaphore::new(concurrent_max)),
             reserve: Arc::new(Semaphore::new(RESERVE)),
@@ -260,7 +268,9 @@ impl QueryEngine {
         // Planning, or one call of a function, may not look up for long. Its task ends when that does.
         let overdue = async {
             let _ = tokio::time::timeout(limit, cancel.cancelled()).await;
-            let _ = tokio::time::timeout(ANSWER_WAIT_MAX, std::future::pending::<()>()).await;
+            if !running.is_being_planned() {
+                let _ = tokio::time::timeout(ANSWER_WAIT_MAX, std::future::pending::<()>()).await;
+            }
         };
         let answered = tokio::select! {
             answered = started => answered,
@@ -323,6 +333,7 @@ impl QueryEngine {
             queries_total: counters.ended.load(Ordering::Relaxed),
             queries_failed_total: counters.failed.load(Ordering::Relaxed),
             queries_cancelled_total: counters.cancelled.load(Ordering::Relaxed),
+            plans_reused_total: counters.plans_reused.load(Ordering::Relaxed),
             duration_seconds_sum: Duration::from_micros(counters.duration_us.load(Ordering::Relaxed)).as_secs_f64(),
             running: present.saturating_sub(waiting) as u64,
             waiting: waiting as u64,

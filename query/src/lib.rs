@@ -35,6 +35,7 @@ mod names;
 mod nesting;
 mod newest;
 mod parameters;
+mod plans;
 mod postgres;
 mod provider;
 mod pruning;
@@ -48,6 +49,7 @@ mod selection;
 mod session;
 mod statement;
 mod statistics;
+mod threads;
 mod usage;
 mod wanted;
 

@@ -35,6 +35,7 @@ use storage::{ColumnKind, ShardView};
 
 use crate::functions::own;
 use crate::provider::ShardTable;
+use crate::statistics;
 
 pub(crate) use plan::NewestOnly;
 
@@ -137,7 +138,30 @@ impl NewestRows {
 
 /// A table that has only rows which may be the newest of their series; all its columns.
 #[derive(Debug)]
-struct NewestTable(ShardTable);
+pub(crate) struct NewestTable(ShardTable);
+
+impl NewestTable {
+    /// The newest rows of a table.
+    pub(crate) fn new(of: ShardTable) -> Self {
+        NewestTable(of)
+    }
+
+    /// The table whose they are.
+    pub(crate) fn of(&self) -> &ShardTable {
+        &self.0
+    }
+
+    /// The rows that a scan gives at most, as far as they are known; of a shard that is to be read first, all.
+    pub(crate) fn rows_max(&self) -> usize {
+        let (snapshot, schema) = (&self.0.snapshot, self.0.schema());
+        let of_shard = |view: &ShardView| match self.0.newest.get(&view.shard.path, &schema) {
+            Some(Newest::Rows(rows)) if view.masked.is_empty() => rows.num_rows(),
+            _ => statistics::visible_rows(view),
+        };
+        let of_memory = snapshot.rows.series().saturating_mul(schema.fields().len());
+        snapshot.shards.iter().map(of_shard).fold(of_memory.min(snapshot.rows.count()), usize::saturating_add)
+    }
+}
 
 #[async_trait]
 impl TableProvider for NewestTable {

@@ -59,6 +59,12 @@ impl ShardTable {
         Ok(self.shards(self.predicate(session, filters)?, None))
     }
 
+    /// The rows that a scan gives at most.
+    pub(crate) fn rows_max(&self) -> usize {
+        let shards = self.snapshot.shards.iter().map(statistics::visible_rows);
+        shards.fold(self.snapshot.rows.count(), usize::saturating_add)
+    }
+
     fn predicate(&self, session: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {
         let columns = DFSchema::try_from(Arc::clone(self.snapshot.schema.arrow()))?;
         // What cannot be planned alone, a subquery perhaps, prunes nothing.

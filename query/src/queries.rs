@@ -100,6 +100,8 @@ pub(crate) struct Running {
     stage_since_us: AtomicU64,
     /// How long it was read and planned.
     planning_us: AtomicU64,
+    /// A thread plans it and does not look up.
+    is_being_planned: AtomicBool,
     rows: AtomicU64,
     pub(crate) usage: Arc<Usage>,
     plan: Mutex<Option<Weak<dyn ExecutionPlan>>>,
@@ -125,6 +127,19 @@ impl Running {
     pub(crate) fn planning(&self) -> Option<Duration> {
         let is_planned = self.stage.load(Ordering::Relaxed) == Stage::Running as u8;
         is_planned.then(|| Duration::from_micros(self.planning_us.load(Ordering::Relaxed)))
+    }
+
+    /// Plans the statement by `plan`, which may take long and does not look up meanwhile.
+    pub(crate) fn plan<T>(&self, plan: impl FnOnce() -> T) -> T {
+        self.is_being_planned.store(true, Ordering::Relaxed);
+        let planned = plan();
+        self.is_being_planned.store(false, Ordering::Relaxed);
+        planned
+    }
+
+    /// Whether it is being planned, and so does not see that its time is over.
+    pub(crate) fn is_being_planned(&self) -> bool {
+        self.is_being_planned.load(Ordering::Relaxed)
     }
 
     /// Notes the plan that runs, while it does.
@@ -210,6 +225,7 @@ impl Queries {
             stage: AtomicU8::new(Stage::Planning as u8),
             stage_since_us: AtomicU64::new(0),
             planning_us: AtomicU64::new(0),
+            is_being_planned: AtomicBool::new(false),
             rows: AtomicU64::new(0),
             usage: Arc::default(),
             plan: Mutex::default(),

@@ -43,16 +43,16 @@ use crate::engine::{Access, QueryRequest};
 use crate::error::{Limits, QueryError};
 use crate::interrupt;
 use crate::newest::NewestRows;
+use crate::plans::{self, PlanKey, Plans, Snapshots};
 use crate::postgres::{self, ClientSession, Manner};
 use crate::provider::ShardTable;
 use crate::queries::{Begun, Queries, Running, Stage};
 use crate::reader::{OpenShards, ShardReaders};
 use crate::resolve;
 use crate::rows::{LeftOut, Reply, Started};
-use crate::session;
 use crate::statement::{self, Statement, Surplus};
-use crate::statistics;
 use crate::usage::CountedPool;
+use crate::{session, statistics, threads};
 
 /// How long a statement waits for others to end before it is refused.
 const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -73,9 +73,11 @@ pub(crate) struct Shared {
     pub(crate) sys: Sys,
     pub(crate) shards: Arc<dyn ObjectStore>,
     pub(crate) newest: Arc<NewestRows>,
+    pub(crate) plans: Plans,
     pub(crate) limits: Limits,
     pub(crate) timeout: Duration,
     pub(crate) concurrent_max: usize,
+    pub(crate) few_rows: usize,
     pub(crate) admission: Arc<Semaphore>,
     /// Who may be described at once.
     pub(crate) describing: Arc<Semaphore>,
@@ -93,6 +95,7 @@ pub(crate) struct Counters {
     pub(crate) failed: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) duration_us: AtomicU64,
+    pub(crate) plans_reused: AtomicU64,
     pub(crate) present: AtomicUsize,
     pub(crate) waiting: AtomicUsize,
 }
@@ -194,7 +197,7 @@ pub(crate) struct Run<'a> {
     running: &'a Running,
     session: Option<Arc<ClientSession>>,
     /// Its place among those that may run, once it has one.
-    place: OnceLock<Arc<OwnedSemaphorePermit>>,
+    place: OnceLock<OwnedSemaphorePermit>,
 }
 
 impl Run<'_> {
@@ -222,7 +225,7 @@ impl Run<'_> {
             return Ok(());
         }
         let permit = self.admit(&statement).await?;
-        let _ = self.place.set(Arc::new(permit));
+        let _ = self.place.set(permit);
         let tables = Tables::new(self.shared.storage.tables());
         let schema = resolve::default_schema(request.default_schema.as_deref(), &tables);
         match statement {
@@ -302,24 +305,47 @@ impl Run<'_> {
     /// As [`Run::open`]; if `damaged` is there, without those shards.
     async fn begin(
         &self,
-        mut statement: DfStatement,
+        statement: DfStatement,
         tables: &Arc<Tables>,
         schema: &str,
         damaged: Option<&[ShardDamage]>,
     ) -> Result<Batches, QueryError> {
+        // No step of it lets go, so other statements get another thread meanwhile. Until it ends, the statement keeps its
+        // place; who waits for it looks at the clock himself.
+        let planned = self.running.plan(|| {
+            let planned = self.prepare(statement, tables, schema, damaged);
+            tokio::task::block_in_place(|| Handle::current().block_on(planned))
+        });
+        let (state, plan, left_out) = planned?;
+        match self.start(&state, plan) {
+            Ok(rest) => Ok(Batches { first: None, rest, left_out }),
+            Err(error) => Err(self.explain(error).await),
+        }
+    }
+
+    /// The plan of a query over the tables as they are now, and what it runs in.
+    async fn prepare(
+        &self,
+        mut statement: DfStatement,
+        tables: &Arc<Tables>,
+        schema: &str,
+        damaged: Option<&[ShardDamage]>,
+    ) -> Result<(SessionState, Arc<dyn ExecutionPlan>, Vec<LeftOut>), QueryError> {
         if let Some(session) = &self.session {
             postgres::name_columns(session, &mut statement);
         }
         let names = resolve::resolve(&mut statement, tables, schema)?;
         let (snapshots, left_out) = self.snapshots(names, tables, damaged).await?;
-        let catalog = Catalog::new(self.shared, tables, snapshots, self.session.as_ref());
-        let state = session::of_statement(&self.shared.template, catalog, schema, self.session.as_deref(), &statement);
-        let rest = match state {
-            Ok(state) => self.start(Arc::new(state), statement).await,
-            Err(error) => Err(error),
+        let snapshots = Arc::new(snapshots);
+        let catalog = Catalog::new(self.shared, tables, Arc::clone(&snapshots), self.session.as_ref());
+        let planned = async {
+            let session = self.session.as_deref();
+            let mut state = session::of_statement(&self.shared.template, catalog, schema, session, &statement)?;
+            let plan = self.plan(&mut state, statement, schema, &snapshots).await?;
+            Ok((state, plan))
         };
-        match rest {
-            Ok(rest) => Ok(Batches { first: None, rest, left_out }),
+        match planned.await {
+            Ok((state, plan)) => Ok((state, plan, left_out)),
             Err(error) => Err(self.explain(error).await),
         }
     }
@@ -368,17 +394,16 @@ impl Run<'_> {
         }
     }
 
-    async fn start(
+    fn start(
         &self,
-        state: Arc<SessionState>,
-        statement: DfStatement,
+        state: &SessionState,
+        plan: Arc<dyn ExecutionPlan>,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
-        let plan = self.plan(Arc::clone(&state), statement).await?;
         let plan = interrupt::interruptible(plan, self.running.over())?;
         let mut environment = RuntimeEnv::clone(state.runtime_env());
         let (all, usage) = (Arc::clone(&environment.memory_pool), Arc::clone(&self.running.usage));
         environment.memory_pool = Arc::new(CountedPool { all, usage });
-        let context = TaskContext::from(&*state).with_runtime(Arc::new(environment));
+        let context = TaskContext::from(state).with_runtime(Arc::new(environment));
         let rows = execute_stream(Arc::clone(&plan), Arc::new(context))?;
         self.running.runs(&plan);
         self.running.enter(Stage::Running);
@@ -390,58 +415,65 @@ impl Run<'_> {
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
 
-    /// The plan of a query. It is made in a thread of its own: no step of it lets go, and neither who waits nor other statements
-    /// need wait for it longer than the statement may run. Until it ends, the statement keeps its place.
+    /// The plan of a query over `tables`.
     async fn plan(
         &self,
-        state: Arc<SessionState>,
+        state: &mut SessionState,
         statement: DfStatement,
+        schema: &str,
+        tables: &Snapshots,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let (over, place) = (self.running.over().clone(), self.place.get().cloned());
-        let runtime = Handle::current();
-        let planned = async move {
-            let _place = place;
-            let is_wanted = || match over.is_cancelled() {
-                true => Err(DataFusionError::Execution("the statement was cancelled".into())),
-                false => Ok(()),
-            };
-            let plan = state.statement_to_plan(statement).await?;
-            // What `statement` lets through by its first words must not write deeper inside.
-            SQLOptions::new()
-                .with_allow_ddl(false)
-                .with_allow_dml(false)
-                .with_allow_statements(false)
-                .verify_plan(&plan)?;
-            is_wanted()?;
-            let plan = state.optimize(&plan)?;
-            is_wanted()?;
-            state.query_planner().create_physical_plan(&plan, &*state).await
+        let is_wanted = || match self.running.over().is_cancelled() {
+            true => Err(DataFusionError::Execution("the statement was cancelled".into())),
+            false => Ok(()),
         };
-        match self.shared.tasks.spawn_blocking(move || runtime.block_on(planned)).await {
-            Ok(plan) => plan,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(DataFusionError::Execution("the server is stopping".into())),
+        let key = PlanKey::new(&statement, schema);
+        let kept = key.as_ref().and_then(|key| self.shared.plans.get(key, tables));
+        let optimised = match kept {
+            Some(kept) => {
+                self.shared.counters.plans_reused.fetch_add(1, Ordering::Relaxed);
+                kept
+            }
+            None => {
+                let plan = state.statement_to_plan(statement).await?;
+                // What `statement` lets through by its first words must not write deeper inside.
+                SQLOptions::new()
+                    .with_allow_ddl(false)
+                    .with_allow_dml(false)
+                    .with_allow_statements(false)
+                    .verify_plan(&plan)?;
+                is_wanted()?;
+                let key = key.filter(|_| plans::is_for_all(&plan));
+                let optimised = state.optimize(&plan)?;
+                if let Some(key) = key {
+                    self.shared.plans.put(key, &optimised);
+                }
+                optimised
+            }
+        };
+        is_wanted()?;
+        if threads::reads_few(&optimised, self.shared.few_rows) {
+            state.config_mut().options_mut().execution.target_partitions = 1;
         }
+        state.query_planner().create_physical_plan(&optimised, state).await
     }
 
     pub(crate) async fn explain(&self, error: DataFusionError) -> QueryError {
         damage::explain(error, self.shared.limits, &self.shared.shards, self.open).await
     }
 
-    /// What this statement sees of the tables that it reads; if `damaged` is there, without those shards and without
-    /// files that are missing or cut.
+    /// What this statement sees of the tables that it reads, which may block; if `damaged` is there, without those shards
+    /// and without files that are missing or cut.
     async fn snapshots(
         &self,
         names: BTreeSet<TableName>,
         tables: &Tables,
         damaged: Option<&[ShardDamage]>,
-    ) -> Result<(HashMap<TableName, Arc<ShardTable>>, Vec<LeftOut>), QueryError> {
+    ) -> Result<(Snapshots, Vec<LeftOut>), QueryError> {
         let mut snapshots = HashMap::with_capacity(names.len());
         let mut left_out = Vec::new();
         for name in names {
-            let storage = Arc::clone(&self.shared.storage);
-            let wanted = name.clone();
-            let snapshot = self.blocking(move || storage.snapshot(&wanted)).await;
+            let snapshot = self.shared.storage.snapshot(&name).map_err(QueryError::storage);
             let snapshot = snapshot.map_err(|error| if damaged.is_some() { needed(error) } else { error })?;
             // Dropped since the names were looked up.
             let mut snapshot = snapshot.ok_or_else(|| resolve::unknown_table(&name, tables))?;

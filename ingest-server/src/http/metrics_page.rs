@@ -81,6 +81,7 @@ fn rooms(page: &mut Page, parts: &Parts) {
         (&metrics::QUERY_TOTAL, stats.queries_total),
         (&metrics::QUERY_FAILED, stats.queries_failed_total),
         (&metrics::QUERY_CANCELLED, stats.queries_cancelled_total),
+        (&metrics::QUERY_PLANS_REUSED, stats.plans_reused_total),
         (&metrics::QUERY_RUNNING, stats.running),
         (&metrics::QUERY_WAITING, stats.waiting),
         (&metrics::QUERY_MEMORY_BYTES, stats.memory_bytes),

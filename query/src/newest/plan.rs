@@ -132,7 +132,7 @@ fn of_scan(scan: &TableScan) -> Result<Option<(LogicalPlan, Kinds)>> {
     let kind = |name: &str| columns.iter().find(|column| *column.name == *name).map(|column| column.kind);
     let kinds: Kinds = scan.projected_schema.fields().iter().map(|field| kind(field.name())).collect();
     // Its filters are conditions above it too: a provider leaves out what it can, and no more is promised.
-    let newest = provider_as_source(Arc::new(NewestTable(table.clone())));
+    let newest = provider_as_source(Arc::new(NewestTable::new(table.clone())));
     Ok(Some((LogicalPlan::TableScan(TableScan { source: newest, ..scan.clone() }), kinds)))
 }
 

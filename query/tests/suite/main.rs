@@ -12,6 +12,7 @@ mod limits;
 mod names;
 mod newest;
 mod parameters;
+mod plans;
 mod postgres;
 mod pruning;
 mod refused;
@@ -59,6 +60,8 @@ impl Server {
         .unwrap();
         let mut config = QueryConfig::new(folder.path().join("spill"), 256 << 20);
         config.threads = 2;
+        // Few as they are, rows are shared among threads like many.
+        config.few_rows = 0;
         configure(&mut config);
         let engine = QueryEngine::new(config, Arc::clone(&storage)).unwrap();
         Server { folder, storage, engine }

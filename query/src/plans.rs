@@ -1,0 +1,258 @@
+//! What statements became before they ran, so that one that comes again is not planned from its text again: a panel of a
+//! dashboard asks the same every few seconds.
+//!
+//! Owns:     which logical plans are kept, and giving one the tables as they are now.
+//! Does not: make plans (`run` does), or keep physical ones: they depend on what a table holds.
+//!
+//! Invariants
+//!  1. A plan is kept without the snapshots that it was made for, so no row or shard stays for its sake.
+//!  2. A plan is kept only if nothing but the statement, its schema and the columns of its tables decides what it is: no
+//!     function in it gives something else at another time or to another client, and it reads no table but those of storage.
+//!  3. What is kept is bounded, by the bytes of one plan and of all.
+
+use std::collections::HashMap;
+use std::mem::size_of;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, internal_err};
+use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableSource, TableType, Volatility};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::Statement as Ast;
+use model::TableName;
+use storage::TableSchema;
+
+use crate::newest::NewestTable;
+use crate::provider::ShardTable;
+
+/// Bytes of a plan, roughly; a longer one takes so long to run that planning it does not matter.
+const PLAN_BYTES_MAX: usize = 128 << 10;
+
+/// Bytes of all plans, roughly.
+const KEPT_BYTES_MAX: usize = 8 << 20;
+
+/// What a character of a statement takes once it is parsed, roughly.
+const BYTES_PER_CHARACTER: usize = 32;
+
+/// What a column of a plan's node takes, roughly.
+const COLUMN_BYTES: usize = 128;
+
+/// The tables that a statement reads, as it sees them.
+pub(crate) type Snapshots = HashMap<TableName, Arc<ShardTable>>;
+
+/// A statement whose names are put in, and the schema of tables without one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PlanKey {
+    statement: Box<Ast>,
+    schema: Box<str>,
+}
+
+impl PlanKey {
+    /// The key of a query; `None` for anything else.
+    pub(crate) fn new(statement: &DfStatement, schema: &str) -> Option<PlanKey> {
+        let DfStatement::Statement(ast) = statement else { return None };
+        matches!(**ast, Ast::Query(_)).then(|| PlanKey { statement: ast.clone(), schema: schema.into() })
+    }
+
+    fn bytes(&self) -> usize {
+        self.statement.to_string().len() * BYTES_PER_CHARACTER + self.schema.len()
+    }
+}
+
+/// The plans of the latest statements.
+#[derive(Debug, Default)]
+pub(crate) struct Plans(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    plans: HashMap<PlanKey, KeptPlan>,
+    bytes: usize,
+    /// Counts the times at which somebody asked.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct KeptPlan {
+    plan: LogicalPlan,
+    bytes: usize,
+    asked: u64,
+}
+
+impl Plans {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The optimised plan of a statement over these tables, if it is kept and they have the columns that they had then.
+    pub(crate) fn get(&self, key: &PlanKey, tables: &Snapshots) -> Option<LogicalPlan> {
+        let plan = {
+            let mut kept = self.lock();
+            kept.clock += 1;
+            let clock = kept.clock;
+            let found = kept.plans.get_mut(key)?;
+            found.asked = clock;
+            found.plan.clone()
+        };
+        let mut is_whole = true;
+        let filled = replace_tables(plan, |source| {
+            let filled = blank_of(source).and_then(|blank| blank.filled(tables));
+            is_whole &= filled.is_some();
+            filled
+        });
+        filled.ok().filter(|_| is_whole)
+    }
+
+    /// Keeps the `optimised` plan of a statement, of at most [`PLAN_BYTES_MAX`].
+    pub(crate) fn put(&self, key: PlanKey, optimised: &LogicalPlan) {
+        let mut is_blank = true;
+        let blank = replace_tables(optimised.clone(), |source| {
+            let blank = Blank::of(source);
+            is_blank &= blank.is_some();
+            blank.map(|blank| provider_as_source(Arc::new(blank)))
+        });
+        let Some(plan) = blank.ok().filter(|_| is_blank) else { return };
+        let bytes = key.bytes() + bytes_of(&plan);
+        if bytes > PLAN_BYTES_MAX {
+            return;
+        }
+        let mut kept = self.lock();
+        kept.clock += 1;
+        let asked = kept.clock;
+        kept.bytes += bytes;
+        if let Some(before) = kept.plans.insert(key, KeptPlan { plan, bytes, asked }) {
+            kept.bytes -= before.bytes;
+        }
+        while kept.bytes > KEPT_BYTES_MAX {
+            let oldest = kept.plans.iter().min_by_key(|(_, kept)| kept.asked).map(|(key, _)| key.clone());
+            let Some(gone) = oldest.and_then(|key| kept.plans.remove(&key)) else { break };
+            kept.bytes -= gone.bytes;
+        }
+    }
+}
+
+/// Whether the plan of a statement, as it is before it is optimised, says the same whenever and by whomever it is asked for.
+pub(crate) fn is_for_all(plan: &LogicalPlan) -> bool {
+    let mut is_for_all = true;
+    let walked = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                is_for_all &= means_the_same(expr);
+                Ok(if is_for_all { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+            })
+        })
+    });
+    is_for_all && walked.is_ok()
+}
+
+fn means_the_same(expr: &Expr) -> bool {
+    let volatility = match expr {
+        Expr::ScalarFunction(call) => call.func.signature().volatility,
+        Expr::AggregateFunction(call) => call.func.signature().volatility,
+        Expr::WindowFunction(call) => call.fun.signature().volatility,
+        Expr::ScalarVariable(..) | Expr::Placeholder(_) | Expr::HigherOrderFunction(_) => return false,
+        _ => return true,
+    };
+    volatility == Volatility::Immutable
+}
+
+/// What a plan takes, roughly.
+fn bytes_of(plan: &LogicalPlan) -> usize {
+    let mut bytes = 0;
+    let walked = plan.apply_with_subqueries(|node| {
+        bytes += size_of::<LogicalPlan>() + node.schema().fields().len() * COLUMN_BYTES;
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                bytes += size_of::<Expr>();
+                if let Expr::Literal(value, _) = expr {
+                    bytes += value.size();
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    if walked.is_ok() { bytes } else { usize::MAX }
+}
+
+/// Puts another table in the place of each; the same one, if there is none.
+fn replace_tables(
+    plan: LogicalPlan,
+    mut other: impl FnMut(&Arc<dyn TableSource>) -> Option<Arc<dyn TableSource>>,
+) -> Result<LogicalPlan> {
+    plan.transform_down_with_subqueries(|node| match node {
+        LogicalPlan::TableScan(mut scan) => match other(&scan.source) {
+            Some(source) => {
+                scan.source = source;
+                Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+            }
+            None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
+        },
+        other => Ok(Transformed::no(other)),
+    })
+    .data()
+}
+
+/// A table in a plan that is kept.
+#[derive(Clone, Debug)]
+struct Blank {
+    name: TableName,
+    schema: Arc<TableSchema>,
+    /// Of each series only the newest rows are read.
+    is_newest: bool,
+}
+
+impl Blank {
+    /// What is kept of a table of storage; `None` for others.
+    fn of(source: &Arc<dyn TableSource>) -> Option<Blank> {
+        let provider = source_as_provider(source).ok()?;
+        let (table, is_newest) = match provider.downcast_ref::<NewestTable>() {
+            Some(newest) => (newest.of(), true),
+            None => (provider.downcast_ref::<ShardTable>()?, false),
+        };
+        let (name, schema) = (table.snapshot.name.clone(), Arc::clone(&table.snapshot.schema));
+        Some(Blank { name, schema, is_newest })
+    }
+
+    /// The table as it is in `tables`, if it has the same columns there.
+    fn filled(&self, tables: &Snapshots) -> Option<Arc<dyn TableSource>> {
+        let table = tables.get(&self.name)?;
+        let schema = &table.snapshot.schema;
+        if !Arc::ptr_eq(schema, &self.schema) && schema.columns() != self.schema.columns() {
+            return None;
+        }
+        let provider: Arc<dyn TableProvider> = match self.is_newest {
+            true => Arc::new(NewestTable::new(ShardTable::clone(table))),
+            false => Arc::clone(table) as Arc<dyn TableProvider>,
+        };
+        Some(provider_as_source(provider))
+    }
+}
+
+fn blank_of(source: &Arc<dyn TableSource>) -> Option<Blank> {
+    source_as_provider(source).ok()?.downcast_ref::<Blank>().cloned()
+}
+
+#[async_trait]
+impl TableProvider for Blank {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.schema.arrow())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _session: &dyn Session,
+        _projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        internal_err!("a plan was kept and not given its tables")
+    }
+}
