@@ -6,7 +6,7 @@
 //! One file a family. A function says in its errors which argument is wrong, by the function's name.
 
 pub(crate) mod asof;
-mod bounded;
+pub(crate) mod bounded;
 mod calendar;
 mod format;
 mod gapfill;

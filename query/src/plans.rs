@@ -7,7 +7,9 @@
 //! Invariants
 //!  1. A plan is kept without the snapshots that it was made for, so no row or shard stays for its sake.
 //!  2. A plan is kept only if nothing but the statement, its schema and the columns of its tables decides what it is: no
-//!     function in it gives something else at another time or to another client, and it reads no table but those of storage.
+//!     function in it gives something else at another time or to another client, it reads no table but those of storage, and
+//!     it has nothing that belongs to one run. All tables that the statement names have the columns that they had then, those
+//!     too that the optimizer left out.
 //!  3. What is kept is bounded, by the bytes of one plan and of all.
 
 use std::collections::HashMap;
@@ -20,14 +22,16 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_err};
 use datafusion::datasource::{provider_as_source, source_as_provider};
-use datafusion::logical_expr::{Expr, LogicalPlan, TableSource, TableType, Volatility};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableSource, TableType, Volatility, WindowFunctionDefinition};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement as Ast;
 use model::TableName;
 use storage::TableSchema;
 
+use crate::functions::bounded::windows;
 use crate::newest::NewestTable;
+use crate::postgres::Manner;
 use crate::provider::ShardTable;
 
 /// Bytes of a plan, roughly; a longer one takes so long to run that planning it does not matter.
@@ -45,22 +49,29 @@ const COLUMN_BYTES: usize = 128;
 /// The tables that a statement reads, as it sees them.
 pub(crate) type Snapshots = HashMap<TableName, Arc<ShardTable>>;
 
-/// A statement whose names are put in, and the schema of tables without one.
+/// A statement whose names are put in, the schema of tables without one, and whose names its session sees.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PlanKey {
     statement: Box<Ast>,
     schema: Box<str>,
+    manner: Option<Manner>,
+    /// Of the statement with its constants, in bytes.
+    length: usize,
 }
 
 impl PlanKey {
-    /// The key of a query; `None` for anything else.
-    pub(crate) fn new(statement: &DfStatement, schema: &str) -> Option<PlanKey> {
+    /// Bytes of a statement with its constants that may be kept.
+    pub(crate) const LENGTH_MAX: usize = PLAN_BYTES_MAX / BYTES_PER_CHARACTER;
+
+    /// The key of a query of so many bytes; `None` for anything else, and for a long one.
+    pub(crate) fn new(statement: &DfStatement, length: usize, schema: &str, manner: Option<Manner>) -> Option<PlanKey> {
         let DfStatement::Statement(ast) = statement else { return None };
-        matches!(**ast, Ast::Query(_)).then(|| PlanKey { statement: ast.clone(), schema: schema.into() })
+        let is_kept = length <= PlanKey::LENGTH_MAX && matches!(**ast, Ast::Query(_));
+        is_kept.then(|| PlanKey { statement: ast.clone(), schema: schema.into(), manner, length })
     }
 
     fn bytes(&self) -> usize {
-        self.statement.to_string().len() * BYTES_PER_CHARACTER + self.schema.len()
+        self.length * BYTES_PER_CHARACTER + self.schema.len()
     }
 }
 
@@ -79,6 +90,8 @@ struct Kept {
 #[derive(Debug)]
 struct KeptPlan {
     plan: LogicalPlan,
+    /// All that the statement names, as they were.
+    tables: Vec<(TableName, Arc<TableSchema>)>,
     bytes: usize,
     asked: u64,
 }
@@ -96,6 +109,12 @@ impl Plans {
             let clock = kept.clock;
             let found = kept.plans.get_mut(key)?;
             found.asked = clock;
+            let is_same = |(name, schema): &(TableName, Arc<TableSchema>)| {
+                tables.get(name).is_some_and(|table| has_columns(table, schema))
+            };
+            if found.tables.len() != tables.len() || !found.tables.iter().all(is_same) {
+                return None;
+            }
             found.plan.clone()
         };
         let mut is_whole = true;
@@ -107,8 +126,16 @@ impl Plans {
         filled.ok().filter(|_| is_whole)
     }
 
-    /// Keeps the `optimised` plan of a statement, of at most [`PLAN_BYTES_MAX`].
-    pub(crate) fn put(&self, key: PlanKey, optimised: &LogicalPlan) {
+    /// Keeps the `optimised` plan of a statement over these tables, of at most [`PLAN_BYTES_MAX`].
+    pub(crate) fn put(&self, key: PlanKey, optimised: &LogicalPlan, tables: &Snapshots) {
+        let of_table =
+            |(name, table): (&TableName, &Arc<ShardTable>)| (name.clone(), Arc::clone(&table.snapshot.schema));
+        let tables: Vec<_> = tables.iter().map(of_table).collect();
+        let of_schemas = tables.iter().map(|(_, schema)| schema.columns().len() * COLUMN_BYTES);
+        let bytes = of_schemas.fold(key.bytes().saturating_add(bytes_of(optimised)), usize::saturating_add);
+        if bytes > PLAN_BYTES_MAX {
+            return;
+        }
         let mut is_blank = true;
         let blank = replace_tables(optimised.clone(), |source| {
             let blank = Blank::of(source);
@@ -116,15 +143,11 @@ impl Plans {
             blank.map(|blank| provider_as_source(Arc::new(blank)))
         });
         let Some(plan) = blank.ok().filter(|_| is_blank) else { return };
-        let bytes = key.bytes() + bytes_of(&plan);
-        if bytes > PLAN_BYTES_MAX {
-            return;
-        }
         let mut kept = self.lock();
         kept.clock += 1;
         let asked = kept.clock;
         kept.bytes += bytes;
-        if let Some(before) = kept.plans.insert(key, KeptPlan { plan, bytes, asked }) {
+        if let Some(before) = kept.plans.insert(key, KeptPlan { plan, tables, bytes, asked }) {
             kept.bytes -= before.bytes;
         }
         while kept.bytes > KEPT_BYTES_MAX {
@@ -153,17 +176,25 @@ fn means_the_same(expr: &Expr) -> bool {
     let volatility = match expr {
         Expr::ScalarFunction(call) => call.func.signature().volatility,
         Expr::AggregateFunction(call) => call.func.signature().volatility,
-        Expr::WindowFunction(call) => call.fun.signature().volatility,
+        // What it has made so far is counted in the plan.
+        Expr::WindowFunction(call) => match &call.fun {
+            WindowFunctionDefinition::AggregateUDF(aggregate) if windows::is_counted(aggregate) => return false,
+            other => other.signature().volatility,
+        },
         Expr::ScalarVariable(..) | Expr::Placeholder(_) | Expr::HigherOrderFunction(_) => return false,
         _ => return true,
     };
     volatility == Volatility::Immutable
 }
 
-/// What a plan takes, roughly.
+/// What a plan takes, roughly; all there is, if it has an operator of ours, which may hold anything.
 fn bytes_of(plan: &LogicalPlan) -> usize {
-    let mut bytes = 0;
+    let mut bytes = 0_usize;
     let walked = plan.apply_with_subqueries(|node| {
+        if matches!(node, LogicalPlan::Extension(_)) {
+            bytes = usize::MAX;
+            return Ok(TreeNodeRecursion::Stop);
+        }
         bytes += size_of::<LogicalPlan>() + node.schema().fields().len() * COLUMN_BYTES;
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
@@ -219,17 +250,18 @@ impl Blank {
 
     /// The table as it is in `tables`, if it has the same columns there.
     fn filled(&self, tables: &Snapshots) -> Option<Arc<dyn TableSource>> {
-        let table = tables.get(&self.name)?;
-        let schema = &table.snapshot.schema;
-        if !Arc::ptr_eq(schema, &self.schema) && schema.columns() != self.schema.columns() {
-            return None;
-        }
+        let table = tables.get(&self.name).filter(|table| has_columns(table, &self.schema))?;
         let provider: Arc<dyn TableProvider> = match self.is_newest {
             true => Arc::new(NewestTable::new(ShardTable::clone(table))),
             false => Arc::clone(table) as Arc<dyn TableProvider>,
         };
         Some(provider_as_source(provider))
     }
+}
+
+fn has_columns(table: &ShardTable, schema: &Arc<TableSchema>) -> bool {
+    let now = &table.snapshot.schema;
+    Arc::ptr_eq(now, schema) || now.columns() == schema.columns()
 }
 
 fn blank_of(source: &Arc<dyn TableSource>) -> Option<Blank> {

@@ -60,7 +60,7 @@ pub(crate) use tables::PgCatalog;
 pub(crate) const PG_CATALOG: &str = "pg_catalog";
 
 /// Whose names a session sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Manner {
     /// PostgreSQL's.
     #[default]

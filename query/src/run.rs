@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use datafusion::catalog::SchemaProvider;
+use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -189,6 +190,14 @@ struct Batches {
     left_out: Vec<LeftOut>,
 }
 
+/// A query that is to be planned.
+#[derive(Clone)]
+struct Query {
+    statement: DfStatement,
+    /// Bytes of its text and constants, if its plan may be kept for when it comes again.
+    kept_length: Option<usize>,
+}
+
 /// A statement that runs.
 pub(crate) struct Run<'a> {
     pub(crate) shared: &'a Arc<Shared>,
@@ -229,7 +238,12 @@ impl Run<'_> {
         let tables = Tables::new(self.shared.storage.tables());
         let schema = resolve::default_schema(request.default_schema.as_deref(), &tables);
         match statement {
-            Statement::Read(statement) => self.read(statement, tables, &schema, request.skip_damaged, reply).await,
+            Statement::Read(statement) => {
+                let constants = request.parameters.iter().map(ScalarValue::size);
+                let length = constants.fold(request.sql.len(), usize::saturating_add);
+                let query = Query { statement, kept_length: Some(length) };
+                self.read(query, tables, &schema, request.skip_damaged, reply).await
+            }
             Statement::Refresh(names) => self.refresh(&names, &tables, &schema, reply).await,
             Statement::Change(change) => self.change(*change, tables, &schema, reply).await,
             Statement::Kill(_) => Ok(()),
@@ -272,7 +286,7 @@ impl Run<'_> {
 
     async fn read(
         &self,
-        statement: DfStatement,
+        query: Query,
         tables: Tables,
         schema: &str,
         skip_damaged: bool,
@@ -280,8 +294,8 @@ impl Run<'_> {
     ) -> Result<(), QueryError> {
         let tables = Arc::new(tables);
         let mut batches = match skip_damaged {
-            false => self.begin(statement, &tables, schema, None).await?,
-            true => self.begin_without_damaged(statement, &tables, schema).await?,
+            false => self.begin(query, &tables, schema, None).await?,
+            true => self.begin_without_damaged(query, &tables, schema).await?,
         };
         let sender = reply.rows(batches.rest.schema(), std::mem::take(&mut batches.left_out));
         while let Some(batch) = self.next(&mut batches).await? {
@@ -299,13 +313,14 @@ impl Run<'_> {
         tables: Tables,
         schema: &str,
     ) -> Result<SendableRecordBatchStream, QueryError> {
-        Ok(self.begin(statement, &Arc::new(tables), schema, None).await?.rest)
+        let query = Query { statement, kept_length: None };
+        Ok(self.begin(query, &Arc::new(tables), schema, None).await?.rest)
     }
 
     /// As [`Run::open`]; if `damaged` is there, without those shards.
     async fn begin(
         &self,
-        statement: DfStatement,
+        query: Query,
         tables: &Arc<Tables>,
         schema: &str,
         damaged: Option<&[ShardDamage]>,
@@ -313,7 +328,7 @@ impl Run<'_> {
         // No step of it lets go, so other statements get another thread meanwhile. Until it ends, the statement keeps its
         // place; who waits for it looks at the clock himself.
         let planned = self.running.plan(|| {
-            let planned = self.prepare(statement, tables, schema, damaged);
+            let planned = self.prepare(query, tables, schema, damaged);
             tokio::task::block_in_place(|| Handle::current().block_on(planned))
         });
         let (state, plan, left_out) = planned?;
@@ -326,22 +341,22 @@ impl Run<'_> {
     /// The plan of a query over the tables as they are now, and what it runs in.
     async fn prepare(
         &self,
-        mut statement: DfStatement,
+        mut query: Query,
         tables: &Arc<Tables>,
         schema: &str,
         damaged: Option<&[ShardDamage]>,
     ) -> Result<(SessionState, Arc<dyn ExecutionPlan>, Vec<LeftOut>), QueryError> {
         if let Some(session) = &self.session {
-            postgres::name_columns(session, &mut statement);
+            postgres::name_columns(session, &mut query.statement);
         }
-        let names = resolve::resolve(&mut statement, tables, schema)?;
+        let names = resolve::resolve(&mut query.statement, tables, schema)?;
         let (snapshots, left_out) = self.snapshots(names, tables, damaged).await?;
         let snapshots = Arc::new(snapshots);
         let catalog = Catalog::new(self.shared, tables, Arc::clone(&snapshots), self.session.as_ref());
         let planned = async {
             let session = self.session.as_deref();
-            let mut state = session::of_statement(&self.shared.template, catalog, schema, session, &statement)?;
-            let plan = self.plan(&mut state, statement, schema, &snapshots).await?;
+            let mut state = session::of_statement(&self.shared.template, catalog, schema, session, &query.statement)?;
+            let plan = self.plan(&mut state, query, schema, &snapshots).await?;
             Ok((state, plan))
         };
         match planned.await {
@@ -354,14 +369,14 @@ impl Run<'_> {
     /// turn out to be on the way there.
     async fn begin_without_damaged(
         &self,
-        statement: DfStatement,
+        query: Query,
         tables: &Arc<Tables>,
         schema: &str,
     ) -> Result<Batches, QueryError> {
         let mut damaged = self.shared.storage.damaged_shards();
         loop {
             let first = async {
-                let mut batches = self.begin(statement.clone(), tables, schema, Some(&damaged)).await?;
+                let mut batches = self.begin(query.clone(), tables, schema, Some(&damaged)).await?;
                 batches.first = self.next(&mut batches).await?;
                 Ok(batches)
             };
@@ -419,7 +434,7 @@ impl Run<'_> {
     async fn plan(
         &self,
         state: &mut SessionState,
-        statement: DfStatement,
+        Query { statement, kept_length }: Query,
         schema: &str,
         tables: &Snapshots,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
@@ -427,7 +442,8 @@ impl Run<'_> {
             true => Err(DataFusionError::Execution("the statement was cancelled".into())),
             false => Ok(()),
         };
-        let key = PlanKey::new(&statement, schema);
+        let manner = self.session.as_ref().map(|session| session.manner);
+        let key = kept_length.and_then(|length| PlanKey::new(&statement, length, schema, manner));
         let kept = key.as_ref().and_then(|key| self.shared.plans.get(key, tables));
         let optimised = match kept {
             Some(kept) => {
@@ -446,7 +462,7 @@ impl Run<'_> {
                 let key = key.filter(|_| plans::is_for_all(&plan));
                 let optimised = state.optimize(&plan)?;
                 if let Some(key) = key {
-                    self.shared.plans.put(key, &optimised);
+                    self.shared.plans.put(key, &optimised, tables);
                 }
                 optimised
             }
@@ -455,7 +471,10 @@ impl Run<'_> {
         if threads::reads_few(&optimised, self.shared.few_rows) {
             state.config_mut().options_mut().execution.target_partitions = 1;
         }
-        state.query_planner().create_physical_plan(&optimised, state).await
+        let plan = state.query_planner().create_physical_plan(&optimised, state).await?;
+        // Who waited for it was told meanwhile that nothing comes of it.
+        is_wanted()?;
+        Ok(plan)
     }
 
     pub(crate) async fn explain(&self, error: DataFusionError) -> QueryError {

@@ -34,8 +34,8 @@ pub(crate) use waiting::Waiting;
 
 use below::BelowState;
 
-/// Rows of a chunk; a full chunk is frozen and shared with queries instead of copied.
-const CHUNK_ROWS: usize = 1 << 16;
+/// Rows of a chunk; a full chunk is frozen and shared with queries, which copy the last one.
+const CHUNK_ROWS: usize = 1 << 14;
 
 /// In a table with more fields a chunk grows as rows come, instead of having room for all of them at once.
 const ROOM_AHEAD_SLOTS_MAX: usize = 32;

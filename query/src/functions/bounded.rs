@@ -9,7 +9,7 @@
 
 mod concatenation;
 mod constants;
-mod windows;
+pub(crate) mod windows;
 
 use std::sync::Arc;
 

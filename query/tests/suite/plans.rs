@@ -67,6 +67,24 @@ async fn a_table_with_other_columns_is_planned_anew() {
 }
 
 #[tokio::test]
+async fn a_table_that_the_optimizer_left_out_is_looked_at_too() {
+    let server = Server::start();
+    server.write("env", &[("a", DAY, &[("t", Value::F64(1.0))])]).await;
+    server.write("other", &[("a", DAY, &[("x", Value::F64(1.0))])]).await;
+    let joined = "SELECT env.*, other.* FROM env LEFT JOIN other ON false";
+    for sql in ["SELECT * FROM other LIMIT 0", "SELECT * FROM other WHERE 1 = 0", joined] {
+        for _ in 0..2 {
+            server.query(sql).await;
+        }
+        assert!(server.query_again(sql).await.1, "{sql}");
+        let before = server.start_rows(sql).await.unwrap().schema().fields().len();
+        let name = format!("y{before}");
+        server.write("other", &[("a", DAY + before as i64, &[(name.as_str(), Value::I64(2))])]).await;
+        assert_eq!(server.start_rows(sql).await.unwrap().schema().fields().len(), before + 1, "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn what_depends_on_the_moment_or_the_client_is_planned_each_time() {
     let server = Server::start();
     server.write("env", &[("a", DAY, &[("t", Value::F64(1.0))])]).await;
@@ -78,16 +96,28 @@ async fn what_depends_on_the_moment_or_the_client_is_planned_each_time() {
         "SELECT count(*) FROM information_schema.tables WHERE table_name = 'env'",
         "EXPLAIN SELECT t FROM env",
         "SELECT current_date > '2020-01-01' FROM env",
+        // What belongs to one run is part of the plan.
+        "SELECT array_agg(t) OVER (ORDER BY time ROWS 5 PRECEDING) FROM env",
+        "SELECT time_bucket_gapfill(INTERVAL '1 hour', time) AS b, avg(t) FROM env \
+         WHERE time >= '2024-05-01' AND time < '2024-05-02' GROUP BY 1",
     ] {
         server.query(sql).await;
         assert!(!server.query_again(sql).await.1, "{sql}");
     }
+    let ask = async |session: Option<ClientSession>, sql: &str| {
+        let request = QueryRequest { session: session.map(Arc::new), ..QueryRequest::new(sql) };
+        let Ok(QueryResult::Rows(rows)) = server.engine.execute(request).await else { panic!("{sql}") };
+        collect(rows).await.unwrap()
+    };
+    let crate_db = ClientSession { manner: query::Manner::CrateDb { public: "doc" }, ..ClientSession::default() };
+    for (session, expected) in
+        [(None, "public"), (Some(crate_db), "doc"), (Some(ClientSession::default()), "public"), (None, "public")]
+    {
+        assert_eq!(ask(session, "SELECT current_schema() FROM env").await, [expected]);
+    }
     for user in ["ann", "bob"] {
         let session = ClientSession { user: user.into(), ..ClientSession::default() };
-        let request =
-            QueryRequest { session: Some(Arc::new(session)), ..QueryRequest::new("SELECT current_user, t FROM env") };
-        let Ok(QueryResult::Rows(rows)) = server.engine.execute(request).await else { panic!("{user}") };
-        assert_eq!(collect(rows).await.unwrap(), [format!("{user} 1.0")]);
+        assert_eq!(ask(Some(session), "SELECT current_user, t FROM env").await, [format!("{user} 1.0")]);
     }
 }
 

@@ -22,10 +22,15 @@ const WINDOWS_BYTES_MAX: usize = 256 << 20;
 /// The aggregates.
 const COLLECTING: [&str; 4] = ["array_agg", "string_agg", "approx_top_k", "lttb"];
 
+/// Whether an aggregate is counted over windows, by what is part of the plan of one statement.
+pub(crate) fn is_counted(aggregate: &AggregateUDF) -> bool {
+    COLLECTING.contains(&aggregate.name())
+}
+
 /// The aggregate with a bound for one statement, if it needs one.
 pub(super) fn bounded(aggregate: &Arc<AggregateUDF>) -> Option<Arc<AggregateUDF>> {
     let is_bounded = aggregate.inner().downcast_ref::<OverWindows>().is_some();
-    (!is_bounded && COLLECTING.contains(&aggregate.name())).then(|| {
+    (!is_bounded && is_counted(aggregate)).then(|| {
         let over_windows = OverWindows { inner: Arc::clone(aggregate), made: Arc::default() };
         Arc::new(AggregateUDF::from(over_windows))
     })
