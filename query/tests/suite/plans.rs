@@ -77,10 +77,10 @@ async fn a_table_that_the_optimizer_left_out_is_looked_at_too() {
             server.query(sql).await;
         }
         assert!(server.query_again(sql).await.1, "{sql}");
-        let before = server.start_rows(sql).await.unwrap().schema().fields().len();
+        let before = server.start_rows(sql).await.unwrap().schema.fields().len();
         let name = format!("y{before}");
         server.write("other", &[("a", DAY + before as i64, &[(name.as_str(), Value::I64(2))])]).await;
-        assert_eq!(server.start_rows(sql).await.unwrap().schema().fields().len(), before + 1, "{sql}");
+        assert_eq!(server.start_rows(sql).await.unwrap().schema.fields().len(), before + 1, "{sql}");
     }
 }
 
