@@ -63,8 +63,6 @@ public class QueryPostgres {
         same(column(about.getColumns(null, "public", "jdbc", "price"), "DECIMAL_DIGITS"), List.of(2), "digits");
         same(column(about.getPrimaryKeys(null, "public", "jdbc"), "COLUMN_NAME"), List.of(), "keys");
         same(column(about.getIndexInfo(null, "public", "jdbc", false, false), "INDEX_NAME"), List.of(), "indexes");
-        same(column(about.getTypeInfo(), "TYPE_NAME").containsAll(List.of("bool", "int8", "float8", "text", "timestamptz", "_int4")),
-            true, "types of the server");
         same(column(about.getImportedKeys(null, "public", "jdbc"), "FKTABLE_NAME"), List.of(), "keys of others");
         same(column(about.getTableTypes(), "TABLE_TYPE").contains("TABLE"), true, "kinds of tables");
         column(about.getFunctions(null, null, "%"), "FUNCTION_NAME");

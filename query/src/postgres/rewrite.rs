@@ -93,15 +93,6 @@ impl VisitorMut for Rewrite {
                 *expr = Expr::value(Value::Null);
             }
             Expr::Function(function) => without_schema(function),
-            // The catalog has functions by their names.
-            Expr::Cast { expr: named, data_type, .. } if data_type.to_string().eq_ignore_ascii_case("regproc") => {
-                if let Expr::Value(value) = &**named
-                    && let Value::SingleQuotedString(name) = &value.value
-                {
-                    let name = name.rsplit('.').next().unwrap_or(name);
-                    *expr = Expr::value(Value::SingleQuotedString(name.to_owned()));
-                }
-            }
             Expr::Subquery(subquery) if is_correlated(subquery) => one_row(subquery),
             Expr::CompoundFieldAccess { root, access_chain } => {
                 if let [AccessExpr::Dot(Expr::Identifier(field))] = access_chain.as_slice() {
@@ -263,7 +254,6 @@ mod tests {
                 "SELECT get_field((unnest(_pg_expandarray(k))), 'n') FROM t",
             ),
             ("SELECT generate_subscripts(k, 1) FROM t", "SELECT unnest(generate_subscripts(k, 1)) FROM t"),
-            ("SELECT a = 'pg_catalog.f'::regproc, b::regproc FROM t", "SELECT a = 'f', b::regproc FROM t"),
             (
                 "SELECT CASE WHEN a THEN (SELECT x FROM s.pg_u u WHERE u.b = t.b) ELSE 1 END FROM t",
                 "SELECT CASE WHEN a THEN NULL ELSE 1 END FROM t",
