@@ -152,8 +152,10 @@ fn is_as_the_unit_says(machine: &mut Machine, which: &str) -> Outcome {
             return Err(format!("{name} of the agent should be {wanted}:\n{status}"));
         }
     }
-    // The folder by its own name, and the bus by its group.
-    let owners = machine.ask("stat --format='%a %u' /var/lib/private/eden-agent; stat --format='%a %G' /dev/i2c-1")?;
+    // The folder by its own name, as the agent sees it (to others it is nobody's, since systemd 257), and the bus by its group.
+    let owners = machine.ask(&format!(
+        "stat --format='%a %u' {process}/root/var/lib/private/eden-agent; stat --format='%a %G' /dev/i2c-1"
+    ))?;
     if owners.lines().map(str::trim).ne([format!("700 {user}").as_str(), "660 i2c"]) {
         return Err(format!("the outbox is not the agent's, or the bus not the group's:\n{owners}"));
     }
