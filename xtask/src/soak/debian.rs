@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdin, Stdio};
 use std::time::Duration;
 
 use harness::{Eden, terminate, wait};
+use serde_json::json;
 
 use super::pi::{ASKED_EACH, READING, SENSOR, memory, port};
 use crate::command::{in_root, root, run as run_command};
@@ -79,6 +80,12 @@ pub(super) fn run() -> Outcome {
     nothing_is_missing(&eden, second)
 }
 
+/// What the board knows of it when its readings do not arrive.
+const WHY_NO_READING: &str = "cat /proc/uptime; systemctl list-jobs --no-pager; systemctl --failed --no-pager; \
+                              networkctl status --all --no-pager; \
+                              journalctl --unit=eden-agent --unit=systemd-networkd --lines=40 --no-pager; dmesg | tail -n 40; \
+                              ps -e -o pid,stat,time,args --sort=-time | head -n 15";
+
 /// From power on to power off. Returns the number of readings in SQL by then; there are more than `before`.
 fn one_boot(board: &Debian, eden: &Eden, work: &Path, which: &str, before: u64) -> Result<u64, Failure> {
     println!("{which} start: power on");
@@ -100,7 +107,11 @@ fn look(machine: &mut Machine, eden: &Eden, which: &str, before: u64) -> Outcome
     shown("systemd, and a shell on the serial line");
     // Until the first reading there is no table to ask.
     let arrived = machine.until(STARTS_WITHIN, |_| count(eden).ok().filter(|found| found.readings > before));
-    let found = arrived.map_err(|error| format!("no reading arrived: {error}"))?;
+    let found = arrived.map_err(|error| {
+        let why =
+            machine.ask(WHY_NO_READING).unwrap_or_else(|error| format!("and the board does not say why: {error}"));
+        format!("no reading arrived: {error}\n{why}")
+    })?;
     found.are_right()?;
     shown("a reading in SQL");
     is_set_up(machine)?;
@@ -210,8 +221,9 @@ fn count(eden: &Eden) -> Result<Found, Failure> {
 /// What the server knows of the agent: no number is missing, and no start followed an end that was none.
 fn nothing_is_missing(eden: &Eden, readings: u64) -> Outcome {
     let gaps = eden.client().sql(&format!("SELECT count(*) FROM system.agent_gaps WHERE agent = '{NAME}'"))?;
+    // Of 64 bits without a sign, which JSON has as text.
     let agents = eden.client().sql(&format!("SELECT missing, gaps FROM system.agents WHERE agent = '{NAME}'"))?;
-    if gaps["rows"][0][0] != 0 || agents["rows"][0].as_array().is_none_or(|row| row.iter().any(|value| *value != 0)) {
+    if gaps["rows"] != json!([[0]]) || agents["rows"] != json!([["0", "0"]]) {
         return Err(format!("readings are missing: gaps {}, missing and gaps {}", gaps["rows"], agents["rows"]));
     }
     println!("{readings} readings in SQL, each {} °C and {} Pa; 0 gaps over two starts", READING[0], READING[1]);
