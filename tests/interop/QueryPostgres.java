@@ -65,6 +65,8 @@ public class QueryPostgres {
         same(column(about.getIndexInfo(null, "public", "jdbc", false, false), "INDEX_NAME"), List.of(), "indexes");
         same(column(about.getImportedKeys(null, "public", "jdbc"), "FKTABLE_NAME"), List.of(), "keys of others");
         same(column(about.getTableTypes(), "TABLE_TYPE").contains("TABLE"), true, "kinds of tables");
+        same(column(about.getTypeInfo(), "TYPE_NAME").containsAll(List.of("bool", "float8", "int8", "text", "timestamptz")), true,
+            "types of the database");
         column(about.getFunctions(null, null, "%"), "FUNCTION_NAME");
         column(about.getProcedures(null, null, "%"), "PROCEDURE_NAME");
     }

@@ -34,6 +34,13 @@ const ROWS: [&str; 2] = ["generate_subscripts", "_pg_expandarray"];
 const AGGREGATES: [&str; 11] =
     ["array_agg", "avg", "bool_and", "bool_or", "count", "first_value", "json_agg", "max", "min", "string_agg", "sum"];
 
+/// What `datafusion-pg-catalog` makes of `'…'::regproc`.
+const NUMBER_OF_FUNCTION: &str = "SELECT oid FROM pg_catalog.pg_proc WHERE proname = ";
+
+/// The columns of its `pg_type` that name functions, by texts.
+const FUNCTIONS_OF_TYPES: [&str; 7] =
+    ["typanalyze", "typinput", "typmodin", "typmodout", "typoutput", "typreceive", "typsend"];
+
 /// Rewrites a statement.
 pub(super) fn rewrite(statement: &mut Ast) {
     let _ = statement.visit(&mut Rewrite);
@@ -93,6 +100,11 @@ impl VisitorMut for Rewrite {
                 *expr = Expr::value(Value::Null);
             }
             Expr::Function(function) => without_schema(function),
+            Expr::BinaryOp { left, right, .. } if names_function(left) => {
+                if let Some(name) = function_asked_for(right) {
+                    **right = Expr::value(Value::SingleQuotedString(name));
+                }
+            }
             Expr::Subquery(subquery) if is_correlated(subquery) => one_row(subquery),
             Expr::CompoundFieldAccess { root, access_chain } => {
                 if let [AccessExpr::Dot(Expr::Identifier(field))] = access_chain.as_slice() {
@@ -158,6 +170,24 @@ fn without_schema(function: &mut Function) {
     {
         function.name = ObjectName(vec![name.clone()]);
     }
+}
+
+/// Whether it is a column of `pg_type` that names a function.
+fn names_function(expr: &Expr) -> bool {
+    let name = match expr {
+        Expr::Identifier(name) => Some(name),
+        Expr::CompoundIdentifier(names) => names.last(),
+        _ => None,
+    };
+    name.is_some_and(|name| FUNCTIONS_OF_TYPES.contains(&folded(name).as_str()))
+}
+
+/// The function, without its schema, whose number a subquery looks up by its name.
+fn function_asked_for(expr: &Expr) -> Option<String> {
+    let Expr::Subquery(subquery) = expr else { return None };
+    let text = subquery.to_string();
+    let name = text.strip_prefix(NUMBER_OF_FUNCTION)?.strip_prefix('\'')?.strip_suffix('\'')?;
+    name.rsplit('.').next().map(str::to_owned)
 }
 
 fn call(name: &str, arguments: Vec<Expr>) -> Expr {
@@ -252,6 +282,10 @@ mod tests {
             (
                 "SELECT (information_schema._pg_expandarray(k)).n FROM t",
                 "SELECT get_field((unnest(_pg_expandarray(k))), 'n') FROM t",
+            ),
+            (
+                "SELECT t.typinput = (SELECT oid FROM pg_catalog.pg_proc WHERE proname = 'pg_catalog.array_in') FROM t",
+                "SELECT t.typinput = 'array_in' FROM t",
             ),
             ("SELECT generate_subscripts(k, 1) FROM t", "SELECT unnest(generate_subscripts(k, 1)) FROM t"),
             (
