@@ -17,11 +17,11 @@ use model::TableName;
 use model::name::PUBLIC;
 use storage::TableInfo;
 
+use crate::blank::Blank;
 use crate::crate_db::{SYS, Sys};
 use crate::names;
 use crate::plans::Snapshots;
 use crate::postgres::{ClientSession, InformationSchema, Manner, PG_CATALOG, PgCatalog};
-use crate::provider::Described;
 use crate::run::Shared;
 
 /// The one catalog.
@@ -202,7 +202,10 @@ impl SchemaProvider for Schema {
             return Ok(Some(Arc::clone(snapshot) as Arc<dyn TableProvider>));
         }
         let info = self.catalog.tables.get(&self.name, name);
-        Ok(info.map(|info| Arc::new(Described::new(info)) as Arc<dyn TableProvider>))
+        Ok(info.map(|info| {
+            let (name, schema) = (info.name.clone(), Arc::clone(&info.schema));
+            Arc::new(Blank { name, schema, is_newest: false }) as Arc<dyn TableProvider>
+        }))
     }
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {

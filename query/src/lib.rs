@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod blank;
 mod catalog;
 mod change;
 mod crate_db;
@@ -31,6 +32,7 @@ mod error;
 mod extent;
 mod functions;
 mod interrupt;
+mod memory;
 mod names;
 mod nesting;
 mod newest;

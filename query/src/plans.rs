@@ -16,19 +16,17 @@ use std::collections::HashMap;
 use std::mem::size_of;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
-use datafusion::catalog::{Session, TableProvider};
+use datafusion::catalog::TableProvider;
+use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, internal_err};
 use datafusion::datasource::{provider_as_source, source_as_provider};
-use datafusion::logical_expr::{Expr, LogicalPlan, TableSource, TableType, Volatility, WindowFunctionDefinition};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan, TableSource, Volatility, WindowFunctionDefinition};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement as Ast;
 use model::TableName;
 use storage::TableSchema;
 
+use crate::blank::Blank;
 use crate::functions::bounded::windows;
 use crate::newest::NewestTable;
 use crate::postgres::Manner;
@@ -119,7 +117,7 @@ impl Plans {
         };
         let mut is_whole = true;
         let filled = replace_tables(plan, |source| {
-            let filled = blank_of(source).and_then(|blank| blank.filled(tables));
+            let filled = blank_of(source).and_then(|blank| filled(&blank, tables));
             is_whole &= filled.is_some();
             filled
         });
@@ -138,7 +136,7 @@ impl Plans {
         }
         let mut is_blank = true;
         let blank = replace_tables(optimised.clone(), |source| {
-            let blank = Blank::of(source);
+            let blank = blanked(source);
             is_blank &= blank.is_some();
             blank.map(|blank| provider_as_source(Arc::new(blank)))
         });
@@ -227,36 +225,25 @@ fn replace_tables(
     .data()
 }
 
-/// A table in a plan that is kept.
-#[derive(Clone, Debug)]
-struct Blank {
-    name: TableName,
-    schema: Arc<TableSchema>,
-    /// Of each series only the newest rows are read.
-    is_newest: bool,
+/// What is kept of a table of storage; `None` for others.
+fn blanked(source: &Arc<dyn TableSource>) -> Option<Blank> {
+    let provider = source_as_provider(source).ok()?;
+    let (table, is_newest) = match provider.downcast_ref::<NewestTable>() {
+        Some(newest) => (newest.of(), true),
+        None => (provider.downcast_ref::<ShardTable>()?, false),
+    };
+    let (name, schema) = (table.snapshot.name.clone(), Arc::clone(&table.snapshot.schema));
+    Some(Blank { name, schema, is_newest })
 }
 
-impl Blank {
-    /// What is kept of a table of storage; `None` for others.
-    fn of(source: &Arc<dyn TableSource>) -> Option<Blank> {
-        let provider = source_as_provider(source).ok()?;
-        let (table, is_newest) = match provider.downcast_ref::<NewestTable>() {
-            Some(newest) => (newest.of(), true),
-            None => (provider.downcast_ref::<ShardTable>()?, false),
-        };
-        let (name, schema) = (table.snapshot.name.clone(), Arc::clone(&table.snapshot.schema));
-        Some(Blank { name, schema, is_newest })
-    }
-
-    /// The table as it is in `tables`, if it has the same columns there.
-    fn filled(&self, tables: &Snapshots) -> Option<Arc<dyn TableSource>> {
-        let table = tables.get(&self.name).filter(|table| has_columns(table, &self.schema))?;
-        let provider: Arc<dyn TableProvider> = match self.is_newest {
-            true => Arc::new(NewestTable::new(ShardTable::clone(table))),
-            false => Arc::clone(table) as Arc<dyn TableProvider>,
-        };
-        Some(provider_as_source(provider))
-    }
+/// The table in the place of a blank as it is in `tables`, if it has the same columns there.
+fn filled(blank: &Blank, tables: &Snapshots) -> Option<Arc<dyn TableSource>> {
+    let table = tables.get(&blank.name).filter(|table| has_columns(table, &blank.schema))?;
+    let provider: Arc<dyn TableProvider> = match blank.is_newest {
+        true => Arc::new(NewestTable::new(ShardTable::clone(table))),
+        false => Arc::clone(table) as Arc<dyn TableProvider>,
+    };
+    Some(provider_as_source(provider))
 }
 
 fn has_columns(table: &ShardTable, schema: &Arc<TableSchema>) -> bool {
@@ -266,25 +253,4 @@ fn has_columns(table: &ShardTable, schema: &Arc<TableSchema>) -> bool {
 
 fn blank_of(source: &Arc<dyn TableSource>) -> Option<Blank> {
     source_as_provider(source).ok()?.downcast_ref::<Blank>().cloned()
-}
-
-#[async_trait]
-impl TableProvider for Blank {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(self.schema.arrow())
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        _session: &dyn Session,
-        _projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
-        _limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        internal_err!("a plan was kept and not given its tables")
-    }
 }

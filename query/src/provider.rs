@@ -1,6 +1,6 @@
 //! A snapshot of a table as DataFusion scans it.
 //!
-//! Owns:     the plan of a scan: one Parquet source over the shards that may matter, beside the rows in memory.
+//! Owns:     the plan of a scan: one Parquet source over the shards that may matter, beside the rows in memory (`memory`).
 //! Does not: list or open files while planning: the snapshot has names, sizes and statistics.
 //!
 //! Invariants
@@ -9,14 +9,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
-use datafusion::common::{DFSchema, DataFusionError, Result, Statistics, internal_err};
+use datafusion::common::{DFSchema, DataFusionError, Result, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::memory::{DataSourceExec, MemorySourceConfig};
+use datafusion::datasource::memory::DataSourceExec;
 use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -27,19 +26,16 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
-use storage::{ShardView, TableInfo, TableSnapshot};
+use storage::{ShardView, TableSnapshot};
 
+use crate::memory::MemorySource;
 use crate::newest::NewestRows;
 use crate::reader::{Expected, ShardReaders};
 use crate::session::SHARDS_URL;
-use crate::wanted::Wanted;
-use crate::{pruning, selection, statistics};
+use crate::{pruning, selection, statistics, wanted};
 
 /// Shards of fewer bytes together are read by one thread: to share them takes longer.
 const SHARED_BYTES_MIN: u64 = 1 << 20;
-
-/// Rows in memory beyond which more than one thread reads them.
-const SHARED_ROWS_MIN: usize = 1 << 17;
 
 /// A table with its snapshot.
 #[derive(Clone, Debug)]
@@ -128,17 +124,10 @@ impl ShardTable {
         let rows = &self.snapshot.rows;
         let schema = self.snapshot.schema.arrow();
         let indices: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
-        let wanted = Wanted::new(session, &self.snapshot.schema, filters)?;
-        let batches = rows.columns(&indices, &wanted.rows());
-        if batches.is_empty() {
-            return Ok(None);
-        }
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        let parts = if rows < SHARED_ROWS_MIN { 1 } else { session.config().target_partitions() };
-        let partitions: Vec<_> =
-            batches.chunks(batches.len().div_ceil(parts.max(1)).max(1)).map(<[_]>::to_vec).collect();
-        let source = MemorySourceConfig::try_new(&partitions, Arc::new(schema.project(&indices)?), None)?;
-        Ok(Some(DataSourceExec::from_data_source(source.with_limit(limit))))
+        let wanted = rows.wanted(&indices, wanted::rows(session, &self.snapshot.schema, filters));
+        let schema = Arc::new(schema.project(&indices)?);
+        let source = MemorySource::new(wanted, schema, session.config().target_partitions(), limit);
+        Ok(source.map(|source| DataSourceExec::from_data_source(source) as Arc<dyn ExecutionPlan>))
     }
 }
 
@@ -215,38 +204,5 @@ impl TableProvider for ShardTable {
             return Ok(Arc::new(EmptyExec::new(projected)));
         }
         UnionExec::try_new(parts)
-    }
-}
-
-/// A table that a statement does not read, for `information_schema`.
-#[derive(Debug)]
-pub(crate) struct Described {
-    schema: SchemaRef,
-}
-
-impl Described {
-    pub(crate) fn new(info: &TableInfo) -> Self {
-        Described { schema: Arc::clone(info.schema.arrow()) }
-    }
-}
-
-#[async_trait]
-impl TableProvider for Described {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        _session: &dyn Session,
-        _projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
-        _limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        internal_err!("a table is read without a snapshot")
     }
 }

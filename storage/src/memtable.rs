@@ -21,7 +21,7 @@ mod waiting;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::ArrayRef;
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -34,7 +34,7 @@ pub(crate) use waiting::Waiting;
 
 use below::BelowState;
 
-/// Rows of a chunk; a full chunk is frozen and shared with queries, which copy the last one.
+/// Rows of a chunk; a full chunk is frozen and shared with queries, which share a copy of the last one until a row is added.
 const CHUNK_ROWS: usize = 1 << 14;
 
 /// In a table with more fields a chunk grows as rows come, instead of having room for all of them at once.
@@ -52,6 +52,9 @@ const STANDING_BYTES: usize = 80;
 pub(crate) struct Chunk {
     pub(crate) series: Vec<u32>,
     pub(crate) times_us: Vec<i64>,
+    /// The least and the greatest of the times.
+    pub(crate) oldest_us: i64,
+    pub(crate) newest_us: i64,
     /// By slot; a slot that came later is missing.
     pub(crate) columns: Vec<ArrayRef>,
 }
@@ -150,6 +153,8 @@ pub(crate) struct Memtable {
     slots: Vec<Slot>,
     chunks: Vec<Arc<Chunk>>,
     tail: Tail,
+    /// A copy of the tail, made for a query, while no row is added.
+    tail_copy: OnceLock<Arc<Chunk>>,
     dead: Bits,
     /// By row, where it is not [`Standing::Over`].
     standings: HashMap<u32, Standing>,
@@ -178,6 +183,7 @@ impl Memtable {
             slots: Vec::new(),
             chunks: Vec::new(),
             tail: Tail::default(),
+            tail_copy: OnceLock::new(),
             dead: Bits::default(),
             standings: HashMap::new(),
             bytes: 0,
@@ -385,6 +391,7 @@ impl Memtable {
             self.bytes += STANDING_BYTES;
         }
         self.set_standing(self.next_row(), standing);
+        self.tail_copy.take();
         self.tail.series.push(id);
         self.tail.times_us.push(time_us);
         for (slot, (column, valid)) in self.tail.columns.iter_mut().enumerate() {
@@ -401,6 +408,9 @@ impl Memtable {
 
     /// Copies rows of a batch whose keys are indexed already.
     fn copy_rows(&mut self, batch: &TableBatch, mut range: Range<usize>, slots: &[usize], ids: &[Option<u32>]) {
+        if !range.is_empty() {
+            self.tail_copy.take();
+        }
         while !range.is_empty() {
             let room = CHUNK_ROWS - self.tail.times_us.len();
             let part = range.start..range.end.min(range.start + room);
@@ -543,7 +553,7 @@ impl Memtable {
     pub(crate) fn view(&self, without: &[u32]) -> MemtableView {
         let mut chunks = self.chunks.clone();
         if !self.tail.times_us.is_empty() {
-            chunks.push(Arc::new(self.tail.clone().freeze()));
+            chunks.push(Arc::clone(self.tail_copy.get_or_init(|| Arc::new(self.tail.clone().freeze()))));
         }
         let mut left_out = self.dead.clone();
         left_out.grow(self.next_row());
@@ -582,8 +592,12 @@ impl Memtable {
 
 impl Tail {
     fn freeze(self) -> Chunk {
+        let (oldest_us, newest_us) = self
+            .times_us
+            .iter()
+            .fold((i64::MAX, i64::MIN), |(oldest, newest), time| (oldest.min(*time), newest.max(*time)));
         let columns = self.columns.into_iter().map(|(values, valid)| to_array(values, &valid)).collect();
-        Chunk { series: self.series, times_us: self.times_us, columns }
+        Chunk { series: self.series, times_us: self.times_us, oldest_us, newest_us, columns }
     }
 }
 

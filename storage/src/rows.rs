@@ -1,12 +1,14 @@
 //! Memtable rows as record batches: in any order for queries, sorted for shards.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, RecordBatch, RecordBatchOptions, StringViewArray, TimestampMicrosecondArray, UInt32Array,
     new_null_array,
 };
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::{interleave, take};
 use arrow::datatypes::{DataType, SchemaRef};
 
@@ -32,16 +34,17 @@ fn note_newer(newest: &mut Option<(i64, u32)>, time_us: i64, row: u32) {
 }
 
 /// The columns that a batch is to have.
-struct Projected<'a> {
-    columns: Vec<&'a Column>,
+#[derive(Debug)]
+struct Projected {
+    columns: Vec<Column>,
     schema: SchemaRef,
     tags: Tags,
 }
 
-impl<'a> Projected<'a> {
-    fn new(view: &MemtableView, schema: &'a TableSchema, columns: &[usize]) -> Self {
+impl Projected {
+    fn new(view: &MemtableView, schema: &TableSchema, columns: &[usize]) -> Self {
         let arrow = schema.arrow().project(columns).expect("a column of the schema");
-        let columns: Vec<&Column> = columns.iter().map(|index| &schema.columns()[*index]).collect();
+        let columns: Vec<Column> = columns.iter().map(|index| schema.columns()[*index].clone()).collect();
         let tags = Tags::new(view, &columns);
         Projected { columns, schema: Arc::new(arrow), tags }
     }
@@ -74,11 +77,21 @@ impl<'a> Projected<'a> {
     }
 }
 
+/// Which rows of a view are wanted, and in which columns.
+#[derive(Debug)]
+pub(crate) struct Selected {
+    projected: Projected,
+    times_us: RangeInclusive<i64>,
+    /// By series; `None` for all.
+    series: Option<BooleanBuffer>,
+}
+
 /// Tag columns with a value for each series, in the order of the columns.
+#[derive(Debug)]
 struct Tags(Vec<StringViewArray>);
 
 impl Tags {
-    fn new(view: &MemtableView, columns: &[&Column]) -> Self {
+    fn new(view: &MemtableView, columns: &[Column]) -> Self {
         let tags = columns.iter().filter(|column| column.kind == ColumnKind::Tag);
         Tags(tags.map(|tag| view.series.iter().map(|key| key.get(&tag.name)).collect()).collect())
     }
@@ -95,48 +108,82 @@ impl MemtableView {
         self.chunks.iter().map(|chunk| chunk.times_us.len()).sum::<usize>() - self.left_out.count
     }
 
-    /// Rows in no order, in these columns of `schema`: all that are wanted, and perhaps others.
-    pub(crate) fn batches(&self, schema: &TableSchema, columns: &[usize], wanted: &RowsWanted<'_>) -> Vec<RecordBatch> {
-        let series_wanted = wanted.series.and_then(|of| of(&self.series_tags(schema)));
-        let is_wanted = |series: u32, time_us: &i64| {
-            wanted.times_us.contains(time_us) && series_wanted.as_ref().is_none_or(|of| of.value(series as usize))
-        };
-        let wants_all = series_wanted.is_none() && wanted.times_us == RowsWanted::default().times_us;
-        let projected = Projected::new(self, schema, columns);
-        let mut batches = Vec::with_capacity(self.chunks.len());
-        for (i, chunk) in self.chunks.iter().enumerate() {
-            let first = MemtableView::first_row(i);
-            let rows = (0_u32..).zip(&chunk.series).zip(&chunk.times_us);
-            let kept: Option<UInt32Array> = (!wants_all || self.left_out.count > 0).then(|| {
-                let kept = rows
-                    .filter(|((row, series), time_us)| is_wanted(**series, time_us) && !self.left_out.get(first + row));
-                kept.map(|((row, _), _)| row).collect::<Vec<_>>().into()
-            });
-            let kept = kept.filter(|kept| kept.len() < chunk.times_us.len());
-            if kept.as_ref().is_some_and(UInt32Array::is_empty) {
-                continue;
-            }
-            let gather = |column: ArrayRef| -> ArrayRef {
-                match &kept {
-                    Some(kept) => take(&column, kept, None).expect("kept rows are rows of the chunk"),
-                    None => column,
-                }
-            };
-            let (series, times): (UInt32Array, Vec<i64>) = match &kept {
-                Some(kept) => {
-                    let rows = || kept.values().iter().map(|row| *row as usize);
-                    (rows().map(|row| chunk.series[row]).collect(), rows().map(|row| chunk.times_us[row]).collect())
-                }
-                None => (chunk.series.clone().into(), chunk.times_us.clone()),
-            };
-            let field = |slot: Option<usize>, data_type: &DataType| match slot.and_then(|slot| chunk.columns.get(slot))
-            {
-                Some(column) => gather(Arc::clone(column)),
-                None => new_null_array(data_type, series.len()),
-            };
-            batches.push(projected.assemble(self, &series, times, field));
+    /// The chunks that may have rows at these times.
+    pub(crate) fn chunks_at(&self, times_us: &RangeInclusive<i64>) -> Vec<usize> {
+        let may_have = |chunk: &Chunk| chunk.oldest_us <= *times_us.end() && *times_us.start() <= chunk.newest_us;
+        self.chunks.iter().enumerate().filter(|(_, chunk)| may_have(chunk)).map(|(at, _)| at).collect()
+    }
+
+    /// What [`MemtableView::batch`] needs to know of `wanted` rows in these columns of `schema`.
+    pub(crate) fn select(&self, schema: &TableSchema, columns: &[usize], wanted: &RowsWanted) -> Selected {
+        Selected {
+            projected: Projected::new(self, schema, columns),
+            times_us: wanted.times_us.clone(),
+            series: wanted.series.as_ref().and_then(|of| of(&self.series_tags(schema))),
         }
-        batches
+    }
+
+    /// The rows of a chunk that are wanted; `None` if there are none.
+    pub(crate) fn batch(&self, selected: &Selected, at: usize) -> Option<RecordBatch> {
+        let chunk = &self.chunks[at];
+        let kept = self.kept(selected, at);
+        if kept.as_ref().map_or(chunk.times_us.len(), UInt32Array::len) == 0 {
+            return None;
+        }
+        let gather = |column: ArrayRef| -> ArrayRef {
+            match &kept {
+                Some(kept) => take(&column, kept, None).expect("kept rows are rows of the chunk"),
+                None => column,
+            }
+        };
+        let (series, times): (UInt32Array, Vec<i64>) = match &kept {
+            Some(kept) => {
+                let rows = || kept.values().iter().map(|row| *row as usize);
+                (rows().map(|row| chunk.series[row]).collect(), rows().map(|row| chunk.times_us[row]).collect())
+            }
+            None => (chunk.series.clone().into(), chunk.times_us.clone()),
+        };
+        let field = |slot: Option<usize>, data_type: &DataType| match slot.and_then(|slot| chunk.columns.get(slot)) {
+            Some(column) => gather(Arc::clone(column)),
+            None => new_null_array(data_type, series.len()),
+        };
+        Some(selected.projected.assemble(self, &series, times, field))
+    }
+
+    /// The rows of a chunk that are wanted; `None` for all.
+    fn kept(&self, selected: &Selected, at: usize) -> Option<UInt32Array> {
+        let (chunk, first) = (&self.chunks[at], MemtableView::first_row(at));
+        let is_at_all_times =
+            selected.times_us.contains(&chunk.oldest_us) && selected.times_us.contains(&chunk.newest_us);
+        if is_at_all_times && selected.series.is_none() && self.left_out.count == 0 {
+            return None;
+        }
+        let of_series = |series: u32| selected.series.as_ref().is_none_or(|of| of.value(series as usize));
+        let rows = (0_u32..).zip(&chunk.series).zip(&chunk.times_us);
+        let kept = rows.filter(|((row, series), time_us)| {
+            selected.times_us.contains(time_us) && of_series(**series) && !self.left_out.get(first + row)
+        });
+        let kept: Vec<u32> = kept.map(|((row, _), _)| row).collect();
+        (kept.len() < chunk.times_us.len()).then(|| kept.into())
+    }
+
+    /// How many rows have no value in `column`, if it is easy to tell.
+    pub(crate) fn nulls(&self, column: &Column) -> Option<usize> {
+        if self.left_out.count > 0 {
+            return None;
+        }
+        match column.kind {
+            ColumnKind::Time => Some(0),
+            ColumnKind::Tag => self.series.iter().all(|key| key.get(&column.name).is_some()).then_some(0),
+            ColumnKind::Field(_) => {
+                let slot = self.slots.iter().position(|slot| slot.name == column.name);
+                let of_chunk = |chunk: &Arc<Chunk>| match slot.and_then(|slot| chunk.columns.get(slot)) {
+                    Some(values) => values.null_count(),
+                    None => chunk.times_us.len(),
+                };
+                Some(self.chunks.iter().map(of_chunk).sum())
+            }
+        }
     }
 
     /// The tags of each series, a row each.
@@ -213,7 +260,7 @@ impl MemtableView {
         self.gather(&Projected::new(self, schema, &columns), rows)
     }
 
-    fn gather(&self, projected: &Projected<'_>, rows: &[u32]) -> RecordBatch {
+    fn gather(&self, projected: &Projected, rows: &[u32]) -> RecordBatch {
         let places: Vec<(usize, usize)> = rows.iter().map(|row| MemtableView::locate(*row)).collect();
         let series: UInt32Array = places.iter().map(|(chunk, row)| self.chunks[*chunk].series[*row]).collect();
         let times = places.iter().map(|(chunk, row)| self.chunks[*chunk].times_us[*row]).collect();

@@ -24,10 +24,11 @@ use crate::context::Context;
 use crate::delta::{TableLog, TableState, shard_from_add};
 use crate::evolve::Altering;
 use crate::flush::Unconfirmed;
+use crate::memory_rows::MemoryRows;
 use crate::memtable::{Below, Memtable};
 use crate::options::Properties;
 use crate::settle::Layers;
-use crate::snapshot::{MemoryRows, ShardView, TableSnapshot};
+use crate::snapshot::{ShardView, TableSnapshot};
 use crate::{ColumnKind, Shard, StorageError, TableInfo, TableOptions, TableSchema};
 
 /// What a table has, beside what [`TableInfo`] counts.

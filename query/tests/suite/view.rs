@@ -143,3 +143,38 @@ async fn a_statement_that_reads_a_table_twice_sees_it_once() {
     let sql = "SELECT count(*) FROM (SELECT * FROM env UNION ALL SELECT * FROM env)";
     assert_eq!(server.query(sql).await, ["4"]);
 }
+
+#[tokio::test]
+async fn counts_and_limits_are_the_same_of_rows_in_memory_and_in_shards() {
+    let server = Server::start();
+    let temp = temp(1.0);
+    let values: [&[_]; 2] = [&temp, &[]];
+    let second =
+        |of: i64| [("a", of), ("b", of), ("c", of)].map(|(s, of)| (s, DAY + of * 1_000_000, values[(of % 2) as usize]));
+    // More than a chunk, so that there are parts to leave out and to stop before.
+    for thousand in 0..10 {
+        let rows: Vec<_> = (thousand * 1_000..(thousand + 1) * 1_000).flat_map(second).collect();
+        server.write("env", &rows).await;
+    }
+    let asked = [
+        ("SELECT count(*), count(temp), count(sensor), count(time) FROM env", "30000 15000 30000 30000"),
+        ("SELECT count(*), count(temp) FROM (SELECT * FROM env LIMIT 17001)", "17001 -"),
+        ("SELECT count(*) FROM (SELECT * FROM env LIMIT 0)", "0"),
+        ("SELECT count(*), count(temp) FROM env WHERE sensor = 'b'", "10000 5000"),
+        ("SELECT count(*) FROM env WHERE time >= '2024-05-01T02:46:30'", "30"),
+        ("SELECT count(*) FROM env WHERE time < '2024-04-01'", "0"),
+        ("SELECT max(time) FROM env WHERE sensor = 'c' AND time < '2024-05-01T00:10:00'", "2024-05-01T00:09:59Z"),
+    ];
+    for place in ["in memory", "in shards", "corrected in memory"] {
+        for (sql, expected) in asked {
+            let found = server.query(sql).await;
+            let is_same = |(found, expected): (&str, &str)| expected == "-" || found == expected;
+            assert!(found[0].split(' ').zip(expected.split(' ')).all(is_same), "{place}: {sql}: {found:?}");
+        }
+        server.refresh("env").await;
+        if place == "in shards" {
+            server.write("env", &second(4)).await;
+            server.write("env", &[("a", DAY, &[("temp", Value::F64(2.0))])]).await;
+        }
+    }
+}
