@@ -210,7 +210,7 @@ pub fn parse(body: &[u8], options: &Options<'_>) -> Decoded {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let mut parser = Parser::new(body, options);
     parser.read_header(body);
-    match std::str::from_utf8(body) {
+    match simdutf8::basic::from_utf8(body) {
         Ok(text) => parser.read_text(text),
         Err(_) => parser.read_bytes(body),
     }
@@ -372,8 +372,13 @@ impl<'a> Parser<'a> {
     /// `text`.
     fn read_line(&mut self, text: &'a str, start: usize) -> Result<usize, Fail> {
         let bytes = text.as_bytes();
-        let series_end = scan::series_end(bytes, start)?;
-        let series = self.tables.series(&text[start..series_end]).map_err(|fail| fail.moved(start))?;
+        let (series, series_end) = match self.tables.series_in_turn(&bytes[start..]) {
+            Some((series, len)) => (series, start + len),
+            None => {
+                let end = scan::series_end(bytes, start)?;
+                (self.tables.series(&text[start..end]).map_err(|fail| fail.moved(start))?, end)
+            }
+        };
         let table = series.table;
 
         self.fields.clear();

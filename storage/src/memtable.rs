@@ -21,7 +21,7 @@ mod waiting;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -34,7 +34,7 @@ pub(crate) use waiting::Waiting;
 
 use below::BelowState;
 
-/// Rows of a chunk; a full chunk is frozen and shared with queries, which share a copy of the last one until a row is added.
+/// Rows of a chunk; a full chunk is frozen and shared with queries, which copy the last one.
 const CHUNK_ROWS: usize = 1 << 14;
 
 /// In a table with more fields a chunk grows as rows come, instead of having room for all of them at once.
@@ -153,8 +153,6 @@ pub(crate) struct Memtable {
     slots: Vec<Slot>,
     chunks: Vec<Arc<Chunk>>,
     tail: Tail,
-    /// A copy of the tail, made for a query, while no row is added.
-    tail_copy: OnceLock<Arc<Chunk>>,
     dead: Bits,
     /// By row, where it is not [`Standing::Over`].
     standings: HashMap<u32, Standing>,
@@ -183,7 +181,6 @@ impl Memtable {
             slots: Vec::new(),
             chunks: Vec::new(),
             tail: Tail::default(),
-            tail_copy: OnceLock::new(),
             dead: Bits::default(),
             standings: HashMap::new(),
             bytes: 0,
@@ -391,7 +388,6 @@ impl Memtable {
             self.bytes += STANDING_BYTES;
         }
         self.set_standing(self.next_row(), standing);
-        self.tail_copy.take();
         self.tail.series.push(id);
         self.tail.times_us.push(time_us);
         for (slot, (column, valid)) in self.tail.columns.iter_mut().enumerate() {
@@ -408,9 +404,6 @@ impl Memtable {
 
     /// Copies rows of a batch whose keys are indexed already.
     fn copy_rows(&mut self, batch: &TableBatch, mut range: Range<usize>, slots: &[usize], ids: &[Option<u32>]) {
-        if !range.is_empty() {
-            self.tail_copy.take();
-        }
         while !range.is_empty() {
             let room = CHUNK_ROWS - self.tail.times_us.len();
             let part = range.start..range.end.min(range.start + room);
@@ -553,7 +546,7 @@ impl Memtable {
     pub(crate) fn view(&self, without: &[u32]) -> MemtableView {
         let mut chunks = self.chunks.clone();
         if !self.tail.times_us.is_empty() {
-            chunks.push(Arc::clone(self.tail_copy.get_or_init(|| Arc::new(self.tail.clone().freeze()))));
+            chunks.push(Arc::new(self.tail.clone().freeze()));
         }
         let mut left_out = self.dead.clone();
         left_out.grow(self.next_row());

@@ -58,6 +58,7 @@ enum Known {
 }
 
 /// A raw `measurement,tag=value` that was seen in a good line.
+#[derive(Clone, Copy)]
 struct SeenSeries<'a> {
     raw: &'a str,
     table: u32,
@@ -178,19 +179,28 @@ impl<'a> Tables<'a> {
         }
     }
 
+    /// The series whose turn it is and its length, if that is how `line` begins.
+    #[inline]
+    pub(super) fn series_in_turn(&mut self, line: &[u8]) -> Option<(SeriesRef<'a>, usize)> {
+        // Behind the last series the first one follows.
+        let next = if self.seen_next < self.seen.len() { self.seen_next } else { 0 };
+        let raw = self.seen.get(next)?.raw;
+        // It had this end before, so nothing in it is one.
+        if line.get(raw.len()) != Some(&b' ') || line[..raw.len()] != *raw.as_bytes() {
+            return None;
+        }
+        let known = self.known(next)?;
+        self.seen_next = next + 1;
+        Some((known, raw.len()))
+    }
+
     /// Finds the series that a line begins with, or parses it.
     #[inline]
     pub(super) fn series(&mut self, raw: &'a str) -> Result<SeriesRef<'a>, Fail> {
-        // Behind the last series the first one follows.
-        let next = if self.seen_next < self.seen.len() { self.seen_next } else { 0 };
-        if let Some(known) = self.known(next, raw) {
-            self.seen_next = next + 1;
-            return Ok(known);
-        }
         let hash = self.hasher.hash_one(raw.as_bytes());
         if let Some(id) = self.seen_by_hash.find(hash, |id| self.seen[*id as usize].raw == raw) {
             self.seen_next = *id as usize + 1;
-            if let Some(known) = self.known(*id as usize, raw) {
+            if let Some(known) = self.known(*id as usize) {
                 return Ok(known);
             }
         }
@@ -201,13 +211,12 @@ impl<'a> Tables<'a> {
         Ok(SeriesRef { table, raw, known: Known::Key(key) })
     }
 
-    /// The series `seen`, if it is `raw` and in its table's current batch.
+    /// The series `seen`, if it is in its table's current batch.
     #[inline]
-    fn known(&self, seen: usize, raw: &'a str) -> Option<SeriesRef<'a>> {
-        let seen = self.seen.get(seen)?;
-        let table = seen.table as usize;
-        let is_it = seen.raw == raw && seen.generation == self.tables[table].generation;
-        is_it.then_some(SeriesRef { table, raw, known: Known::Id(seen.id) })
+    fn known(&self, seen: usize) -> Option<SeriesRef<'a>> {
+        let SeenSeries { raw, table, generation, id } = self.seen[seen];
+        let table = table as usize;
+        (generation == self.tables[table].generation).then_some(SeriesRef { table, raw, known: Known::Id(id) })
     }
 
     fn parse_series(&mut self, raw: &'a str) -> Result<(usize, SeriesKey), Fail> {
