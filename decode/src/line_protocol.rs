@@ -210,7 +210,7 @@ pub fn parse(body: &[u8], options: &Options<'_>) -> Decoded {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let mut parser = Parser::new(body, options);
     parser.read_header(body);
-    match simdutf8::basic::from_utf8(body) {
+    match std::str::from_utf8(body) {
         Ok(text) => parser.read_text(text),
         Err(_) => parser.read_bytes(body),
     }
