@@ -106,6 +106,24 @@ fn one_series_is_one_series_however_it_is_written() {
 }
 
 #[test]
+fn a_series_that_another_one_begins_like_is_not_taken_for_it() {
+    check(
+        "m,a=1 f=1 1\nm,a=1 f=2 2\nm,a=1\\ 2 f=3 3\nm,a=12 f=4 4\nm,a=1  f=5 5\nm,a=1\\ 2 f=6 6\nm,a=1\nm,a=1 f=8 8\nm,a=12",
+        &[
+            "m[a=1] f=1.0 @1",
+            "m[a=1] f=2.0 @2",
+            "m[a=1 2] f=3.0 @3",
+            "m[a=12] f=4.0 @4",
+            "m[a=1] f=5.0 @5",
+            "m[a=1 2] f=6.0 @6",
+            "m[a=1] f=8.0 @8",
+            "!7 byte 6: the line has no fields; right is `measurement,tag=value field=1.0 time`",
+            "!9 byte 7: the line has no fields; right is `measurement,tag=value field=1.0 time`",
+        ],
+    );
+}
+
+#[test]
 fn of_a_field_written_twice_the_later_counts_whatever_its_type() {
     check("m f=1,g=2,f=3 5", &["m[] f=3.0 g=2.0 @5"]);
     check("m f=1,g=2,f=3i 5", &["m[] f=3i g=2.0 @5"]);
