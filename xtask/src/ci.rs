@@ -5,7 +5,10 @@ use std::time::Duration;
 use harness::{Profile, eden_binary, wait};
 
 use crate::command::{cargo, exists, in_root, run as run_command, shown_output};
-use crate::{Failure, Outcome, cross, fuzz, interop, tidy};
+use crate::{Failure, Outcome, cross, fuzz, interop, soak, tidy};
+
+/// On a loaded machine; alone the board takes a minute to its first reading.
+const BOARD_WITHIN: Duration = Duration::from_secs(480);
 
 /// Tests that ran, from the lines that `cargo test` ends each binary with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +56,7 @@ pub(crate) fn run() -> Outcome {
     steps.run("fuzz", || fuzz::run(&[]))?;
     steps.run("interop", || interop::run(&[]))?;
     steps.run("cross", || cross::run(&[cross::AARCH64.name.to_owned()]))?;
+    steps.run("pi", emulated_board)?;
     steps.run("demo", demo)?;
     println!("\n== all steps passed in {}", steps.summary());
     println!("== tests: {count}");
@@ -92,6 +96,19 @@ fn format() -> Outcome {
 
 fn clippy() -> Outcome {
     run_command(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+/// The emulated Raspberry Pi, where the Debian that it takes is there already: to make it takes minutes.
+fn emulated_board() -> Outcome {
+    if !cross::Debian::is_made(cross::Purpose::Board)? {
+        println!("not run: `cargo xtask soak pi` makes what it takes, and the next time it runs here");
+        return Ok(());
+    }
+    soak::emulated_board(BOARD_WITHIN).or_else(|failure| {
+        // The network that QEMU gives it by USB does not always come up.
+        println!("once more, since {failure}");
+        soak::emulated_board(BOARD_WITHIN)
+    })
 }
 
 /// The dev build that the tests used shows its face for 20 s, on a data folder of its own.

@@ -16,6 +16,15 @@ pub(crate) enum Purpose {
     Board,
 }
 
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Purpose::Toolchain => "toolchain",
+            Purpose::Board => "board",
+        }
+    }
+}
+
 /// A folder that `cross/root` made.
 #[derive(Debug)]
 pub(crate) struct Debian {
@@ -25,17 +34,22 @@ pub(crate) struct Debian {
 impl Debian {
     /// As new as the script; made if it is not.
     pub(crate) fn make(purpose: Purpose) -> Result<Self, Failure> {
-        let name = match purpose {
-            Purpose::Toolchain => "toolchain",
-            Purpose::Board => "board",
-        };
-        let folder = super::folder()?.join(name);
+        let (name, folder) = (purpose.name(), Debian::place(purpose)?);
         if !is_current(&folder, name) {
             install("mmdebstrap", "mmdebstrap")?;
             println!("making a Debian with what {name} needs; once, some minutes");
             run_command(in_root(root().join("cross/root")).arg(name).arg(&folder))?;
         }
         Ok(Debian { folder })
+    }
+
+    /// Whether it is there already.
+    pub(crate) fn is_made(purpose: Purpose) -> Result<bool, Failure> {
+        Ok(is_current(&Debian::place(purpose)?, purpose.name()))
+    }
+
+    fn place(purpose: Purpose) -> Result<PathBuf, Failure> {
+        Ok(super::folder()?.join(purpose.name()))
     }
 
     /// Where it is.
