@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Longer than any start or stop takes, even on a loaded machine.
-const DEADLINE: Duration = Duration::from_secs(300);
+/// Longer than any start, stop or statement takes, even on a loaded machine.
+const DEADLINE: Duration = Duration::from_secs(900);
 
 /// An `eden` command line that ran to its end.
 pub(crate) struct Ran {
