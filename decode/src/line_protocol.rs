@@ -11,6 +11,7 @@
 //!  3. What is allocated is at most a fixed multiple of the body (P14): see [`TABLES_MAX`], [`NAMES_MAX`] and
 //!     the padding of `tables`.
 
+mod alike;
 mod number;
 mod scan;
 mod tables;
@@ -251,6 +252,8 @@ struct Parser<'a> {
     line: u32,
     /// The fields of the line being read: names (of its table), columns and values.
     fields: Vec<(u32, Column, Parsed<'a>)>,
+    /// All names of the line being read stand where the lines before had them.
+    names_are_expected: bool,
     /// Texts of the line being read that had escapes.
     unescaped: String,
 }
@@ -265,6 +268,7 @@ impl<'a> Parser<'a> {
             decoded: Decoded::default(),
             line: 1,
             fields: Vec::new(),
+            names_are_expected: false,
             unescaped: String::new(),
         }
     }
@@ -380,14 +384,24 @@ impl<'a> Parser<'a> {
             }
         };
         let table = series.table;
+        // What is wrong with a line that looks like the others is found again below.
+        if let Some(at) = self.tables.read_alike(table, text, series_end)
+            && let Ok((time_us, end)) = self.read_time(text, at)
+        {
+            self.tables.push_alike(series, time_us, self.line);
+            return Ok(end);
+        }
 
         self.fields.clear();
         self.unescaped.clear();
         self.tables.start_line();
         let mut at = scan::skip_spaces(bytes, series_end);
         let mut has_text = false;
-        for position in 0.. {
-            let (name, value_at) = self.read_key(text, at, &series, position)?;
+        let mut written = 0;
+        self.names_are_expected = true;
+        loop {
+            let (name, value_at) = self.read_key(text, at, &series, written)?;
+            written += 1;
             let (value, end) = self.read_value(text, value_at)?;
             has_text |= matches!(value, Parsed::Unescaped { .. } | Parsed::Plain(Value::Text(_)));
             let field = (name, self.tables.column(table, name, &value.in_text(&self.unescaped)), value);
@@ -404,6 +418,26 @@ impl<'a> Parser<'a> {
             }
         }
 
+        let (time_us, end) = self.read_time(text, at)?;
+        let unescaped = &self.unescaped;
+        let values = self.fields.iter().map(|(name, column, value)| (*name, *column, value.in_text(unescaped)));
+        self.tables.push_row(series, time_us, self.line, values);
+        if self.names_are_expected
+            && self.fields.len() == written
+            && self.fields.iter().all(|(.., value)| matches!(value, Parsed::Plain(Value::F64(_))))
+        {
+            self.tables.expect_alike(table, self.fields.iter().map(|(name, ..)| *name));
+        }
+        if has_text {
+            self.count_breaks(&bytes[start..end]);
+        }
+        Ok(end)
+    }
+
+    /// Reads what is behind the fields, which end at `at`; returns the line's time, and where the line ends.
+    #[inline]
+    fn read_time(&self, text: &str, at: usize) -> Result<(i64, usize), Fail> {
+        let bytes = text.as_bytes();
         let mut time_us = self.now_us;
         let time_at = scan::skip_spaces(bytes, at);
         let mut end = time_at;
@@ -425,17 +459,10 @@ impl<'a> Parser<'a> {
         if bytes.get(end) == Some(&b'\r') {
             end += 1;
         }
-
-        let unescaped = &self.unescaped;
-        let values = self.fields.iter().map(|(name, column, value)| (*name, *column, value.in_text(unescaped)));
-        self.tables.push_row(series, time_us, self.line, values);
-        if has_text {
-            self.count_breaks(&bytes[start..end]);
-        }
-        Ok(end)
+        Ok((time_us, end))
     }
 
-    /// Reads `name=` at `at`, the line's `position`-th field; returns the name and where its value begins.
+    /// Reads `name=` at `at`, the line's field behind `position` others; returns the name and where its value begins.
     fn read_key(
         &mut self,
         text: &'a str,
@@ -447,6 +474,7 @@ impl<'a> Parser<'a> {
         let (name, len) = match self.tables.expected_name(series.table, position, &bytes[at..]) {
             Some(expected) => expected,
             None => {
+                self.names_are_expected = false;
                 let end = scan::key_end(text, at)?;
                 let raw = &text[at..end];
                 let key = scan::unescape(raw, b"\\,= ");

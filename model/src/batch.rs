@@ -632,6 +632,20 @@ impl BatchBuilder {
         self.batch.fields[column].set(row, value);
     }
 
+    /// As [`BatchBuilder::set`] of a [`Value::F64`].
+    #[inline]
+    pub fn set_f64(&mut self, column: usize, value: f64) {
+        let row = self.batch.len().checked_sub(1).expect("a value belongs to a row");
+        let column = &mut self.batch.fields[column];
+        match &mut column.values {
+            FieldValues::F64(values) if column.valid.len() == row => {
+                values.push(value);
+                column.valid.push(true);
+            }
+            _ => column.set(row, Value::F64(value)),
+        }
+    }
+
     /// The batch, all its columns as long as its rows.
     pub fn finish(mut self) -> TableBatch {
         self.batch.pad();

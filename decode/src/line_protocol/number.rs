@@ -147,6 +147,20 @@ pub(super) fn value(text: &str, start: usize) -> Result<(Value<'_>, usize), Fail
     Ok((Value::F64(value), at))
 }
 
+/// The float at `at` and where it ends, if it is one.
+#[inline]
+pub(super) fn float(text: &str, at: usize) -> Option<(f64, usize)> {
+    let bytes = text.as_bytes();
+    let negative = *bytes.get(at)? == b'-';
+    if let Some((magnitude, end)) = short(bytes, at + usize::from(negative)) {
+        return Some((if negative { -magnitude } else { magnitude }, end));
+    }
+    match value(text, at) {
+        Ok((Value::F64(value), end)) => Some((value, end)),
+        _ => None,
+    }
+}
+
 /// The exponent at `at`, clamped far outside of what a double can hold.
 fn exponent_at(text: &str, start: usize, at: usize) -> Result<(i64, usize), Fail> {
     let bytes = text.as_bytes();

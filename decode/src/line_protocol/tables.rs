@@ -18,6 +18,7 @@ use model::{BatchBuilder, SeriesKey, TableBatch, TableName, Value};
 
 use smallvec::SmallVec;
 
+use super::alike::Shape;
 use super::scan::{self, Fail, quote, unescape};
 use super::{NAMES_MAX, TABLES_MAX};
 
@@ -90,6 +91,8 @@ struct Table<'a> {
     plain: Option<(&'a str, Vec<&'a str>)>,
     /// The raw names of the fields of the lines before, by place: most lines of a table look alike.
     expected: Vec<(&'a str, u32)>,
+    /// How the next line looks if it is like those before.
+    shape: Option<Shape<'a>>,
     /// None before the first good line.
     batch: Option<BatchBuilder>,
     /// Where the batch goes in the result.
@@ -272,6 +275,8 @@ impl<'a> Tables<'a> {
             let id = self.intern_name(table, name).map_err(|fail| fail.moved(*at))?;
             self.tables[table].names[id as usize].is_tag = true;
         }
+        // A name of a tag may be one of a field too; that is for reading in full to refuse.
+        self.tables[table].shape = None;
         self.tables[table].plain = plain;
         self.last = table;
         Ok((table, SeriesKey::from_tags(tags.iter().map(|(name, value, _)| (name, value)))))
@@ -295,6 +300,7 @@ impl<'a> Tables<'a> {
             names_by_hash: HashTable::new(),
             plain: None,
             expected: Vec::new(),
+            shape: None,
             batch: None,
             place: 0,
             generation: 0,
@@ -395,9 +401,8 @@ impl<'a> Tables<'a> {
         line: u32,
         values: impl ExactSizeIterator<Item = (u32, Column, Value<'v>)> + Clone,
     ) {
-        let SeriesRef { table, raw, mut known } = series;
-        let table_id = table as u32;
-        let table = &mut self.tables[table];
+        let SeriesRef { table: table_id, raw, mut known } = series;
+        let table = &mut self.tables[table_id];
         let mut is_other_batch = false;
         if let Some(batch) = &table.batch {
             let new = values.clone().filter(|(_, column, _)| column.0 == NONE).count();
@@ -427,26 +432,10 @@ impl<'a> Tables<'a> {
         }
         table.credit += CREDIT_A_VALUE * values.len();
 
-        let Table { batch: Some(batch), names, generation, .. } = table else { unreachable!("it was made above") };
-        let id = match known {
-            Known::Id(id) => id,
-            Known::Key(key) => {
-                let id = batch.intern_series(key);
-                let seen = SeenSeries { raw, table: table_id, generation: *generation, id };
-                let hash_of = |raw: &str| self.hasher.hash_one(raw.as_bytes());
-                let hash = hash_of(raw);
-                match self.seen_by_hash.find(hash, |id| self.seen[*id as usize].raw == raw) {
-                    Some(old) => self.seen[*old as usize] = seen,
-                    None => {
-                        let next = self.seen.len() as u32;
-                        self.seen.push(seen);
-                        self.seen_by_hash.insert_unique(hash, next, |id| hash_of(self.seen[*id as usize].raw));
-                    }
-                }
-                id
-            }
+        self.start_row(table_id, raw, known, time_us, line);
+        let Table { batch: Some(batch), names, generation, .. } = &mut self.tables[table_id] else {
+            unreachable!("it was made above")
         };
-        batch.start_row(id, time_us, line);
         for (name, column, value) in values {
             if column.0 != NONE && !is_other_batch {
                 batch.set(column.0 as usize, value);
@@ -463,6 +452,72 @@ impl<'a> Tables<'a> {
             }
             batch.set(*column as usize, value);
         }
+    }
+
+    /// Begins a row in the table's batch, which there is.
+    #[inline]
+    fn start_row(&mut self, table: usize, raw: &'a str, known: Known, time_us: i64, line: u32) {
+        let Table { batch: Some(batch), generation, .. } = &mut self.tables[table] else {
+            unreachable!("it was made before")
+        };
+        let id = match known {
+            Known::Id(id) => id,
+            Known::Key(key) => {
+                let id = batch.intern_series(key);
+                let seen = SeenSeries { raw, table: table as u32, generation: *generation, id };
+                let hash_of = |raw: &str| self.hasher.hash_one(raw.as_bytes());
+                let hash = hash_of(raw);
+                match self.seen_by_hash.find(hash, |id| self.seen[*id as usize].raw == raw) {
+                    Some(old) => self.seen[*old as usize] = seen,
+                    None => {
+                        let next = self.seen.len() as u32;
+                        self.seen.push(seen);
+                        self.seen_by_hash.insert_unique(hash, next, |id| hash_of(self.seen[*id as usize].raw));
+                    }
+                }
+                id
+            }
+        };
+        batch.start_row(id, time_us, line);
+    }
+
+    /// Reads the fields of a line whose series ends at `at`, if they look like those of the line before; returns where
+    /// they end. [`Tables::push_alike`] takes them.
+    #[inline]
+    pub(super) fn read_alike(&mut self, table: usize, text: &str, at: usize) -> Option<usize> {
+        let Table { shape: Some(shape), batch: Some(batch), generation, .. } = &mut self.tables[table] else {
+            return None;
+        };
+        // No column is absent from the line, so there is nothing to pay for.
+        if shape.generation != *generation || shape.fields.len() != batch.width() {
+            return None;
+        }
+        shape.read(text, at)
+    }
+
+    /// Adds a reading of the values that [`Tables::read_alike`] has found.
+    #[inline]
+    pub(super) fn push_alike(&mut self, series: SeriesRef<'a>, time_us: i64, line: u32) {
+        let SeriesRef { table, raw, known } = series;
+        self.start_row(table, raw, known, time_us, line);
+        let Table { shape: Some(shape), batch: Some(batch), credit, .. } = &mut self.tables[table] else {
+            unreachable!("the fields were read")
+        };
+        *credit += CREDIT_A_VALUE * shape.fields.len();
+        for field in &shape.fields {
+            batch.set_f64(field.column as usize, field.value);
+        }
+    }
+
+    /// Notes that the line read last, which is a row now, had these fields, all floats and each once.
+    pub(super) fn expect_alike(&mut self, table: usize, names: impl ExactSizeIterator<Item = u32> + Clone) {
+        let table = &mut self.tables[table];
+        let (Some(batch), float) = (&table.batch, Value::F64(0.0)) else { return };
+        if batch.width() != names.len() || names.clone().any(|name| table.names[name as usize].is_tag) {
+            return;
+        }
+        let fields = names.zip(&table.expected).map(|(name, (raw, _))| (*raw, table.column(name, &float)));
+        table.shape = Some(Shape::new(table.generation, fields));
     }
 
     /// All batches, in order of their first lines.

@@ -128,6 +128,8 @@ fn of_a_field_written_twice_the_later_counts_whatever_its_type() {
     check("m f=1,g=2,f=3 5", &["m[] f=3.0 g=2.0 @5"]);
     check("m f=1,g=2,f=3i 5", &["m[] f=3i g=2.0 @5"]);
     check("m f=1,g=2 5\nm f=3,f=4 6", &["m[] f=1.0 g=2.0 @5", "m[] f=4.0 @6"]);
+    let twice = "m f=1,f=2,g=3 5\nm f=4,f=5,g=6 6\nm f=7,f=8 7\nm f=9,g=10 8";
+    check(twice, &["m[] f=2.0 g=3.0 @5", "m[] f=5.0 g=6.0 @6", "m[] f=8.0 @7", "m[] f=9.0 g=10.0 @8"]);
 }
 
 #[test]

@@ -122,23 +122,67 @@ fn a_body_means_what_its_lines_mean() {
                 lines.push(line);
             }
         }
-        let (mut readings, mut messages) = (Vec::new(), Vec::new());
-        for line in &lines {
-            let one = meaning_and_messages(line.as_bytes());
-            readings.extend(one.0);
-            messages.extend(one.1);
-        }
-        readings.sort();
-        messages.sort();
-
-        let mut body = lines.join("\n").into_bytes();
-        let at_once = meaning_and_messages(&body);
-        assert!(at_once.0 == readings && at_once.1 == messages, "seed {seed}: {lines:?} give {at_once:?}");
-
-        body.extend_from_slice(b"\n\xff");
-        messages.push("byte 1: the line is not UTF-8; send text in that encoding".to_owned());
-        messages.sort();
-        let with_more = meaning_and_messages(&body);
-        assert!(with_more.0 == readings && with_more.1 == messages, "seed {seed}: {lines:?} give {with_more:?}");
+        check_body(seed, &lines);
     }
+}
+
+/// The same of lines that look alike, as those of sensors, and of lines among them that nearly do.
+#[test]
+fn lines_that_look_alike_mean_what_they_mean_one_by_one() {
+    let names =
+        ["t", "temp", "a=b", "pressure", "b", "sixteen_bytes_", "fifteen_bytes_", "far_more_than_sixteen_bytes", "k"];
+    for seed in seeds(3_000) {
+        let rng = SplitMix64::new(seed);
+        let fields: Vec<&str> = (0..1 + rng.below(4)).map(|_| pick(&rng, &names)).collect();
+        let series = ["m", "m,k=1", "m,k=2", "m,k=3,l=1", "n,k=1"];
+        let mut lines = Vec::new();
+        while lines.len() < 20 {
+            let mut line = pick(&rng, &series[..1 + seed as usize % series.len()]).to_owned();
+            let width = if rng.below(12) == 0 { 1 + rng.below(fields.len() as u64) as usize } else { fields.len() };
+            for (place, name) in fields[..width].iter().enumerate() {
+                write!(line, "{}{}=", if place == 0 { ' ' } else { ',' }, name.replace('=', "\\=")).unwrap();
+                let sign = if rng.below(4) == 0 { "-" } else { "" };
+                match rng.below(12) {
+                    0 => write!(line, "{sign}{}", rng.next_u64()),
+                    1 => write!(line, "{sign}{}.{}e{}", rng.below(10), rng.below(1000), rng.below(40) as i64 - 20),
+                    2 => write!(line, "{sign}{}.{:06}", rng.below(1000), rng.below(1_000_000)),
+                    3 => write!(line, "{sign}{}", rng.below(100)),
+                    _ => write!(line, "{sign}{}.{}", rng.below(2000), rng.below(10)),
+                }
+                .unwrap();
+            }
+            if rng.below(8) > 0 {
+                write!(line, " {}", rng.next_u64() >> rng.below(40)).unwrap();
+            }
+            if rng.below(4) == 0 {
+                line = mutated(&line, &rng);
+            }
+            if ends_by_itself(&line) {
+                lines.push(line);
+            }
+        }
+        check_body(seed, &lines);
+    }
+}
+
+/// Fails if `lines` mean something else together than one by one.
+fn check_body(seed: u64, lines: &[String]) {
+    let (mut readings, mut messages) = (Vec::new(), Vec::new());
+    for line in lines {
+        let one = meaning_and_messages(line.as_bytes());
+        readings.extend(one.0);
+        messages.extend(one.1);
+    }
+    readings.sort();
+    messages.sort();
+
+    let mut body = lines.join("\n").into_bytes();
+    let at_once = meaning_and_messages(&body);
+    assert!(at_once.0 == readings && at_once.1 == messages, "seed {seed}: {lines:?} give {at_once:?}");
+
+    body.extend_from_slice(b"\n\xff");
+    messages.push("byte 1: the line is not UTF-8; send text in that encoding".to_owned());
+    messages.sort();
+    let with_more = meaning_and_messages(&body);
+    assert!(with_more.0 == readings && with_more.1 == messages, "seed {seed}: {lines:?} give {with_more:?}");
 }
