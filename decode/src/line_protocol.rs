@@ -26,7 +26,7 @@ use model::{TableBatch, Value};
 pub(crate) use scan::quote;
 
 use scan::Fail;
-use tables::{Column, SeriesRef, Tables};
+use tables::{Column, Seen, SeriesRef, Tables};
 
 /// Most tables that one body may name. A table costs about 1.5 KiB here but only 8 bytes in a body; no writer
 /// known to us sends more than a few hundred.
@@ -375,19 +375,40 @@ impl<'a> Parser<'a> {
     /// Reads the line whose first character is at `start`; returns where it ends: at its line break, or at the end of
     /// `text`.
     fn read_line(&mut self, text: &'a str, start: usize) -> Result<usize, Fail> {
+        let in_turn = self.tables.series_in_turn(&text.as_bytes()[start..]);
+        if let Some((series, len)) = in_turn
+            && let Some((time_us, end)) = self.read_alike(series.table(), text, start + len)
+        {
+            self.tables.push_alike(series, time_us, self.line);
+            return Ok(end);
+        }
+        self.read_other_line(text, start, in_turn)
+    }
+
+    /// Reads fields and time of a line whose series ends at `at`, if they look like those of the line before. What is
+    /// wrong with a line that does look so is found again by reading it in full.
+    #[inline]
+    fn read_alike(&mut self, table: usize, text: &str, at: usize) -> Option<(i64, usize)> {
+        let at = self.tables.read_alike(table, text, at)?;
+        self.read_time(text, at).ok()
+    }
+
+    /// Reads a line that does not begin with the series `in_turn`, or looks different behind it.
+    #[inline(never)]
+    fn read_other_line(&mut self, text: &'a str, start: usize, in_turn: Option<(Seen, usize)>) -> Result<usize, Fail> {
         let bytes = text.as_bytes();
-        let (series, series_end) = match self.tables.series_in_turn(&bytes[start..]) {
-            Some((series, len)) => (series, start + len),
+        let (series, series_end) = match in_turn {
+            Some((series, len)) => (series.named(&text[start..start + len]), start + len),
             None => {
                 let end = scan::series_end(bytes, start)?;
                 (self.tables.series(&text[start..end]).map_err(|fail| fail.moved(start))?, end)
             }
         };
         let table = series.table;
-        // What is wrong with a line that looks like the others is found again below.
-        if let Some(at) = self.tables.read_alike(table, text, series_end)
-            && let Ok((time_us, end)) = self.read_time(text, at)
+        if in_turn.is_none()
+            && let Some((time_us, end)) = self.read_alike(table, text, series_end)
         {
+            let series = self.tables.place(series);
             self.tables.push_alike(series, time_us, self.line);
             return Ok(end);
         }

@@ -11,7 +11,7 @@ mod compare;
 #[allow(dead_code, reason = "tests by seeds check in one step")]
 mod sound;
 
-/// The body as a whole, and each of its lines against the oracle.
+/// The body as a whole, and each of its lines, alone and behind its like, against the oracle.
 pub fn check(body: &[u8]) {
     check_body(body);
     // Where the two end a line differs on purpose, so each is told one. A line that is not UTF-8 is refused by us, and
@@ -23,6 +23,9 @@ pub fn check(body: &[u8]) {
             continue;
         }
         let (ours, theirs) = (compare::ours(line), compare::theirs(line));
+        if compare::ends_by_itself(line) {
+            assert_eq!(compare::ours_of_three(line), ours, "{line:?}");
+        }
         if ours != theirs {
             // A value that the crate does not know, also of a field that stands there once more and is no decimal then.
             let plain = without_decimals(line);

@@ -10,6 +10,9 @@ const POWERS: [f64; 23] = [
     1e21, 1e22,
 ];
 
+/// Powers of ten, by fewer digits than eight.
+const POWERS_BELOW_EIGHT: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+
 /// Digits that a u64 holds whatever they are.
 const DIGITS_MAX: usize = 19;
 
@@ -30,17 +33,24 @@ fn digits(bytes: &[u8], at: usize, mantissa: &mut u64) -> usize {
 
 /// As [`digits`], eight at a time where they come in such numbers, as in times.
 #[inline]
-fn many_digits(bytes: &[u8], mut at: usize, mantissa: &mut u64) -> usize {
-    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+fn many_digits(bytes: &[u8], at: usize, mantissa: &mut u64) -> usize {
+    let (eights, _) = bytes.get(at..).unwrap_or_default().as_chunks::<8>();
+    let mut end = at;
+    for eight in eights {
         let word = u64::from_le_bytes(*eight);
-        if not_digits(word) != 0 {
-            break;
+        let ones = word & 0x0f0f_0f0f_0f0f_0f0f;
+        let others = not_digits(word);
+        if others != 0 {
+            let len = others.trailing_zeros() / 8;
+            // Two shifts, as there may be none.
+            let last = number_of_eight((ones << 8) << (56 - 8 * len));
+            *mantissa = mantissa.wrapping_mul(POWERS_BELOW_EIGHT[len as usize]).wrapping_add(last);
+            return end + len as usize;
         }
-        let eights = number_of_eight(word & 0x0f0f_0f0f_0f0f_0f0f);
-        *mantissa = mantissa.wrapping_mul(100_000_000).wrapping_add(eights);
-        at += 8;
+        *mantissa = mantissa.wrapping_mul(100_000_000).wrapping_add(number_of_eight(ones));
+        end += 8;
     }
-    digits(bytes, at, mantissa)
+    digits(bytes, end, mantissa)
 }
 
 /// `word` with the high bit of each byte that is no digit. The first byte of the text is the lowest.
@@ -62,7 +72,9 @@ fn number_of_eight(ones: u64) -> u64 {
 
 /// Reads `digits (. digits)?` at `at` if it is a float of at most seven characters with a comma or a space behind, as
 /// sensors send them: without a branch on how many digits stand where. Returns it without sign, and where it ends.
-#[inline]
+///
+/// Always inlined, as its result would go through memory otherwise.
+#[inline(always)]
 fn short(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
     let word = u64::from_le_bytes(*bytes.get(at..)?.first_chunk::<8>()?);
     let mut ends = not_digits(word);

@@ -60,6 +60,28 @@ pub(super) fn starts_with(bytes: &[u8], start: &[u8]) -> bool {
     }
 }
 
+/// How many characters there are before the first that is no visible ASCII, a comma or a backslash: what of a tag's
+/// value needs no other look.
+#[inline]
+pub(super) fn plain_len(bytes: &[u8]) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * EACH;
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b'\\');
+    let (eights, last) = bytes.as_chunks::<8>();
+    for (i, eight) in eights.iter().enumerate() {
+        let word = u64::from_le_bytes(*eight);
+        let low = word & !HIGH;
+        // A high bit where the byte is no such character; none of the sums carries into the next byte.
+        let differs = |from: u8| (low ^ (u64::from(from) * EACH)) + 0x7f * EACH;
+        let visible = low + (0x80 - 0x21) * EACH;
+        let others = (!(visible & differs(0x7f) & differs(b',') & differs(b'\\')) | word) & HIGH;
+        if others != 0 {
+            return 8 * i + others.trailing_zeros() as usize / 8;
+        }
+    }
+    8 * eights.len() + last.iter().position(|byte| !is_plain(byte)).unwrap_or(last.len())
+}
+
 /// The next line break from `at`, or the end.
 pub(super) fn newline(bytes: &[u8], at: usize) -> usize {
     memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |found| at + found)
@@ -238,5 +260,24 @@ pub(crate) fn quote(text: &str) -> String {
     match text.char_indices().nth(40) {
         None => format!("{text:?}"),
         Some((cut, _)) => format!("{:?}…", &text[..cut]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_that_is_not_plain_ends_what_is_wherever_it_stands() {
+        for len in 0..20 {
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    let mut bytes = vec![b'a'; len];
+                    bytes[at] = byte;
+                    let is_plain = byte.is_ascii_graphic() && byte != b',' && byte != b'\\';
+                    assert_eq!(plain_len(&bytes), if is_plain { len } else { at }, "{byte:#x} at {at} of {len}");
+                }
+            }
+        }
     }
 }

@@ -51,6 +51,14 @@ pub(super) struct SeriesRef<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Column(u32);
 
+/// A series that is in its table's current batch.
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    table: u32,
+    /// Index there.
+    id: u32,
+}
+
 enum Known {
     /// Index in the table's current batch.
     Id(u32),
@@ -126,20 +134,30 @@ pub(super) struct Tables<'a> {
     batches: Vec<Option<TableBatch>>,
 }
 
+impl Seen {
+    /// Index of the table.
+    #[inline]
+    pub(super) fn table(self) -> usize {
+        self.table as usize
+    }
+
+    /// The same with its name as it stands in the body.
+    #[inline]
+    pub(super) fn named(self, raw: &str) -> SeriesRef<'_> {
+        SeriesRef { table: self.table(), raw, known: Known::Id(self.id) }
+    }
+}
+
 impl Table<'_> {
     /// The key of the series `raw` if it looks like the one before.
     fn key_like_last(&self, raw: &str) -> Option<SeriesKey> {
         let (measurement, names) = self.plain.as_ref()?;
-        if raw.contains('\\') {
-            return None;
-        }
         let mut rest = raw.strip_prefix(measurement)?;
         let mut tags: SmallVec<[(&str, &str); 8]> = SmallVec::new();
         for name in names {
             let value = rest.strip_prefix(',')?.strip_prefix(name)?.strip_prefix('=')?;
-            let end = value.bytes().position(|byte| byte == b',').unwrap_or(value.len());
-            let (value, behind) = value.split_at(end);
-            if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let (value, behind) = value.split_at(scan::plain_len(value.as_bytes()));
+            if value.is_empty() {
                 return None;
             }
             tags.push((name, value));
@@ -184,7 +202,7 @@ impl<'a> Tables<'a> {
 
     /// The series whose turn it is and its length, if that is how `line` begins.
     #[inline]
-    pub(super) fn series_in_turn(&mut self, line: &[u8]) -> Option<(SeriesRef<'a>, usize)> {
+    pub(super) fn series_in_turn(&mut self, line: &[u8]) -> Option<(Seen, usize)> {
         // Behind the last series the first one follows.
         let next = if self.seen_next < self.seen.len() { self.seen_next } else { 0 };
         let raw = self.seen.get(next)?.raw;
@@ -204,7 +222,7 @@ impl<'a> Tables<'a> {
         if let Some(id) = self.seen_by_hash.find(hash, |id| self.seen[*id as usize].raw == raw) {
             self.seen_next = *id as usize + 1;
             if let Some(known) = self.known(*id as usize) {
-                return Ok(known);
+                return Ok(known.named(raw));
             }
         }
         let (table, key) = match self.tables.get(self.last).and_then(|table| table.key_like_last(raw)) {
@@ -216,10 +234,9 @@ impl<'a> Tables<'a> {
 
     /// The series `seen`, if it is in its table's current batch.
     #[inline]
-    fn known(&self, seen: usize) -> Option<SeriesRef<'a>> {
-        let SeenSeries { raw, table, generation, id } = self.seen[seen];
-        let table = table as usize;
-        (generation == self.tables[table].generation).then_some(SeriesRef { table, raw, known: Known::Id(id) })
+    fn known(&self, seen: usize) -> Option<Seen> {
+        let SeenSeries { table, generation, id, .. } = self.seen[seen];
+        (generation == self.tables[table as usize].generation).then_some(Seen { table, id })
     }
 
     fn parse_series(&mut self, raw: &'a str) -> Result<(usize, SeriesKey), Fail> {
@@ -432,10 +449,11 @@ impl<'a> Tables<'a> {
         }
         table.credit += CREDIT_A_VALUE * values.len();
 
-        self.start_row(table_id, raw, known, time_us, line);
+        let id = self.place(SeriesRef { table: table_id, raw, known }).id;
         let Table { batch: Some(batch), names, generation, .. } = &mut self.tables[table_id] else {
             unreachable!("it was made above")
         };
+        batch.start_row(id, time_us, line);
         for (name, column, value) in values {
             if column.0 != NONE && !is_other_batch {
                 batch.set(column.0 as usize, value);
@@ -454,31 +472,31 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// Begins a row in the table's batch, which there is.
+    /// Puts a series into its table's batch, which there is.
     #[inline]
-    fn start_row(&mut self, table: usize, raw: &'a str, known: Known, time_us: i64, line: u32) {
+    pub(super) fn place(&mut self, series: SeriesRef<'a>) -> Seen {
+        let SeriesRef { table, raw, known } = series;
         let Table { batch: Some(batch), generation, .. } = &mut self.tables[table] else {
             unreachable!("it was made before")
         };
-        let id = match known {
-            Known::Id(id) => id,
-            Known::Key(key) => {
-                let id = batch.intern_series(key);
-                let seen = SeenSeries { raw, table: table as u32, generation: *generation, id };
-                let hash_of = |raw: &str| self.hasher.hash_one(raw.as_bytes());
-                let hash = hash_of(raw);
-                match self.seen_by_hash.find(hash, |id| self.seen[*id as usize].raw == raw) {
-                    Some(old) => self.seen[*old as usize] = seen,
-                    None => {
-                        let next = self.seen.len() as u32;
-                        self.seen.push(seen);
-                        self.seen_by_hash.insert_unique(hash, next, |id| hash_of(self.seen[*id as usize].raw));
-                    }
-                }
-                id
-            }
+        let table = table as u32;
+        let key = match known {
+            Known::Id(id) => return Seen { table, id },
+            Known::Key(key) => key,
         };
-        batch.start_row(id, time_us, line);
+        let id = batch.intern_series(key);
+        let seen = SeenSeries { raw, table, generation: *generation, id };
+        let hash_of = |raw: &str| self.hasher.hash_one(raw.as_bytes());
+        let hash = hash_of(raw);
+        match self.seen_by_hash.find(hash, |id| self.seen[*id as usize].raw == raw) {
+            Some(old) => self.seen[*old as usize] = seen,
+            None => {
+                let next = self.seen.len() as u32;
+                self.seen.push(seen);
+                self.seen_by_hash.insert_unique(hash, next, |id| hash_of(self.seen[*id as usize].raw));
+            }
+        }
+        Seen { table, id }
     }
 
     /// Reads the fields of a line whose series ends at `at`, if they look like those of the line before; returns where
@@ -497,13 +515,12 @@ impl<'a> Tables<'a> {
 
     /// Adds a reading of the values that [`Tables::read_alike`] has found.
     #[inline]
-    pub(super) fn push_alike(&mut self, series: SeriesRef<'a>, time_us: i64, line: u32) {
-        let SeriesRef { table, raw, known } = series;
-        self.start_row(table, raw, known, time_us, line);
-        let Table { shape: Some(shape), batch: Some(batch), credit, .. } = &mut self.tables[table] else {
+    pub(super) fn push_alike(&mut self, series: Seen, time_us: i64, line: u32) {
+        let Table { shape: Some(shape), batch: Some(batch), credit, .. } = &mut self.tables[series.table()] else {
             unreachable!("the fields were read")
         };
         *credit += CREDIT_A_VALUE * shape.fields.len();
+        batch.start_row(series.id, time_us, line);
         for field in &shape.fields {
             batch.set_f64(field.column as usize, field.value);
         }

@@ -38,6 +38,26 @@ pub(crate) fn ours(line: &str) -> Outcome {
     }
 }
 
+/// As [`ours`], of the line and two that are the same, which are read another way; it has to end by itself.
+pub(crate) fn ours_of_three(line: &str) -> Outcome {
+    let decoded = parse_as(Precision::Microsecond, [line; 3].join("\n").as_bytes());
+    match (decoded.lines, readings(&decoded.batches).as_slice(), decoded.errors.len()) {
+        (0, [], 0) => Outcome::Nothing,
+        (3, [], 3) => Outcome::Refused,
+        (3, [one, two, three], 0) if one == two && two == three => Outcome::Reading(one.clone()),
+        other => panic!("three times {line:?} gives {other:?}"),
+    }
+}
+
+/// True unless `line` has a text or an escape that goes on behind it.
+pub(crate) fn ends_by_itself(line: &str) -> bool {
+    let marker = "\nmarker f=\"\"";
+    let lines = |body: &str| parse_as(Precision::Microsecond, body.as_bytes()).lines;
+    let decoded = parse_as(Precision::Microsecond, format!("{line}{marker}").as_bytes());
+    let last = decoded.batches.last().is_some_and(|batch| batch.table.to_string() == "marker");
+    last && decoded.lines == lines(line) + 1
+}
+
 /// What the crate makes of `line`, with our deviations applied.
 pub(crate) fn theirs(line: &str) -> Outcome {
     // Deviation: spaces after the fields, and a carriage return at the end, are allowed.

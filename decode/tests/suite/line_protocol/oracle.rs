@@ -5,7 +5,7 @@ use std::fmt::Write;
 use decode::line_protocol::Precision;
 use model::{Rng, SplitMix64};
 
-use super::compare::{Outcome, ours, parse_as, theirs};
+use super::compare::{Outcome, ends_by_itself, ours, ours_of_three, parse_as, theirs};
 use crate::support::{Meaning, meaning, pick, seeds};
 
 /// A line that is good more often than not.
@@ -85,6 +85,9 @@ fn every_line_means_what_it_means_to_the_oracle() {
             Outcome::Nothing => {}
         }
         assert_eq!(ours, theirs(&line), "seed {seed}: {line:?}");
+        if ends_by_itself(&line) {
+            assert_eq!(ours_of_three(&line), ours, "seed {seed}: {line:?}");
+        }
     }
     assert!(readings > 5_000 && refused > 5_000, "{readings} readings and {refused} refusals test too little");
 }
@@ -95,15 +98,6 @@ fn meaning_and_messages(body: &[u8]) -> (Meaning, Vec<String>) {
     let mut messages: Vec<String> = decoded.errors.into_iter().map(|error| error.message).collect();
     messages.sort();
     (meaning(&decoded.batches), messages)
-}
-
-/// True unless `line` has a text or an escape that goes on behind it.
-fn ends_by_itself(line: &str) -> bool {
-    let marker = "\nmarker f=\"\"";
-    let lines = |body: &str| parse_as(Precision::Microsecond, body.as_bytes()).lines;
-    let decoded = parse_as(Precision::Microsecond, format!("{line}{marker}").as_bytes());
-    let last = decoded.batches.last().is_some_and(|batch| batch.table.to_string() == "marker");
-    last && decoded.lines == lines(line) + 1
 }
 
 /// A body of lines that end by themselves means what its lines mean one by one, also if it is read line by line
