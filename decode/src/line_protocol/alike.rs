@@ -6,19 +6,18 @@
 //!
 //! Invariant: what is read here is what reading in full would find (tested, line by line, in `line_protocol`).
 
-use smallvec::SmallVec;
-
 use super::number;
 
 /// Bytes of a separator, a name and its `=` that are compared at once.
 const HEAD: usize = 16;
 
 /// The fields of a line.
+#[derive(Default)]
 pub(super) struct Shape<'a> {
     /// The batch of the table that the columns belong to.
     pub(super) generation: u32,
-    /// By place.
-    pub(super) fields: SmallVec<[Field<'a>; 8]>,
+    /// By place; none if nothing is expected.
+    pub(super) fields: Vec<Field<'a>>,
 }
 
 /// A field that is expected, and its value in the line that was read last.
@@ -38,9 +37,11 @@ pub(super) struct Field<'a> {
 }
 
 impl<'a> Shape<'a> {
-    /// Fields with these raw names, which differ, and columns.
-    pub(super) fn new(generation: u32, fields: impl Iterator<Item = (&'a str, u32)>) -> Self {
-        let fields = fields.enumerate().map(|(place, (raw, column))| {
+    /// Expects fields with these raw names, which differ, and columns.
+    pub(super) fn expect(&mut self, generation: u32, fields: impl Iterator<Item = (&'a str, u32)>) {
+        self.generation = generation;
+        self.fields.clear();
+        self.fields.extend(fields.enumerate().map(|(place, (raw, column))| {
             let separator = if place == 0 { b' ' } else { b',' };
             let mut head = [0; HEAD];
             let start = [separator].into_iter().chain(raw.bytes()).chain([b'=']);
@@ -55,8 +56,7 @@ impl<'a> Shape<'a> {
                 column,
                 value: 0.0,
             }
-        });
-        Shape { generation, fields: fields.collect() }
+        }));
     }
 
     /// Reads the values of a line whose series ends at `at`, if its fields are these; returns where the last one ends.

@@ -100,7 +100,7 @@ struct Table<'a> {
     /// The raw names of the fields of the lines before, by place: most lines of a table look alike.
     expected: Vec<(&'a str, u32)>,
     /// How the next line looks if it is like those before.
-    shape: Option<Shape<'a>>,
+    shape: Shape<'a>,
     /// None before the first good line.
     batch: Option<BatchBuilder>,
     /// Where the batch goes in the result.
@@ -293,7 +293,7 @@ impl<'a> Tables<'a> {
             self.tables[table].names[id as usize].is_tag = true;
         }
         // A name of a tag may be one of a field too; that is for reading in full to refuse.
-        self.tables[table].shape = None;
+        self.tables[table].shape.fields.clear();
         self.tables[table].plain = plain;
         self.last = table;
         Ok((table, SeriesKey::from_tags(tags.iter().map(|(name, value, _)| (name, value)))))
@@ -317,7 +317,7 @@ impl<'a> Tables<'a> {
             names_by_hash: HashTable::new(),
             plain: None,
             expected: Vec::new(),
-            shape: None,
+            shape: Shape::default(),
             batch: None,
             place: 0,
             generation: 0,
@@ -503,10 +503,8 @@ impl<'a> Tables<'a> {
     /// they end. [`Tables::push_alike`] takes them.
     #[inline]
     pub(super) fn read_alike(&mut self, table: usize, text: &str, at: usize) -> Option<usize> {
-        let Table { shape: Some(shape), batch: Some(batch), generation, .. } = &mut self.tables[table] else {
-            return None;
-        };
-        // No column is absent from the line, so there is nothing to pay for.
+        let Table { shape, batch: Some(batch), generation, .. } = &mut self.tables[table] else { return None };
+        // No column is absent from the line, so there is nothing to pay for; and a batch has a column.
         if shape.generation != *generation || shape.fields.len() != batch.width() {
             return None;
         }
@@ -516,7 +514,7 @@ impl<'a> Tables<'a> {
     /// Adds a reading of the values that [`Tables::read_alike`] has found.
     #[inline]
     pub(super) fn push_alike(&mut self, series: Seen, time_us: i64, line: u32) {
-        let Table { shape: Some(shape), batch: Some(batch), credit, .. } = &mut self.tables[series.table()] else {
+        let Table { shape, batch: Some(batch), credit, .. } = &mut self.tables[series.table()] else {
             unreachable!("the fields were read")
         };
         *credit += CREDIT_A_VALUE * shape.fields.len();
@@ -529,12 +527,14 @@ impl<'a> Tables<'a> {
     /// Notes that the line read last, which is a row now, had these fields, all floats and each once.
     pub(super) fn expect_alike(&mut self, table: usize, names: impl ExactSizeIterator<Item = u32> + Clone) {
         let table = &mut self.tables[table];
-        let (Some(batch), float) = (&table.batch, Value::F64(0.0)) else { return };
-        if batch.width() != names.len() || names.clone().any(|name| table.names[name as usize].is_tag) {
+        let width = table.batch.as_ref().map_or(0, BatchBuilder::width);
+        if width != names.len() || names.clone().any(|name| table.names[name as usize].is_tag) {
             return;
         }
-        let fields = names.zip(&table.expected).map(|(name, (raw, _))| (*raw, table.column(name, &float)));
-        table.shape = Some(Shape::new(table.generation, fields));
+        let mut shape = std::mem::take(&mut table.shape);
+        let column = |name| table.column(name, &Value::F64(0.0));
+        shape.expect(table.generation, names.zip(&table.expected).map(|(name, (raw, _))| (*raw, column(name))));
+        table.shape = shape;
     }
 
     /// All batches, in order of their first lines.
